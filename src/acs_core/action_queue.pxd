@@ -1,0 +1,28 @@
+cimport cython
+
+from acs_core.events cimport Activation
+
+
+@cython.final
+cdef class ActionQueue:
+    cdef readonly Py_ssize_t capacity
+    cdef readonly Py_ssize_t waiting
+    cdef object _line
+    cpdef bint offer(self, Activation activation) except -1
+    cpdef object put_back(self, Activation activation)
+    @cython.locals(activation=Activation)
+    cpdef Activation take(self)
+    @cython.locals(activation=Activation)
+    cpdef Activation head(self)
+    cpdef object withdraw(self, Activation activation)
+
+
+@cython.final
+cdef class DeadlineIndex:
+    cdef dict _times
+    cdef object _order
+    cpdef long long next_us(self)
+    cpdef long long time_of(self, str key)
+    cpdef object set(self, str key, long long due_us)
+    cpdef object discard(self, str key)
+    cpdef str pop_due(self, long long now_us)

@@ -1,0 +1,131 @@
+"""The waiting activations of one action, and the deadline index over all queues.
+
+Holds order and bounds.  Leaves out who may be served and why: that is ``scheduler``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from sortedcontainers import SortedList
+
+from .events import Activation
+
+
+class ActionQueue:
+    """A bounded FIFO of activations; returned ones go to the front.
+
+    ``waiting`` counts those that can be taken.  A withdrawn activation leaves a gap that
+    ``take`` skips; gaps are swept when they outnumber the rest, so they are bounded, too.
+
+    Invariants: Q1 order, Q2 bound (docs/invariants.md).
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}; it must be at least 1")
+        self.capacity = capacity
+        self.waiting = 0
+        self._line: deque[Activation] = deque()
+
+    def offer(self, activation: Activation) -> bool:
+        """Append the activation unless the queue is full; then nothing changed.  Cost: O(1)."""
+        if self.waiting >= self.capacity:
+            return False
+        self._line.append(activation)
+        self.waiting += 1
+        return True
+
+    def put_back(self, activation: Activation) -> None:
+        """Put a returned activation to the front, beyond the bound if need be.
+
+        It was accepted once and may not be lost; deliveries are bounded by the slots of
+        containers.  Returned ones are put back youngest first.  Cost: O(1).
+        """
+        self._line.appendleft(activation)
+        self.waiting += 1
+
+    def take(self) -> Activation | None:
+        """Remove and return the oldest activation, None if nothing waits.  Cost: as head()."""
+        while self._line:
+            activation = self._line.popleft()
+            if not activation.withdrawn:
+                self.waiting -= 1
+                return activation
+        return None
+
+    def head(self) -> Activation | None:
+        """Return the oldest activation and leave it.  Cost: O(1), amortised over gaps."""
+        while self._line:
+            activation = self._line[0]
+            if not activation.withdrawn:
+                return activation
+            self._line.popleft()
+        return None
+
+    def older_than(self, arrived_us: int) -> int:
+        """Count the activations from the head that arrived no later.  Cost: O(answer)."""
+        count = 0
+        for activation in self._line:
+            if activation.withdrawn:
+                continue
+            if activation.arrived_us > arrived_us:
+                break
+            count += 1
+        return count
+
+    def withdraw(self, activation: Activation) -> None:
+        """Take a waiting activation out of the line, wherever it stands.  Cost: O(1), amortised."""
+        assert not activation.withdrawn
+        activation.withdrawn = True
+        self.waiting -= 1
+        if len(self._line) > 16 and self.waiting * 2 < len(self._line):
+            self._line = deque([a for a in self._line if not a.withdrawn])
+
+    def check(self) -> None:
+        """Assert the invariants.  Cost: O(n)."""
+        assert self.waiting == sum(not a.withdrawn for a in self._line)
+        assert len(self._line) <= max(16, 2 * self.waiting + 1)
+
+
+class DeadlineIndex:
+    """Which key is due when: at most one time per key.
+
+    Source of the ordering: ``sortedcontainers``.  Cost of each call: O(log n) unless said.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+        self._order = SortedList()
+
+    def next_us(self) -> int:
+        """Return the earliest time, -1 when there is none."""
+        return self._order[0][0] if self._order else -1
+
+    def time_of(self, key: str) -> int:
+        """Return the time at which the key is due, -1 when it is not.  Cost: O(1)."""
+        return self._times.get(key, -1)
+
+    def set(self, key: str, due_us: int) -> None:
+        """Let the key be due at ``due_us`` and at no other time."""
+        self.discard(key)
+        self._times[key] = due_us
+        self._order.add((due_us, key))
+
+    def discard(self, key: str) -> None:
+        """Let the key not be due; a key that was not is fine."""
+        due_us = self._times.pop(key, -1)
+        if due_us >= 0:
+            self._order.remove((due_us, key))
+
+    def pop_due(self, now_us: int) -> str | None:
+        """Remove and return the key that is due longest, None when none is due at ``now_us``."""
+        if not self._order or self._order[0][0] > now_us:
+            return None
+        key: str = self._order.pop(0)[1]
+        del self._times[key]
+        return key
+
+    def check(self) -> None:
+        """Assert that both views agree.  Cost: O(n log n)."""
+        assert sorted((due, key) for key, due in self._times.items()) == list(self._order)

@@ -1,0 +1,209 @@
+"""What the core asks for.  The caller performs effects in the order in which they come.
+
+What must have happened before an effect is carried out stands in its docstring.  Effects
+that an invoker's pool takes as its events (``Create``, ``Deliver``, ``Release``, ``Adopt``)
+are sent to it as they are.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from .events import Activation, Event, QueueSpec
+
+
+class Cause(IntEnum):
+    """Why an activation ends without a run."""
+
+    QUEUE_FULL = 0
+    """The backlog is at its bound; worth another try."""
+    EXPIRED = 1
+    """It waited longer than the bound."""
+    CREATION_FAILED = 2
+    """Its container cannot be created, whatever is tried."""
+    CLOSED = 3
+    """The queue was closed before its turn."""
+    CANCELLED = 4
+    """Nobody wants it any more."""
+    UNKNOWN = 5
+    """It was delivered, its container is gone and nobody knows whether it ran."""
+    NO_CONTAINER = 6
+    """The namespace may hold no container at all."""
+
+
+class Place:
+    """Where a container is to be created; its id is unique for ever."""
+
+    def __init__(self, container: str, invoker: str) -> None:
+        self.container = container
+        self.invoker = invoker
+
+
+# --- a scheduler asks its node ---------------------------------------------------------------
+
+
+class Reserve:
+    """Reserve these places in one transaction; answer with ``Reserved`` or ``Denied``."""
+
+    def __init__(
+        self, queue: str, epoch: int, namespace: str, memory_mb: int, places: tuple[Place, ...]
+    ) -> None:
+        self.queue = queue
+        self.epoch = epoch
+        self.namespace = namespace
+        self.memory_mb = memory_mb
+        self.places = places
+
+
+class Unreserve:
+    """Give these granted places back: nothing was or will be created there."""
+
+    def __init__(self, queue: str, epoch: int, containers: tuple[str, ...]) -> None:
+        self.queue = queue
+        self.epoch = epoch
+        self.containers = containers
+
+
+class Reject:
+    """End the activation without a run: ``cause`` is a Cause, ``reason`` is for people.
+
+    ``retry_after_us`` says when another try is worth it, 0 when nothing is known.
+    """
+
+    def __init__(
+        self, activation: Activation, cause: int, reason: str, retry_after_us: int
+    ) -> None:
+        self.activation = activation
+        self.cause = cause
+        self.reason = reason
+        self.retry_after_us = retry_after_us
+
+
+class Forward:
+    """Hand these activations, never delivered, to the scheduler ``to``, in this order."""
+
+    def __init__(self, queue: str, activations: tuple[Activation, ...], to: str) -> None:
+        self.queue = queue
+        self.activations = activations
+        self.to = to
+
+
+class CloseQueue:
+    """The queue is removed: give up its leadership.  Nothing of it is left in the core."""
+
+    def __init__(self, queue: str, epoch: int) -> None:
+        self.queue = queue
+        self.epoch = epoch
+
+
+class Throttle:
+    """The queue takes arrivals or does not; tell the controllers.  ``reason`` is for people."""
+
+    def __init__(self, queue: str, on: bool, reason: str) -> None:
+        self.queue = queue
+        self.on = on
+        self.reason = reason
+
+
+class Decided:
+    """A decision about a queue with all that went into it; only when asked for."""
+
+    def __init__(self, queue: str, snapshot: object, decision: object) -> None:
+        self.queue = queue
+        self.snapshot = snapshot
+        self.decision = decision
+
+
+# --- a scheduler asks an invoker; its pool takes these as events ------------------------------
+
+
+class Adopt(Event):
+    """Obey ``epoch`` of the queue from now on and answer with ``Adopted``.
+
+    Must reach every member invoker before anything else under that epoch.
+    """
+
+    def __init__(self, queue: str, epoch: int) -> None:
+        self.queue = queue
+        self.epoch = epoch
+
+
+class Create(Event):
+    """Create a container for the queue; its reservation is committed."""
+
+    def __init__(self, container: str, invoker: str, epoch: int, spec: QueueSpec) -> None:
+        self.container = container
+        self.invoker = invoker
+        self.epoch = epoch
+        self.spec = spec
+
+
+class Deliver(Event):
+    """Run the activation in the container, which offered the slot."""
+
+    def __init__(self, container: str, invoker: str, epoch: int, activation: Activation) -> None:
+        self.container = container
+        self.invoker = invoker
+        self.epoch = epoch
+        self.activation = activation
+
+
+class Release(Event):
+    """Remove the container once what runs in it has ended."""
+
+    def __init__(self, container: str, invoker: str, epoch: int, why: str) -> None:
+        self.container = container
+        self.invoker = invoker
+        self.epoch = epoch
+        self.why = why
+
+
+# --- a pool asks its node --------------------------------------------------------------------
+
+
+class StartSandbox:
+    """Start a sandbox; answer with ``SandboxReady`` or ``SandboxFailed``."""
+
+    def __init__(self, container: str, spec: QueueSpec) -> None:
+        self.container = container
+        self.spec = spec
+
+
+class Initialise:
+    """Send ``/init`` on behalf of the activation.
+
+    Answer with ``Initialised``, or, when it fails, with ``RunEnded`` (DEVELOPER_ERROR).
+    """
+
+    def __init__(self, container: str, activation: Activation) -> None:
+        self.container = container
+        self.activation = activation
+
+
+class Run:
+    """Send ``/run``; answer with ``RunEnded`` after the result was handed on.
+
+    ``init_us`` is the time of the ``/init`` on behalf of this activation, 0 when it was warm.
+    """
+
+    def __init__(self, container: str, activation: Activation, init_us: int) -> None:
+        self.container = container
+        self.activation = activation
+        self.init_us = init_us
+
+
+class Abort:
+    """The run has exceeded its time limit: answer for it and report ``RunEnded``."""
+
+    def __init__(self, container: str, activation_id: str, timeout_us: int) -> None:
+        self.container = container
+        self.activation_id = activation_id
+        self.timeout_us = timeout_us
+
+
+class Remove:
+    """Remove the sandbox; answer with ``SandboxRemoved`` when the engine has confirmed it."""
+
+    def __init__(self, container: str, cause: str) -> None:
+        self.container = container
+        self.cause = cause

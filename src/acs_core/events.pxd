@@ -1,0 +1,202 @@
+cimport cython
+
+
+@cython.final
+cdef class QueueSpec:
+    cdef readonly str queue
+    cdef readonly str namespace
+    cdef readonly str action
+    cdef readonly long long revision
+    cdef readonly long long memory_mb
+    cdef readonly Py_ssize_t concurrency
+    cdef readonly long long timeout_us
+    cdef readonly object action_limit
+
+
+@cython.final
+cdef class Activation:
+    cdef readonly str activation_id
+    cdef readonly bytes payload
+    cdef readonly long long arrived_us
+    cdef readonly long long deadline_us
+    cdef readonly tuple causes
+    cdef public str queue
+    cdef public long long delivered_us
+    cdef public bint started
+    cdef public bint withdrawn
+
+
+@cython.final
+cdef class Completion:
+    cdef readonly str activation_id
+    cdef readonly long long init_us
+    cdef readonly long long run_us
+    cdef readonly int outcome
+
+
+cdef class Event:
+    pass
+
+
+@cython.final
+cdef class QueueOpened(Event):
+    cdef readonly QueueSpec spec
+    cdef readonly long long epoch
+    cdef readonly long long history_us
+
+
+@cython.final
+cdef class QueueClosing(Event):
+    cdef readonly str queue
+    cdef readonly str why
+
+
+@cython.final
+cdef class LeadershipLost(Event):
+    cdef readonly str queue
+    cdef readonly str to
+
+
+@cython.final
+cdef class LimitsChanged(Event):
+    cdef readonly str namespace
+    cdef readonly long long containers_max
+
+
+@cython.final
+cdef class Arrived(Event):
+    cdef readonly str queue
+    cdef readonly Activation activation
+
+
+@cython.final
+cdef class Cancelled(Event):
+    cdef readonly str activation_id
+
+
+@cython.final
+cdef class Reserved(Event):
+    cdef readonly str queue
+    cdef readonly tuple containers
+
+
+@cython.final
+cdef class Denied(Event):
+    cdef readonly str queue
+    cdef readonly str reason
+
+
+@cython.final
+cdef class InvokerReported(Event):
+    cdef readonly str invoker
+    cdef readonly long long memory_mb
+    cdef readonly long long elsewhere_mb
+    cdef readonly long long creation_us
+    cdef readonly double creations_per_s
+
+
+@cython.final
+cdef class InvokerGone(Event):
+    cdef readonly str invoker
+
+
+@cython.final
+cdef class TimeReached(Event):
+    pass
+
+
+@cython.final
+cdef class Held:
+    cdef readonly str container
+    cdef readonly bint serving
+    cdef readonly tuple activation_ids
+
+
+@cython.final
+cdef class Adopted(Event):
+    cdef readonly str invoker
+    cdef readonly str queue
+    cdef readonly long long epoch
+    cdef readonly tuple held
+
+
+@cython.final
+cdef class ContainerServing(Event):
+    cdef readonly str container
+    cdef readonly str invoker
+
+
+@cython.final
+cdef class CreationFailed(Event):
+    cdef readonly str container
+    cdef readonly int failure
+    cdef readonly str cause
+
+
+@cython.final
+cdef class Pulled(Event):
+    cdef readonly str container
+    cdef readonly long long epoch
+    cdef readonly Py_ssize_t free_slots
+    cdef readonly tuple started
+    cdef readonly tuple completions
+
+
+@cython.final
+cdef class Returned(Event):
+    cdef readonly str container
+    cdef readonly tuple activation_ids
+
+
+@cython.final
+cdef class ContainerLeaving(Event):
+    cdef readonly str container
+    cdef readonly str cause
+
+
+@cython.final
+cdef class ContainerGone(Event):
+    cdef readonly str container
+    cdef readonly str cause
+
+
+@cython.final
+cdef class SandboxReady(Event):
+    cdef readonly str container
+
+
+@cython.final
+cdef class SandboxFailed(Event):
+    cdef readonly str container
+    cdef readonly int failure
+    cdef readonly str cause
+
+
+@cython.final
+cdef class SandboxBroke(Event):
+    cdef readonly str container
+    cdef readonly str cause
+
+
+@cython.final
+cdef class SandboxRemoved(Event):
+    cdef readonly str container
+
+
+@cython.final
+cdef class Initialised(Event):
+    cdef readonly str container
+    cdef readonly long long init_us
+
+
+@cython.final
+cdef class RunEnded(Event):
+    cdef readonly str container
+    cdef readonly str activation_id
+    cdef readonly long long run_us
+    cdef readonly int outcome
+
+
+@cython.final
+cdef class DrainRequested(Event):
+    pass

@@ -1,0 +1,394 @@
+"""What the core is told: the work, the queues, and what happened to containers.
+
+Events are plain values: made once, read by ``Scheduler.step`` or ``ContainerPool.step``,
+never changed by them (an ``Activation`` travels inside and is the work itself).  Times are
+microseconds of the caller's monotonic clock, ids opaque strings.
+
+Events that a scheduler takes are what an invoker's pool sends, and the other way round (see
+``effects``): a link carries them, nobody translates.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from .limits import CONCURRENCY_MAX, NAME_MAX, TIME_MAX_US
+
+
+class Outcome(IntEnum):
+    """How a run ended; the numbers are OpenWhisk's status codes."""
+
+    SUCCESS = 0
+    APPLICATION_ERROR = 1
+    DEVELOPER_ERROR = 2
+    PLATFORM_ERROR = 3
+
+
+class FailureClass(IntEnum):
+    """Whether trying a failed creation again can help."""
+
+    RECOVERABLE = 0
+    """No room, engine busy or gone: the work waits on."""
+    FINAL = 1
+    """Image missing, action not executable: waiting work is answered with the cause."""
+
+
+class QueueSpec:
+    """What is known of a queue when it opens; shared by its containers.
+
+    Args:
+      queue: Its id, unique for (invoking namespace, action, revision).
+      namespace, action, revision: What the queue is for.
+      memory_mb: Memory of one container, in MB, > 0.
+      concurrency: Runs at once in one container, 1..CONCURRENCY_MAX.
+      timeout_us: Time limit of a run, in microseconds, > 0.
+      action_limit: Most containers of this action; None: only the namespace's cap binds.
+    Raises: ValueError that names the field, the value and the limit.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        namespace: str,
+        action: str,
+        revision: int,
+        *,
+        memory_mb: int = 256,
+        concurrency: int = 1,
+        timeout_us: int = 60_000_000,
+        action_limit: int | None = None,
+    ) -> None:
+        for field, text in (("queue", queue), ("namespace", namespace), ("action", action)):
+            _check_name(field, text)
+        _check_range("revision", revision, 0, TIME_MAX_US)
+        _check_range("memory_mb", memory_mb, 1, TIME_MAX_US)
+        _check_range("concurrency", concurrency, 1, CONCURRENCY_MAX)
+        _check_range("timeout_us", timeout_us, 1, TIME_MAX_US)
+        if action_limit is not None:
+            _check_range("action_limit", action_limit, 0, TIME_MAX_US)
+        self.queue = queue
+        self.namespace = namespace
+        self.action = action
+        self.revision = revision
+        self.memory_mb = memory_mb
+        self.concurrency = concurrency
+        self.timeout_us = timeout_us
+        self.action_limit = action_limit
+
+
+class Activation:
+    """One accepted piece of work, from its arrival to its end.
+
+    Args:
+      activation_id: Unique; 1..NAME_MAX characters.
+      payload: Opaque bytes; the core neither reads nor copies them.
+      arrived_us: When the controller accepted it; the wait is counted from here.
+      deadline_us: Latest time at which it may still be handed to a container; 0: the queue's
+        own wait bound alone.
+      causes: Ids of the activations that caused it, outermost first.
+    Raises: ValueError that names the field, the value and the limit.
+    """
+
+    def __init__(
+        self,
+        activation_id: str,
+        payload: bytes,
+        arrived_us: int,
+        deadline_us: int = 0,
+        causes: tuple[str, ...] = (),
+    ) -> None:
+        _check_name("activation_id", activation_id)
+        _check_range("arrived_us", arrived_us, 0, TIME_MAX_US)
+        _check_range("deadline_us", deadline_us, 0, TIME_MAX_US)
+        self.activation_id = activation_id
+        self.payload = payload
+        self.arrived_us = arrived_us
+        self.deadline_us = deadline_us
+        self.causes = causes
+        # The scheduler's own notes on it.
+        self.queue = ""
+        self.delivered_us = -1
+        self.started = False
+        self.withdrawn = False
+
+
+class Completion:
+    """The end of one run, as it rides on a container's next pull."""
+
+    def __init__(self, activation_id: str, init_us: int, run_us: int, outcome: int) -> None:
+        self.activation_id = activation_id
+        self.init_us = init_us
+        self.run_us = run_us
+        self.outcome = outcome
+
+
+class Event:
+    """Base of everything that ``step`` takes."""
+
+
+# --- told to a scheduler by its node ---------------------------------------------------------
+
+
+class QueueOpened(Event):
+    """This scheduler leads the queue now, under ``epoch``.
+
+    ``history_us`` is the mean run time known from earlier, 0 when there is none.
+    """
+
+    def __init__(self, spec: QueueSpec, epoch: int, history_us: int = 0) -> None:
+        self.spec = spec
+        self.epoch = epoch
+        self.history_us = history_us
+
+
+class QueueClosing(Event):
+    """Close the queue: no arrivals, drain through its containers, then remove it."""
+
+    def __init__(self, queue: str, why: str) -> None:
+        self.queue = queue
+        self.why = why
+
+
+class LeadershipLost(Event):
+    """Another scheduler leads the queue: forward what waits, deliver nothing more."""
+
+    def __init__(self, queue: str, to: str) -> None:
+        self.queue = queue
+        self.to = to
+
+
+class LimitsChanged(Event):
+    """The most containers that a namespace may hold, from now on."""
+
+    def __init__(self, namespace: str, containers_max: int) -> None:
+        self.namespace = namespace
+        self.containers_max = containers_max
+
+
+class Arrived(Event):
+    """An accepted activation for a queue.  A known id is ignored (a controller's resend)."""
+
+    def __init__(self, queue: str, activation: Activation) -> None:
+        self.queue = queue
+        self.activation = activation
+
+
+class Cancelled(Event):
+    """Nobody wants the activation any more; without effect once it was delivered."""
+
+    def __init__(self, activation_id: str) -> None:
+        self.activation_id = activation_id
+
+
+class Reserved(Event):
+    """The coordination granted these containers of an earlier ``Reserve``; the others not."""
+
+    def __init__(self, queue: str, containers: tuple[str, ...]) -> None:
+        self.queue = queue
+        self.containers = containers
+
+
+class Denied(Event):
+    """The coordination granted nothing."""
+
+    def __init__(self, queue: str, reason: str) -> None:
+        self.queue = queue
+        self.reason = reason
+
+
+class InvokerReported(Event):
+    """An invoker lives: its memory for containers and how fast its engine creates them.
+
+    ``memory_mb`` is its whole, ``elsewhere_mb`` what other schedulers' containers hold of it.
+    ``creation_us`` is the measured mean of an unloaded creation, 0 while unknown;
+    ``creations_per_s`` what its engine manages, 0.0 while unknown.
+    """
+
+    def __init__(
+        self,
+        invoker: str,
+        memory_mb: int,
+        elsewhere_mb: int = 0,
+        creation_us: int = 0,
+        creations_per_s: float = 0.0,
+    ) -> None:
+        self.invoker = invoker
+        self.memory_mb = memory_mb
+        self.elsewhere_mb = elsewhere_mb
+        self.creation_us = creation_us
+        self.creations_per_s = creations_per_s
+
+
+class InvokerGone(Event):
+    """The invoker's lease has expired: what it held and did not report is *unknown*."""
+
+    def __init__(self, invoker: str) -> None:
+        self.invoker = invoker
+
+
+class TimeReached(Event):
+    """Time has passed: do what is due.  Also what ``next_deadline_us`` asks for."""
+
+
+# --- told to a scheduler by an invoker -------------------------------------------------------
+
+
+class Held:
+    """A container that an invoker holds, and the delivered activations that have not ended.
+
+    ``serving`` is False while it is being created.
+    """
+
+    def __init__(self, container: str, serving: bool, activation_ids: tuple[str, ...] = ()) -> None:
+        self.container = container
+        self.serving = serving
+        self.activation_ids = activation_ids
+
+
+class Adopted(Event):
+    """The invoker obeys ``epoch`` of the queue and nothing lower; ``held`` is what it has of it.
+
+    What an earlier leader delivered must not be delivered again.
+    """
+
+    def __init__(
+        self,
+        invoker: str,
+        queue: str,
+        epoch: int,
+        held: tuple[Held, ...] = (),
+    ) -> None:
+        self.invoker = invoker
+        self.queue = queue
+        self.epoch = epoch
+        self.held = held
+
+
+class ContainerServing(Event):
+    """The container is up and its reservation was converted; pulls follow."""
+
+    def __init__(self, container: str, invoker: str) -> None:
+        self.container = container
+        self.invoker = invoker
+
+
+class CreationFailed(Event):
+    """The container could not be created; ``failure`` is a FailureClass."""
+
+    def __init__(self, container: str, failure: int, cause: str) -> None:
+        self.container = container
+        self.failure = failure
+        self.cause = cause
+
+
+class Pulled(Event):
+    """A container's message: what ended and started since the last one, and free slots.
+
+    ``free_slots`` are offered anew; offered and used ones never exceed the concurrency, so a
+    repeated message does no harm.
+    """
+
+    def __init__(
+        self,
+        container: str,
+        epoch: int,
+        free_slots: int,
+        started: tuple[str, ...] = (),
+        completions: tuple[Completion, ...] = (),
+    ) -> None:
+        self.container = container
+        self.epoch = epoch
+        self.free_slots = free_slots
+        self.started = started
+        self.completions = completions
+
+
+class Returned(Event):
+    """A live invoker gives back deliveries that it has not started: they go to the front."""
+
+    def __init__(self, container: str, activation_ids: tuple[str, ...]) -> None:
+        self.container = container
+        self.activation_ids = activation_ids
+
+
+class ContainerLeaving(Event):
+    """The container takes no more work; it still counts until it is gone."""
+
+    def __init__(self, container: str, cause: str) -> None:
+        self.container = container
+        self.cause = cause
+
+
+class ContainerGone(Event):
+    """The engine confirmed the removal: the container counts no longer."""
+
+    def __init__(self, container: str, cause: str) -> None:
+        self.container = container
+        self.cause = cause
+
+
+# --- told to a pool by its node --------------------------------------------------------------
+
+
+class SandboxReady(Event):
+    """The sandbox of a container is up and may be initialised."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+
+
+class SandboxFailed(Event):
+    """The sandbox could not be started; nothing of it is left."""
+
+    def __init__(self, container: str, failure: int, cause: str) -> None:
+        self.container = container
+        self.failure = failure
+        self.cause = cause
+
+
+class SandboxBroke(Event):
+    """A started sandbox ended by itself; the node has answered for what ran in it."""
+
+    def __init__(self, container: str, cause: str) -> None:
+        self.container = container
+        self.cause = cause
+
+
+class SandboxRemoved(Event):
+    """The engine confirmed that the sandbox is gone."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+
+
+class Initialised(Event):
+    """``/init`` of the container succeeded and took ``init_us``."""
+
+    def __init__(self, container: str, init_us: int) -> None:
+        self.container = container
+        self.init_us = init_us
+
+
+class RunEnded(Event):
+    """The activation's ``/init`` or ``/run`` is over, and its result is on its way."""
+
+    def __init__(self, container: str, activation_id: str, run_us: int, outcome: int) -> None:
+        self.container = container
+        self.activation_id = activation_id
+        self.run_us = run_us
+        self.outcome = outcome
+
+
+class DrainRequested(Event):
+    """Take no more work, let runs end, remove every container."""
+
+
+def _check_name(field: str, text: str) -> None:
+    if not isinstance(text, str) or not 0 < len(text) <= NAME_MAX:
+        shown = f"{text!r:.80}"
+        raise ValueError(f"{field} is {shown}; it must be a string of 1..{NAME_MAX} characters")
+
+
+def _check_range(field: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{field} is {value!r}; it must be an integer in {low}..{high}")

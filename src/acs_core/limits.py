@@ -1,0 +1,62 @@
+"""Every bound and duration of the core: its unit, its default and the reason for it.
+
+Plain constants; ``SchedulerConfig`` and ``PoolConfig`` take others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+WAITING_MAX: Final = 10_000
+"""Activations that wait in one queue.  OpenWhisk's value; 10,000 of 1 KB are 10 MB a queue."""
+
+WAITING_LOW_FRACTION: Final = 0.9
+"""Share of WAITING_MAX under which a full queue accepts again; a gap, so that it does not flap."""
+
+WAIT_MAX_US: Final = 60_000_000
+"""Longest wait of an activation.  A blocking client gives up after 60 s as well."""
+
+DECISION_INTERVAL_US: Final = 100_000
+"""Between two looks at a busy queue.  A tenth of a slow container start: looking more often
+finds the same number of containers in the making."""
+
+BACKLOG_INTERVAL_US: Final = 5_000
+"""Least time between two decisions that arrivals cause, so that a burst costs one, not 10,000."""
+
+IDLE_GRACE_US: Final = 20_000_000
+"""Without work and containers for so long, a queue is idle.  OpenWhisk's value."""
+
+STOP_GRACE_US: Final = 20_000_000
+"""Idle for so long, a queue is closed and forgotten.  OpenWhisk's value."""
+
+RETRY_MIN_US: Final = 100_000
+RETRY_MAX_US: Final = 10_000_000
+"""Wait after a refused or failed creation, doubled each time.  The original asks every 100 ms
+for ever, which keeps a broken engine busy."""
+
+DURATION_SAMPLES: Final = 16
+"""Runs over which the mean and the spread of a queue's run time are smoothed."""
+
+CONTAINERS_MAX: Final = 10_000
+"""Containers of one namespace when no cap is configured: a guard, memory binds long before."""
+
+RESERVE_MAX: Final = 100
+"""Containers in one reservation.  etcd 3.4 refuses more than 128 operations a transaction."""
+
+CREATION_US: Final = 300_000
+"""Assumed time of a container start until one has been measured (Docker here: 298 ms)."""
+
+KEEP_ALIVE_US: Final = 10_000_000
+"""How long an idle container waits for work before it is removed."""
+
+CONCURRENCY_MAX: Final = 1_000
+"""Runs at once inside one container."""
+
+EPOCHS_MAX: Final = 100_000
+"""Queues whose epoch an invoker remembers; the one adopted longest ago is forgotten first."""
+
+NAME_MAX: Final = 1_024
+"""Characters of an id or a queue's name (a namespace and an action of 256 each, and some)."""
+
+TIME_MAX_US: Final = 2**62
+"""Times and deadlines stay below, so that adding a duration never wraps in C."""

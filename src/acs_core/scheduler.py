@@ -1,0 +1,1134 @@
+"""The scheduler of one node: owns its queues and their containers, decides, does nothing.
+
+``step(event, now_us)`` returns effects; the caller performs them in order and reports what
+happened as new events.  An event is applied whole or not at all.  One thread at a time.
+
+What a queue's states are is ``queue_states``; how many containers it needs ``demand``; where
+they go ``placement``.  This module leaves out what happens inside an invoker: ``containers``.
+
+Time: all of it is the caller's ``now_us``.  A queue has at most one entry in the deadline
+index, never later than its next due moment; a look that finds nothing due costs one entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from . import limits
+from .action_queue import ActionQueue, DeadlineIndex
+from .demand import Decision, DemandRule, RuntimeFitRule, Snapshot, Verdict
+from .effects import (
+    Adopt,
+    Cause,
+    CloseQueue,
+    Create,
+    Decided,
+    Deliver,
+    Forward,
+    Place,
+    Reject,
+    Release,
+    Reserve,
+    Throttle,
+    Unreserve,
+)
+from .events import (
+    Activation,
+    Adopted,
+    Arrived,
+    Cancelled,
+    Completion,
+    ContainerGone,
+    ContainerLeaving,
+    ContainerServing,
+    CreationFailed,
+    Denied,
+    Event,
+    FailureClass,
+    InvokerGone,
+    InvokerReported,
+    LeadershipLost,
+    LimitsChanged,
+    Outcome,
+    Pulled,
+    QueueClosing,
+    QueueOpened,
+    QueueSpec,
+    Reserved,
+    Returned,
+    TimeReached,
+)
+from .placement import InvokerView, place
+from .queue_states import QueueLife, QueueState, Signal
+
+# Enum members as plain integers: comparing them costs nothing when compiled.
+_UNINITIALIZED = int(QueueState.UNINITIALIZED)
+_RUNNING = int(QueueState.RUNNING)
+_IDLE = int(QueueState.IDLE)
+_FLUSHING = int(QueueState.FLUSHING)
+_NAMESPACE_THROTTLED = int(QueueState.NAMESPACE_THROTTLED)
+_ACTION_THROTTLED = int(QueueState.ACTION_THROTTLED)
+_REMOVING = int(QueueState.REMOVING)
+_APPLICATION_ERROR = int(Outcome.APPLICATION_ERROR)
+_DURATION_SAMPLES = limits.DURATION_SAMPLES
+_NEVER = limits.TIME_MAX_US
+
+
+class UnknownQueue(KeyError):
+    """The event names a queue that is not open here; nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """What a scheduler is told once.
+
+    ``name`` starts every container id, so it must be new for each start of a node.  Bounds and
+    durations are explained in ``limits``.  With ``report_decisions`` each decision is an effect.
+    """
+
+    name: str = "scheduler"
+    rule: DemandRule = field(default_factory=RuntimeFitRule)
+    waiting_max: int = limits.WAITING_MAX
+    waiting_low_fraction: float = limits.WAITING_LOW_FRACTION
+    wait_max_us: int = limits.WAIT_MAX_US
+    namespace_containers_max: int = limits.CONTAINERS_MAX
+    decision_interval_us: int = limits.DECISION_INTERVAL_US
+    backlog_interval_us: int = limits.BACKLOG_INTERVAL_US
+    idle_grace_us: int = limits.IDLE_GRACE_US
+    stop_grace_us: int = limits.STOP_GRACE_US
+    retry_min_us: int = limits.RETRY_MIN_US
+    retry_max_us: int = limits.RETRY_MAX_US
+    report_decisions: bool = False
+
+
+class NamespaceEntry:
+    """A namespace's cap and every container that counts against it."""
+
+    def __init__(self, containers_max: int) -> None:
+        self.containers_max = containers_max
+        self.in_progress: dict[str, ContainerEntry] = {}
+        self.serving: dict[str, ContainerEntry] = {}
+        self.queues = 0
+
+
+class QueueEntry:
+    """One queue with all that belongs to it; every count is the length of something."""
+
+    def __init__(
+        self, spec: QueueSpec, epoch: int, capacity: int, namespace: NamespaceEntry, now_us: int
+    ) -> None:
+        self.spec = spec
+        self.epoch = epoch
+        self.namespace = namespace
+        self.life = QueueLife()
+        self.line = ActionQueue(capacity)
+        self.in_progress: dict[str, ContainerEntry] = {}
+        self.serving: dict[str, ContainerEntry] = {}
+        self.leaving: dict[str, ContainerEntry] = {}
+        # Containers with free slots, the one that pulled last on top: few stay hot.
+        self.open: list[ContainerEntry] = []
+        self.running = 0
+        self.adopting: dict[str, bool] = {}
+        self.reserving: tuple[Place, ...] = ()
+        # Run times, smoothed; valid when samples > 0.
+        self.mean_us = 0.0
+        self.variance = 0.0
+        self.samples = 0
+        # Arrivals since rate_since_us, and the smoothed rate before that.
+        self.arrivals = 0
+        self.rate_since_us = now_us
+        self.rate_per_s = 0.0
+        self.decided_us = -1
+        self.decision: Decision | None = None
+        self.steady_since_us = -1
+        self.retry_us = 0
+        self.failures = 0
+        self.final = False
+        self.cause = ""
+        self.quiet_since_us = now_us
+        self.initialized = False
+
+
+class ContainerEntry:
+    """A container as this scheduler knows it."""
+
+    def __init__(self, container: str, invoker: str, queue: QueueEntry) -> None:
+        self.container = container
+        self.invoker = invoker
+        self.queue = queue
+        self.free = 0
+        self.stacked = False
+        self.outstanding: dict[str, Activation] = {}
+        self.idle_since_us = 0
+
+
+class InvokerEntry:
+    """An invoker's last report, the containers there, and what they and reservations hold."""
+
+    def __init__(self, report: InvokerReported) -> None:
+        self.report = report
+        self.containers: dict[str, ContainerEntry] = {}
+        self.used_mb = 0
+        self.creations = 0
+
+
+class Scheduler:
+    """Queues, containers and decisions of one scheduler node; see the module.
+
+    Invariants: S1-S4, K1, L1-L3, B1 (docs/invariants.md).
+    """
+
+    def __init__(self, config: SchedulerConfig | None = None) -> None:
+        self.config = config or SchedulerConfig()
+        self._now_us = 0
+        self._serial = 0
+        self._queues: dict[str, QueueEntry] = {}
+        self._containers: dict[str, ContainerEntry] = {}
+        self._activations: dict[str, Activation] = {}
+        self._namespaces: dict[str, NamespaceEntry] = {}
+        self._invokers: dict[str, InvokerEntry] = {}
+        self._due = DeadlineIndex()
+        # Queues that found no room, oldest first: looked at again when room appears.
+        self._starved: dict[str, bool] = {}
+        self._accepted = 0
+        self._ended = 0
+        self._rejected = 0
+        self._forwarded = 0
+        self._wait_max_us = self.config.wait_max_us
+        self._decision_interval_us = self.config.decision_interval_us
+        self._backlog_interval_us = self.config.backlog_interval_us
+        self._stale_us = int(getattr(self.config.rule, "stale_ms", 0) * 1000)
+
+    # --- the public face -----------------------------------------------------------------
+
+    def step(self, event: Event, now_us: int) -> list[object]:
+        """Apply the event at ``now_us`` and return what is to be done, in order.
+
+        Args:
+          event: Any event that ``events`` says is told to a scheduler.
+          now_us: Time in microseconds; never earlier than in the last call.
+        Raises:
+          ValueError: Time goes backwards, or a queue is opened twice; nothing changed.
+          UnknownQueue: The event names a queue that is not open; nothing changed.
+          TypeError: Not a scheduler's event; nothing changed.
+        Cost: O(1) amortised for arrivals and pulls; O(invokers) for a decision that adds.
+        """
+        if now_us < self._now_us:
+            raise ValueError(f"now_us is {now_us}; time was {self._now_us} already")
+        out: list[object] = []
+        if isinstance(event, Arrived):
+            self._arrived(event, now_us, out)
+        elif isinstance(event, Pulled):
+            self._pulled(event, now_us, out)
+        elif isinstance(event, TimeReached):
+            self._time_reached(now_us, out)
+        else:
+            handler = _HANDLERS.get(type(event))
+            if handler is None:
+                raise TypeError(f"{type(event).__name__} is no event of a scheduler")
+            handler(self, event, now_us, out)
+        self._now_us = now_us
+        return out
+
+    def next_deadline_us(self) -> int | None:
+        """Return when ``TimeReached`` is wanted next, None when nothing is due.  Cost: O(1)."""
+        due_us = self._due.next_us()
+        return None if due_us < 0 else due_us
+
+    def has_queue(self, queue: str) -> bool:
+        """Tell whether the queue is here, open or closing.  Cost: O(1)."""
+        return queue in self._queues
+
+    def counts(self) -> dict[str, int]:
+        """Return the account of activations: accepted is the sum of the rest.  Cost: O(queues)."""
+        return {
+            "accepted": self._accepted,
+            "waiting": sum([q.line.waiting for q in self._queues.values()]),
+            "delivered": sum([q.running for q in self._queues.values()]),
+            "ended": self._ended,
+            "rejected": self._rejected,
+            "forwarded": self._forwarded,
+        }
+
+    def explain(self, queue: str) -> dict[str, object]:
+        """Return the state of the queue in words and numbers.
+
+        Raises: UnknownQueue.  Cost: O(1).
+        """
+        entry = self._entry(queue)
+        decision = entry.decision
+        return {
+            "queue": queue,
+            "epoch": entry.epoch,
+            "state": entry.life.state.name,
+            "waiting": entry.line.waiting,
+            "running": entry.running,
+            "serving": len(entry.serving),
+            "in_progress": len(entry.in_progress),
+            "leaving": len(entry.leaving),
+            "reserving": len(entry.reserving),
+            "mean_run_ms": round(entry.mean_us / 1000, 3) if entry.samples else None,
+            "arrivals_per_s": round(entry.rate_per_s, 3),
+            "namespace_containers": len(entry.namespace.serving) + len(entry.namespace.in_progress),
+            "namespace_containers_max": entry.namespace.containers_max,
+            "no_room": queue in self._starved,
+            "trouble": entry.cause,
+            "verdict": decision.verdict.name if decision is not None else None,
+            "count": decision.count if decision is not None else 0,
+            "reason": decision.reason if decision is not None else "nothing was decided yet",
+        }
+
+    def check(self) -> None:
+        """Assert every invariant that can be seen from inside.  Cost: O(everything)."""
+        queues = self._queues
+        counts = self.counts()
+        assert counts["accepted"] == sum(counts.values()) - counts["accepted"]  # K1
+        assert len(self._activations) == counts["waiting"] + counts["delivered"]
+        for key, queue in queues.items():
+            assert key == queue.spec.queue
+            queue.line.check()
+            assert queue.running == sum([len(c.outstanding) for c in queue.serving.values()]) + sum(
+                [len(c.outstanding) for c in queue.in_progress.values()]
+            )
+            assert not queue.in_progress.keys() & queue.serving.keys()
+            assert queue.leaving.keys() <= queue.serving.keys()
+            assert queue.life.state_index != QueueState.REMOVED
+            if queue.line.waiting and queue.life.state_index != _UNINITIALIZED:
+                # L1: nobody idles beside work.  L3: somebody will look.
+                assert not any(c.free for c in queue.serving.values())
+                assert self._due.time_of(key) >= 0
+        for name, container in self._containers.items():
+            queue = container.queue
+            assert queues.get(queue.spec.queue) is queue
+            assert (name in queue.in_progress) != (name in queue.serving)
+            assert (name in queue.in_progress) == (name in queue.namespace.in_progress)
+            assert (name in queue.serving) == (name in queue.namespace.serving)
+            assert 0 <= container.free <= queue.spec.concurrency - len(container.outstanding)  # S1
+            assert container.free == 0 or (container.stacked and name not in queue.leaving)
+        for namespace in self._namespaces.values():
+            assert namespace.queues == sum([q.namespace is namespace for q in queues.values()])
+        reserved_mb = dict.fromkeys(self._invokers, 0)
+        for queue in queues.values():
+            for spot in queue.reserving:
+                if spot.invoker in reserved_mb:
+                    reserved_mb[spot.invoker] += queue.spec.memory_mb
+        for name, invoker in self._invokers.items():
+            there = invoker.containers.values()
+            used_mb = sum(c.queue.spec.memory_mb for c in there) + reserved_mb[name]
+            assert invoker.used_mb == used_mb  # B1
+            assert invoker.creations == sum(c.container in c.queue.in_progress for c in there)
+        self._due.check()
+
+    # --- arrivals, pulls, deliveries: the hot path -------------------------------------------
+
+    def _arrived(self, event: Arrived, now_us: int, out: list[object]) -> None:
+        queue = self._entry(event.queue)
+        activation = event.activation
+        if activation.activation_id in self._activations:
+            return  # a controller's resend of what is waiting or delivered already
+        self._accepted += 1
+        state = queue.life.state_index
+        if state != _RUNNING and not self._admit(queue, activation, now_us, out):
+            return
+        queue.arrivals += 1
+        if queue.line.waiting == 0:
+            container = self._top(queue)
+            if container is not None:
+                activation.queue = event.queue
+                self._activations[activation.activation_id] = activation
+                self._deliver(queue, container, activation, now_us, out)
+                if self._due.time_of(event.queue) < 0:
+                    self._wake(queue, now_us + self._decision_interval_us)
+                return
+        if not queue.line.offer(activation):
+            self._refuse_full(queue, activation, out)
+            return
+        activation.queue = event.queue
+        self._activations[activation.activation_id] = activation
+        if queue.line.waiting >= queue.line.capacity and queue.life.can(Signal.BACKLOG_FULL):
+            queue.life.fire(Signal.BACKLOG_FULL)
+            out.append(Throttle(event.queue, True, f"{queue.line.waiting} activations wait"))
+        self._consider(queue, now_us, out)
+
+    def _pulled(self, event: Pulled, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None or event.epoch != container.queue.epoch:
+            return  # late: the container is gone, or speaks to an earlier leader
+        queue = container.queue
+        if event.container in queue.in_progress:
+            self._serve(container, now_us)  # its ContainerServing was overtaken
+        for activation_id in event.started:
+            activation = container.outstanding.get(activation_id)
+            if activation is not None:
+                activation.started = True
+        for completion in event.completions:
+            if container.outstanding.pop(completion.activation_id, None) is not None:
+                del self._activations[completion.activation_id]
+                queue.running -= 1
+                self._ended += 1
+                self._ran(queue, completion)
+        if event.container not in queue.leaving:
+            room = queue.spec.concurrency - len(container.outstanding)
+            container.free = min(container.free + event.free_slots, room)
+            if container.free > 0:
+                container.idle_since_us = now_us
+                if not container.stacked:
+                    container.stacked = True
+                    queue.open.append(container)
+                while container.free > 0 and queue.line.waiting > 0:
+                    activation = self._take(queue, now_us, out)
+                    if activation is None:
+                        break
+                    self._deliver(queue, container, activation, now_us, out)
+        if queue.life.state_index != _RUNNING:
+            self._settle(queue, now_us, out)
+
+    def _deliver(
+        self,
+        queue: QueueEntry,
+        container: ContainerEntry,
+        activation: Activation,
+        now_us: int,
+        out: list[object],
+    ) -> None:
+        assert container.free > 0
+        container.free -= 1
+        container.outstanding[activation.activation_id] = activation
+        queue.running += 1
+        activation.delivered_us = now_us
+        out.append(Deliver(container.container, container.invoker, queue.epoch, activation))
+
+    def _top(self, queue: QueueEntry) -> ContainerEntry | None:
+        """Return the container with a free slot that pulled last; forget those without."""
+        stack = queue.open
+        while stack:
+            container = stack[-1]
+            if container.free > 0:
+                return container
+            container.stacked = False
+            stack.pop()
+        return None
+
+    def _take(self, queue: QueueEntry, now_us: int, out: list[object]) -> Activation | None:
+        """Take the oldest activation that has not expired; the expired before it are rejected."""
+        while True:
+            activation = queue.line.take()
+            if activation is None:
+                return None
+            if self._expires_us(activation) > now_us:
+                return activation
+            self._reject(activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out)
+
+    def _serve_line(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Hand waiting activations to free slots until one of both runs out."""
+        while queue.line.waiting > 0:
+            container = self._top(queue)
+            if container is None:
+                return
+            activation = self._take(queue, now_us, out)
+            if activation is None:
+                return
+            self._deliver(queue, container, activation, now_us, out)
+
+    def _ran(self, queue: QueueEntry, completion: Completion) -> None:
+        """Let a run that ended as the action meant it count for the queue's run time."""
+        if completion.outcome > _APPLICATION_ERROR:
+            return
+        queue.samples = min(queue.samples + 1, _DURATION_SAMPLES)
+        delta = completion.run_us - queue.mean_us
+        queue.mean_us += delta / queue.samples
+        queue.variance += (delta * (completion.run_us - queue.mean_us) - queue.variance) / (
+            queue.samples
+        )
+
+    # --- arrivals off the hot path -----------------------------------------------------------
+
+    def _admit(
+        self, queue: QueueEntry, activation: Activation, now_us: int, out: list[object]
+    ) -> bool:
+        """Tell whether a queue that is not RUNNING takes the activation; reject it if not."""
+        life = queue.life
+        if life.state_index == _REMOVING:
+            self._reject_new(activation, Cause.CLOSED, queue.cause, 0, out)
+            return False
+        if life.state_index == _ACTION_THROTTLED:
+            self._refuse_full(queue, activation, out)
+            return False
+        if life.state_index == _FLUSHING and queue.final and now_us < queue.retry_us:
+            self._reject_new(
+                activation, Cause.CREATION_FAILED, queue.cause, queue.retry_us - now_us, out
+            )
+            return False
+        life.fire(Signal.WORK_ARRIVED)
+        return True
+
+    def _refuse_full(self, queue: QueueEntry, activation: Activation, out: list[object]) -> None:
+        waiting = queue.line.waiting
+        reason = f"{waiting} activations of this action wait (allowed: {queue.line.capacity})"
+        slots = max(1, len(queue.serving) * queue.spec.concurrency)
+        retry_us = int(waiting * queue.mean_us / slots)
+        self._reject_new(activation, Cause.QUEUE_FULL, reason, retry_us, out)
+
+    def _reject_new(
+        self, activation: Activation, cause: int, reason: str, retry_us: int, out: list[object]
+    ) -> None:
+        self._rejected += 1
+        out.append(Reject(activation, cause, reason, retry_us))
+
+    def _reject(
+        self, activation: Activation, cause: int, reason: str, retry_us: int, out: list[object]
+    ) -> None:
+        """Reject an activation that was taken in before."""
+        del self._activations[activation.activation_id]
+        self._reject_new(activation, cause, reason, retry_us, out)
+
+    def _reject_waiting(
+        self, queue: QueueEntry, cause: int, reason: str, retry_us: int, out: list[object]
+    ) -> None:
+        activation = queue.line.take()
+        while activation is not None:
+            self._reject(activation, cause, reason, retry_us, out)
+            activation = queue.line.take()
+
+    def _expires_us(self, activation: Activation) -> int:
+        bound_us = activation.arrived_us + self._wait_max_us
+        if 0 < activation.deadline_us < bound_us:
+            return activation.deadline_us
+        return bound_us
+
+    def _waited_too_long(self, activation: Activation) -> str:
+        waited_ms = (self._expires_us(activation) - activation.arrived_us) // 1000
+        return f"Activation processing is not initiated for {waited_ms} ms"
+
+    def _cancelled(self, event: Cancelled, now_us: int, out: list[object]) -> None:
+        activation = self._activations.get(event.activation_id)
+        if activation is None or activation.delivered_us >= 0:
+            return
+        queue = self._queues[activation.queue]
+        queue.line.withdraw(activation)
+        self._reject(activation, Cause.CANCELLED, "cancelled before its turn", 0, out)
+        self._settle(queue, now_us, out)
+
+    def _returned(self, event: Returned, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None:
+            return
+        queue = container.queue
+        container.free = 0  # whoever returns work has no use for more
+        for activation_id in reversed(event.activation_ids):
+            activation = container.outstanding.pop(activation_id, None)
+            if activation is not None:
+                queue.running -= 1
+                activation.delivered_us = -1
+                activation.started = False
+                queue.line.put_back(activation)
+        self._serve_line(queue, now_us, out)
+        self._consider(queue, now_us, out)
+
+    # --- the life of queues ------------------------------------------------------------------
+
+    def _queue_opened(self, event: QueueOpened, now_us: int, out: list[object]) -> None:
+        spec = event.spec
+        if spec.queue in self._queues:
+            raise ValueError(f"queue {spec.queue} is open already")
+        namespace = self._namespaces.get(spec.namespace)
+        if namespace is None:
+            namespace = NamespaceEntry(self.config.namespace_containers_max)
+            self._namespaces[spec.namespace] = namespace
+        namespace.queues += 1
+        queue = QueueEntry(spec, event.epoch, self.config.waiting_max, namespace, now_us)
+        if event.history_us > 0:
+            queue.mean_us = float(event.history_us)
+            queue.samples = 1
+        queue.adopting = dict.fromkeys(self._invokers, True)
+        self._queues[spec.queue] = queue
+        out.append(Adopt(spec.queue, event.epoch))
+        self._adoption_over(queue, now_us, out)
+
+    def _adopted(self, event: Adopted, now_us: int, out: list[object]) -> None:
+        queue = self._queues.get(event.queue)
+        if queue is None or event.epoch != queue.epoch:
+            return
+        if queue.adopting.pop(event.invoker, None) is None:
+            return
+        for held in event.held:
+            if held.container in self._containers:
+                continue
+            container = ContainerEntry(held.container, event.invoker, queue)
+            self._enter(container)
+            if held.serving:
+                self._serve(container, now_us)
+            for activation_id in held.activation_ids:
+                if activation_id in self._activations:
+                    continue
+                # Its payload stays where it runs; here it only must not be delivered again.
+                activation = Activation(activation_id, b"", now_us)
+                activation.queue = event.queue
+                activation.delivered_us = now_us
+                activation.started = True
+                self._activations[activation_id] = activation
+                container.outstanding[activation_id] = activation
+                queue.running += 1
+                self._accepted += 1
+        self._adoption_over(queue, now_us, out)
+
+    def _adoption_over(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        if not queue.adopting and queue.life.state_index == _UNINITIALIZED:
+            queue.life.fire(Signal.ADOPTED)
+            self._consider(queue, now_us, out)
+
+    def _queue_closing(self, event: QueueClosing, now_us: int, out: list[object]) -> None:
+        queue = self._entry(event.queue)
+        queue.life.fire(Signal.CLOSE_REQUESTED)
+        queue.cause = event.why
+        self._consider(queue, now_us, out)
+        self._settle(queue, now_us, out)
+
+    def _leadership_lost(self, event: LeadershipLost, now_us: int, out: list[object]) -> None:
+        queue = self._entry(event.queue)
+        waiting = []
+        activation = queue.line.take()
+        while activation is not None:
+            del self._activations[activation.activation_id]
+            waiting.append(activation)
+            activation = queue.line.take()
+        # What was delivered reports to the new leader, and so do the containers.
+        for container in [*queue.in_progress.values(), *queue.serving.values()]:
+            for activation_id in container.outstanding:
+                del self._activations[activation_id]
+            self._forwarded += len(container.outstanding)
+            self._forget(container)
+        self._forwarded += len(waiting)
+        queue.running = 0
+        queue.life.fire(Signal.SUPERSEDED)
+        if queue.reserving:
+            self._drop_reservation(queue, queue.reserving, out)
+        self._drop_queue(queue)
+        out.append(Forward(event.queue, tuple(waiting), event.to))
+
+    def _limits_changed(self, event: LimitsChanged, now_us: int, out: list[object]) -> None:
+        if event.containers_max < 0:
+            raise ValueError(f"containers_max is {event.containers_max}; it must be at least 0")
+        namespace = self._namespaces.get(event.namespace)
+        if namespace is None:
+            namespace = NamespaceEntry(event.containers_max)
+            self._namespaces[event.namespace] = namespace
+        namespace.containers_max = event.containers_max
+        for queue in list(self._queues.values()):
+            if queue.namespace is namespace:
+                self._decide(queue, now_us, out)
+
+    def _settle(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Lift throttles whose cause is gone, and end a queue that has nothing left."""
+        state = queue.life.state_index
+        if state == _ACTION_THROTTLED:
+            low = int(queue.line.capacity * self.config.waiting_low_fraction)
+            if queue.line.waiting <= low:
+                queue.life.fire(Signal.BACKLOG_LOW)
+                text = f"{queue.line.waiting} activations wait"
+                out.append(Throttle(queue.spec.queue, False, text))
+                self._consider(queue, now_us, out)
+        elif state == _REMOVING and queue.line.waiting == 0 and queue.running == 0:
+            for container in list(queue.serving.values()):
+                if container.container not in queue.leaving:
+                    self._release(container, queue.cause, out)
+            if not (queue.serving or queue.in_progress or queue.reserving):
+                queue.life.fire(Signal.EMPTIED)
+                self._close(queue, out)
+
+    def _close(self, queue: QueueEntry, out: list[object]) -> None:
+        self._drop_queue(queue)
+        out.append(CloseQueue(queue.spec.queue, queue.epoch))
+
+    def _drop_queue(self, queue: QueueEntry) -> None:
+        key = queue.spec.queue
+        del self._queues[key]
+        self._due.discard(key)
+        self._starved.pop(key, None)
+        queue.namespace.queues -= 1
+
+    # --- decisions ---------------------------------------------------------------------------
+
+    def _consider(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Decide now if it is time to, and see to it that somebody looks again."""
+        if queue.line.waiting > 0 and not queue.reserving:
+            due_us = queue.retry_us
+            if queue.decided_us >= 0 and (queue.serving or queue.in_progress):
+                due_us = max(due_us, queue.decided_us + self._backlog_interval_us)
+            if now_us < due_us:
+                self._wake(queue, due_us)
+                return
+            self._decide(queue, now_us, out)
+        self._wake(queue, self._next_look_us(queue, now_us))
+
+    def _decide(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Ask the rule, act on its verdict, and note whether the queue lacks room for it."""
+        state = queue.life.state_index
+        if state in (_UNINITIALIZED, _IDLE) or queue.reserving:
+            return
+        snapshot = self._snapshot(queue, now_us)
+        decision = self.config.rule.decide(snapshot)
+        queue.decided_us = now_us
+        queue.decision = decision
+        if not getattr(decision, "steady_short", False):
+            queue.steady_since_us = -1
+        elif queue.steady_since_us < 0:
+            queue.steady_since_us = now_us
+        if self.config.report_decisions:
+            out.append(Decided(queue.spec.queue, snapshot, decision))
+        verdict = decision.verdict
+        lacks_room = False
+        if verdict is Verdict.PAUSE:
+            self._no_container_allowed(queue, now_us, out)
+        elif verdict is Verdict.THROTTLE_NAMESPACE:
+            if queue.life.can(Signal.NAMESPACE_FULL):
+                queue.life.fire(Signal.NAMESPACE_FULL)
+            if decision.drop:
+                self._reject_waiting(
+                    queue,
+                    Cause.NO_CONTAINER,
+                    "Too many concurrent requests in flight.",
+                    self._decision_interval_us,
+                    out,
+                )
+            if queue.line.waiting > 0:
+                lacks_room = True
+                self._make_room(queue, 1, True, out)
+        elif verdict is Verdict.UNTHROTTLE_NAMESPACE and queue.life.can(Signal.NAMESPACE_FREE):
+            queue.life.fire(Signal.NAMESPACE_FREE)
+            # The original waits for its next tick here; nothing is won by that.
+            self._decide(queue, now_us, out)
+            return
+        if decision.count > 0:
+            queue.initialized = True
+            lacks_room = self._reserve(queue, decision.count, now_us, out)
+        if lacks_room:
+            self._starved[queue.spec.queue] = True  # keeps its place if it was starved before
+        else:
+            self._starved.pop(queue.spec.queue, None)
+
+    def _snapshot(self, queue: QueueEntry, now_us: int) -> Snapshot:
+        self._update_rate(queue, now_us)
+        namespace = queue.namespace
+        spec = queue.spec
+        limit = namespace.containers_max
+        own = limit if spec.action_limit is None else min(limit, spec.action_limit)
+        known = queue.samples > 0
+        oldest_us = now_us
+        if not known:
+            for container in queue.serving.values():
+                for activation in container.outstanding.values():
+                    oldest_us = min(oldest_us, activation.delivered_us)
+        steady_us = now_us - queue.steady_since_us if queue.steady_since_us >= 0 else 0
+        return Snapshot(
+            state=queue.life.state,
+            initialized=queue.initialized,
+            incoming=0,
+            waiting=queue.line.waiting,
+            existing=len(queue.serving) - len(queue.leaving),
+            in_progress=len(queue.in_progress),
+            stale=queue.line.older_than(now_us - self._stale_us) if self._stale_us else 0,
+            namespace_existing=len(namespace.serving),
+            namespace_in_progress=len(namespace.in_progress),
+            average_duration_ms=queue.mean_us / 1000 if known else None,
+            namespace_limit=limit,
+            action_limit=own,
+            concurrency=spec.concurrency,
+            arrivals_per_s=queue.rate_per_s,
+            creation_ms=self._creation_us() / 1000,
+            running=queue.running,
+            oldest_run_ms=(now_us - oldest_us) / 1000,
+            duration_spread_ms=queue.variance**0.5 / 1000 if known else None,
+            steady_short_ms=steady_us / 1000,
+        )
+
+    def _update_rate(self, queue: QueueEntry, now_us: int) -> None:
+        """Fold the arrivals since the last look into the smoothed rate."""
+        elapsed_us = now_us - queue.rate_since_us
+        if elapsed_us < self._decision_interval_us:
+            return
+        rate = queue.arrivals * 1_000_000 / elapsed_us
+        # Half of the old rate for each interval that passed, so that silence is forgotten.
+        weight = 0.5 ** min(elapsed_us / self._decision_interval_us, 60.0)
+        queue.rate_per_s = rate + (queue.rate_per_s - rate) * weight
+        queue.arrivals = 0
+        queue.rate_since_us = now_us
+
+    def _creation_us(self) -> int:
+        """Return when a container asked for now would be ready at the best invoker."""
+        views = self._views()
+        if not views:
+            return limits.CREATION_US
+        return min([view.ready_us() for view in views])
+
+    def _views(self) -> list[InvokerView]:
+        views = []
+        for name, entry in self._invokers.items():
+            report = entry.report
+            free_mb = report.memory_mb - report.elsewhere_mb - entry.used_mb
+            creation_us = report.creation_us or limits.CREATION_US
+            views.append(
+                InvokerView(name, free_mb, entry.creations, creation_us, report.creations_per_s)
+            )
+        return views
+
+    def _reserve(self, queue: QueueEntry, count: int, now_us: int, out: list[object]) -> bool:
+        """Ask for up to ``count`` places within the caps; tell whether memory for some lacks."""
+        namespace = queue.namespace
+        room = namespace.containers_max - len(namespace.serving) - len(namespace.in_progress)
+        if queue.spec.action_limit is not None:
+            held = len(queue.serving) + len(queue.in_progress)
+            room = min(room, queue.spec.action_limit - held)
+        count = min(count, room, limits.RESERVE_MAX)
+        if count <= 0:
+            return False
+        if not self._invokers:
+            self._failed(queue, "no invoker is known", False, now_us, out)
+            return False
+        memory_mb = queue.spec.memory_mb
+        names = place(self._views(), memory_mb, count)
+        if len(names) < count:
+            self._make_room(queue, count - len(names), False, out)
+        if names:
+            places = []
+            for name in names:
+                self._serial += 1
+                places.append(Place(f"{self.config.name}-{self._serial}", name))
+                self._invokers[name].used_mb += memory_mb
+            queue.reserving = tuple(places)
+            key = queue.spec.queue
+            namespace_name = queue.spec.namespace
+            out.append(Reserve(key, queue.epoch, namespace_name, memory_mb, queue.reserving))
+        return len(names) < count
+
+    def _make_room(
+        self, queue: QueueEntry, count: int, in_namespace: bool, out: list[object]
+    ) -> None:
+        """Release containers that idle longest, of queues without work, for ``count`` others.
+
+        What is on its way out already is counted, so that a second look releases nothing more.
+        With ``in_namespace`` the namespace's cap is what binds, else the memory.
+        """
+        wanted = count if in_namespace else count * queue.spec.memory_mb
+        idle = []
+        for container in self._containers.values():
+            other = container.queue
+            if in_namespace and other.namespace is not queue.namespace:
+                continue
+            if container.container in other.leaving:
+                wanted -= 1 if in_namespace else other.spec.memory_mb
+            elif (
+                container.free > 0
+                and not container.outstanding
+                and other is not queue
+                and other.line.waiting == 0
+            ):
+                idle.append((container.idle_since_us, container.container))
+        idle.sort()
+        for _, name in idle:
+            if wanted <= 0:
+                return
+            container = self._containers[name]
+            wanted -= 1 if in_namespace else container.queue.spec.memory_mb
+            self._release(container, f"{queue.spec.action} needs the room", out)
+
+    def _reserved(self, event: Reserved, now_us: int, out: list[object]) -> None:
+        queue = self._queues.get(event.queue)
+        spots = queue.reserving if queue is not None else ()
+        granted = [spot for spot in spots if spot.container in event.containers]
+        if len(granted) < len(event.containers):
+            asked = [spot.container for spot in spots]
+            late = tuple([name for name in event.containers if name not in asked])
+            out.append(Unreserve(event.queue, queue.epoch if queue is not None else 0, late))
+        if queue is None or not granted:
+            return
+        self._end_reservation(queue)
+        if queue.life.state_index == _REMOVING and queue.line.waiting == 0:
+            self._drop_reservation(queue, tuple(granted), out)
+            self._settle(queue, now_us, out)
+            return
+        for spot in granted:
+            self._enter(ContainerEntry(spot.container, spot.invoker, queue))
+            out.append(Create(spot.container, spot.invoker, queue.epoch, queue.spec))
+        self._wake(queue, self._next_look_us(queue, now_us))
+
+    def _denied(self, event: Denied, now_us: int, out: list[object]) -> None:
+        queue = self._queues.get(event.queue)
+        if queue is None or not queue.reserving:
+            return
+        self._end_reservation(queue)
+        self._failed(queue, event.reason, False, now_us, out)
+
+    def _end_reservation(self, queue: QueueEntry) -> None:
+        for reserved in queue.reserving:
+            invoker = self._invokers.get(reserved.invoker)
+            if invoker is not None:
+                invoker.used_mb -= queue.spec.memory_mb
+        queue.reserving = ()
+
+    def _drop_reservation(
+        self, queue: QueueEntry, places: tuple[Place, ...], out: list[object]
+    ) -> None:
+        if queue.reserving:
+            self._end_reservation(queue)
+        names = tuple([unwanted.container for unwanted in places])
+        out.append(Unreserve(queue.spec.queue, queue.epoch, names))
+
+    # --- containers --------------------------------------------------------------------------
+
+    def _enter(self, container: ContainerEntry) -> None:
+        """Count a container as in progress."""
+        name = container.container
+        self._containers[name] = container
+        container.queue.in_progress[name] = container
+        container.queue.namespace.in_progress[name] = container
+        invoker = self._invokers.get(container.invoker)
+        if invoker is not None:
+            invoker.containers[name] = container
+            invoker.used_mb += container.queue.spec.memory_mb
+            invoker.creations += 1
+
+    def _serve(self, container: ContainerEntry, now_us: int) -> None:
+        """Count a container that was in progress as serving."""
+        name = container.container
+        queue = container.queue
+        del queue.in_progress[name]
+        del queue.namespace.in_progress[name]
+        queue.serving[name] = container
+        queue.namespace.serving[name] = container
+        container.idle_since_us = now_us
+        invoker = self._invokers.get(container.invoker)
+        if invoker is not None:
+            invoker.creations -= 1
+        queue.failures = 0
+        queue.retry_us = 0
+        queue.final = False
+        queue.cause = "" if queue.life.state_index != _REMOVING else queue.cause
+        if queue.life.can(Signal.CREATION_SUCCEEDED):
+            queue.life.fire(Signal.CREATION_SUCCEEDED)
+
+    def _forget(self, container: ContainerEntry) -> None:
+        """Count a container no longer."""
+        name = container.container
+        queue = container.queue
+        del self._containers[name]
+        creating = queue.in_progress.pop(name, None) is not None
+        queue.serving.pop(name, None)
+        queue.leaving.pop(name, None)
+        queue.namespace.in_progress.pop(name, None)
+        queue.namespace.serving.pop(name, None)
+        invoker = self._invokers.get(container.invoker)
+        if invoker is not None:
+            del invoker.containers[name]
+            invoker.used_mb -= queue.spec.memory_mb
+            invoker.creations -= creating
+        container.free = 0
+
+    def _release(self, container: ContainerEntry, why: str, out: list[object]) -> None:
+        """Let a serving container take no more work and go when it is done."""
+        container.free = 0
+        queue = container.queue
+        queue.leaving[container.container] = container
+        out.append(Release(container.container, container.invoker, queue.epoch, why))
+
+    def _container_serving(self, event: ContainerServing, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None:
+            return
+        if event.container in container.queue.in_progress:
+            self._serve(container, now_us)
+
+    def _container_leaving(self, event: ContainerLeaving, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None or event.container not in container.queue.serving:
+            return
+        container.free = 0
+        container.queue.leaving[event.container] = container
+        self._consider(container.queue, now_us, out)
+
+    def _container_gone(self, event: ContainerGone, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None:
+            return
+        self._lose(container, event.cause, out)
+        self._after_loss(container.queue, now_us, out)
+        self._feed_starved(now_us, out)
+
+    def _lose(self, container: ContainerEntry, cause: str, out: list[object]) -> None:
+        """Forget a container; nobody knows what became of the work that it still had."""
+        queue = container.queue
+        for activation in list(container.outstanding.values()):
+            queue.running -= 1
+            text = f"The container is gone ({cause}); it is unknown whether the activation ran."
+            self._reject(activation, Cause.UNKNOWN, text, 0, out)
+        container.outstanding.clear()
+        self._forget(container)
+
+    def _after_loss(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        if not (queue.serving or queue.in_progress):
+            queue.quiet_since_us = now_us
+        self._consider(queue, now_us, out)
+        self._settle(queue, now_us, out)
+
+    def _creation_failed(self, event: CreationFailed, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None:
+            return
+        queue = container.queue
+        self._lose(container, event.cause, out)
+        final = event.failure == FailureClass.FINAL
+        self._failed(queue, event.cause, final, now_us, out)
+        self._settle(queue, now_us, out)
+        self._feed_starved(now_us, out)
+
+    def _failed(
+        self, queue: QueueEntry, cause: str, final: bool, now_us: int, out: list[object]
+    ) -> None:
+        """Wait before the next try; flush when no container is left that could do the work."""
+        wait_us = min(self.config.retry_min_us << min(queue.failures, 30), self.config.retry_max_us)
+        queue.failures += 1
+        queue.retry_us = now_us + wait_us
+        if queue.life.state_index != _REMOVING:
+            queue.cause = cause
+        if not (queue.serving or queue.in_progress):
+            queue.quiet_since_us = now_us
+            if queue.life.can(Signal.CREATION_FAILED):
+                queue.life.fire(Signal.CREATION_FAILED)
+            queue.final = final
+            if final:
+                self._reject_waiting(queue, Cause.CREATION_FAILED, cause, wait_us, out)
+        self._wake(queue, self._next_look_us(queue, now_us))
+
+    def _no_container_allowed(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """The limit is 0: what waits keeps until its wait bound, in case the limit is raised."""
+        self._failed(queue, "no container is allowed: its limit is 0", False, now_us, out)
+
+    def _feed_starved(self, now_us: int, out: list[object]) -> None:
+        """Let the queues that found no room look again, the one that waits longest first."""
+        for key in list(self._starved):
+            queue = self._queues[key]
+            if not queue.reserving:
+                self._decide(queue, now_us, out)
+            if key in self._starved and queue.life.state_index != _NAMESPACE_THROTTLED:
+                return  # memory lacks still; those behind it must not take it away
+
+    # --- invokers and time -------------------------------------------------------------------
+
+    def _invoker_reported(self, event: InvokerReported, now_us: int, out: list[object]) -> None:
+        entry = self._invokers.get(event.invoker)
+        if entry is None:
+            self._invokers[event.invoker] = InvokerEntry(event)
+            for queue in list(self._queues.values()):
+                if queue.failures:
+                    queue.retry_us = now_us
+                    self._consider(queue, now_us, out)
+        else:
+            entry.report = event
+        self._feed_starved(now_us, out)
+
+    def _invoker_gone(self, event: InvokerGone, now_us: int, out: list[object]) -> None:
+        entry = self._invokers.pop(event.invoker, None)
+        if entry is None:
+            return
+        touched: dict[str, QueueEntry] = {}
+        for container in list(entry.containers.values()):
+            touched[container.queue.spec.queue] = container.queue
+            self._lose(container, f"invoker {event.invoker} is gone", out)
+        for queue in list(self._queues.values()):
+            queue.reserving = tuple([s for s in queue.reserving if s.invoker != event.invoker])
+            queue.adopting.pop(event.invoker, None)
+            self._adoption_over(queue, now_us, out)
+        for queue in touched.values():
+            self._after_loss(queue, now_us, out)
+
+    def _time_reached(self, now_us: int, out: list[object]) -> None:
+        key = self._due.pop_due(now_us)
+        while key is not None:
+            self._look(self._queues[key], now_us, out)
+            key = self._due.pop_due(now_us)
+
+    def _look(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Do what time alone brings: expiry, a decision, idleness, the end."""
+        head = queue.line.head()
+        while head is not None and self._expires_us(head) <= now_us:
+            queue.line.take()
+            self._reject(head, Cause.EXPIRED, self._expiry_reason(queue, head), 0, out)
+            head = queue.line.head()
+        if now_us >= queue.retry_us and (
+            queue.line.waiting > 0
+            or queue.arrivals > 0
+            or queue.life.state_index == _NAMESPACE_THROTTLED
+        ):
+            self._decide(queue, now_us, out)
+        self._settle(queue, now_us, out)
+        key = queue.spec.queue
+        if key not in self._queues:
+            return
+        if self._is_quiet(queue):
+            state = queue.life.state_index
+            grace_us = self.config.stop_grace_us if state == _IDLE else self.config.idle_grace_us
+            if now_us - queue.quiet_since_us >= grace_us and queue.life.can(Signal.QUIET_LONG):
+                queue.quiet_since_us = now_us
+                queue.life.fire(Signal.QUIET_LONG)
+                if queue.life.state_index != _IDLE:
+                    self._close(queue, out)
+                    return
+        self._wake(queue, self._next_look_us(queue, now_us))
+
+    def _expiry_reason(self, queue: QueueEntry, activation: Activation) -> str:
+        reason = self._waited_too_long(activation)
+        return f"{reason}: {queue.cause}" if queue.cause else reason
+
+    def _is_quiet(self, queue: QueueEntry) -> bool:
+        return not (queue.line.waiting or queue.serving or queue.in_progress or queue.reserving)
+
+    def _next_look_us(self, queue: QueueEntry, now_us: int) -> int:
+        """Return when time alone could change something for the queue; -1: never."""
+        due_us = _NEVER
+        head = queue.line.head()
+        if head is not None:
+            due_us = self._expires_us(head)
+            if not queue.reserving:
+                due_us = min(due_us, max(now_us + self._decision_interval_us, queue.retry_us))
+        elif queue.arrivals > 0 or queue.life.state_index == _NAMESPACE_THROTTLED:
+            due_us = max(now_us + self._decision_interval_us, queue.retry_us)
+        elif self._is_quiet(queue) and queue.life.state_index != _REMOVING:
+            idle = queue.life.state_index == _IDLE
+            grace_us = self.config.stop_grace_us if idle else self.config.idle_grace_us
+            due_us = queue.quiet_since_us + grace_us
+        return -1 if due_us == _NEVER else due_us
+
+    def _wake(self, queue: QueueEntry, due_us: int) -> None:
+        """See to it that the queue is looked at by ``due_us``; -1 asks for nothing."""
+        key = queue.spec.queue
+        if due_us < 0 or key not in self._queues:
+            return
+        known_us = self._due.time_of(key)
+        if known_us < 0 or due_us < known_us:
+            self._due.set(key, due_us)
+
+    def _entry(self, queue: str) -> QueueEntry:
+        entry = self._queues.get(queue)
+        if entry is None:
+            raise UnknownQueue(f"queue {queue} is not open here")
+        return entry
+
+
+_HANDLERS: dict[type[Event], Callable[..., None]] = {
+    QueueOpened: Scheduler._queue_opened,
+    QueueClosing: Scheduler._queue_closing,
+    LeadershipLost: Scheduler._leadership_lost,
+    LimitsChanged: Scheduler._limits_changed,
+    Cancelled: Scheduler._cancelled,
+    Reserved: Scheduler._reserved,
+    Denied: Scheduler._denied,
+    InvokerReported: Scheduler._invoker_reported,
+    InvokerGone: Scheduler._invoker_gone,
+    Adopted: Scheduler._adopted,
+    ContainerServing: Scheduler._container_serving,
+    CreationFailed: Scheduler._creation_failed,
+    Returned: Scheduler._returned,
+    ContainerLeaving: Scheduler._container_leaving,
+    ContainerGone: Scheduler._container_gone,
+}

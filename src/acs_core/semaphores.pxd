@@ -1,0 +1,31 @@
+cimport cython
+
+
+cdef class ForcibleSemaphore:
+    cdef int _permits
+    cdef object _lock
+    cpdef bint try_acquire(self, n=*) except -1
+    cpdef force_acquire(self, n=*)
+    cpdef release(self, n=*)
+
+
+@cython.final
+cdef class ResizableSemaphore:
+    cdef int _permits
+    cdef int _reduction_size
+    cdef int _operation_count
+    cdef object _lock
+    cpdef bint try_acquire(self, n=*) except -1
+    @cython.locals(count=int, permits=int, reduced=bint)
+    cpdef tuple release(self, n=*, operation_complete=*)
+
+
+@cython.final
+cdef class NestedSemaphore(ForcibleSemaphore):
+    cdef dict _runs
+    cpdef bint try_acquire_concurrent(self, key, max_concurrent, memory) except -1
+    cpdef force_acquire_concurrent(self, key, max_concurrent, memory)
+    @cython.locals(runs=ResizableSemaphore)
+    cpdef release_concurrent(self, key, max_concurrent, memory)
+    @cython.locals(runs=ResizableSemaphore, bought=bint)
+    cdef bint _acquire_concurrent(self, key, max_concurrent, memory, bint force) except -1

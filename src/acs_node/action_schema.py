@@ -1,0 +1,340 @@
+"""What a PUT of an action may say, and the action that comes of it.
+
+Pure: a parsed JSON body in, an ``Action`` or an ``ApiError`` out; stores nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from .entity_types import Action, ActionLimits, Exec, NamespaceLimits, Parameter
+from .errors import ApiError, kind_forbidden, malformed_content, too_large
+
+__all__ = [
+    "RuntimeKind",
+    "RuntimeKinds",
+    "SystemLimits",
+    "create_action",
+    "update_action",
+]
+
+MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeKind:
+    """A kind that has a runtime; ``default``: what ``<family>:default`` means."""
+
+    kind: str
+    default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeKinds:
+    """The kinds that can run here, by family."""
+
+    families: Mapping[str, tuple[RuntimeKind, ...]] = field(
+        default_factory=lambda: {"python": (RuntimeKind("python:3", default=True),)}
+    )
+
+    def resolve(self, kind: str) -> str:
+        """Return the real kind of ``kind``, which may be ``<family>:default``.
+
+        Raises: ApiError 400 for one that cannot run here.
+        """
+        wanted = kind.strip().lower()
+        for family, kinds in self.families.items():
+            for each in kinds:
+                if wanted == each.kind or (each.default and wanted == f"{family}:default"):
+                    return each.kind
+        known = ", ".join(f"'{each.kind}'" for kinds in self.families.values() for each in kinds)
+        raise malformed_content(
+            f"The specified runtime '{wanted}' is not supported by this platform."
+            f" Valid values are: {known}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SystemLimits:
+    """What the system allows; the defaults are those of OpenWhisk.
+
+    None in a rate or a count: unlimited, which is right for one machine of one's own.
+    """
+
+    timeout_ms_min: int = 100
+    timeout_ms: int = 60_000
+    timeout_ms_max: int = 300_000
+    memory_mb_min: int = 128
+    memory_mb: int = 256
+    memory_mb_max: int = 512
+    logs_mb_min: int = 0
+    logs_mb: int = 10
+    logs_mb_max: int = 10
+    concurrency_min: int = 1
+    concurrency: int = 1
+    concurrency_max: int = 1
+    invocations_per_minute: int | None = None
+    concurrent_invocations: int | None = None
+    fires_per_minute: int | None = None
+    code_bytes_max: int = 48 * MIB
+    parameters_bytes_max: int = MIB
+    annotations_bytes_max: int = MIB
+    payload_bytes_max: int = MIB
+
+    @property
+    def body_bytes_max(self) -> int:
+        """Largest PUT body: everything at its maximum, and 1 MiB for JSON's escapes and keys."""
+        return self.code_bytes_max + self.parameters_bytes_max + self.annotations_bytes_max + MIB
+
+    def of_namespace(self, limits: NamespaceLimits) -> SystemLimits:
+        """Return what holds for a namespace: its own limits, never above the system's maxima."""
+
+        def rate(own: int | None, system: int | None) -> int | None:
+            return system if own is None else own
+
+        def maximum(own: int | None, system: int) -> int:
+            return system if own is None else min(own, system)
+
+        return replace(
+            self,
+            timeout_ms_max=maximum(limits.timeout_ms_max, self.timeout_ms_max),
+            memory_mb_max=maximum(limits.memory_mb_max, self.memory_mb_max),
+            logs_mb_max=maximum(limits.logs_mb_max, self.logs_mb_max),
+            concurrency_max=maximum(limits.concurrency_max, self.concurrency_max),
+            invocations_per_minute=rate(limits.invocations_per_minute, self.invocations_per_minute),
+            concurrent_invocations=rate(limits.concurrent_invocations, self.concurrent_invocations),
+            fires_per_minute=rate(limits.fires_per_minute, self.fires_per_minute),
+        )
+
+
+def create_action(
+    namespace: str,
+    package: str | None,
+    name: str,
+    body: Mapping[str, Any],
+    *,
+    revision: int,
+    now_ms: int,
+    kinds: RuntimeKinds,
+    limits: SystemLimits,
+    owner: NamespaceLimits,
+) -> Action:
+    """Return the new action that ``body`` describes.
+
+    Raises: ApiError 400, 403 (kind not allowed to the namespace) or 413, naming the field.
+    """
+    effective = limits.of_namespace(owner)
+    execution = _exec(body, kinds, effective, owner)
+    if execution is None:
+        raise ApiError(400, "exec undefined")
+    notes = _pairs(body, "annotations", effective.annotations_bytes_max) or ()
+    if not any(note.key == "provide-api-key" for note in notes):
+        notes = (*notes, Parameter("provide-api-key", False))
+    defaults = ActionLimits(
+        timeout_ms=min(effective.timeout_ms, effective.timeout_ms_max),
+        memory_mb=min(effective.memory_mb, effective.memory_mb_max),
+        logs_mb=min(effective.logs_mb, effective.logs_mb_max),
+        concurrency=min(effective.concurrency, effective.concurrency_max),
+    )
+    return Action(
+        namespace=namespace,
+        package=package,
+        name=name,
+        version=_version(body) or "0.0.1",
+        revision=revision,
+        updated=now_ms,
+        publish=_publish(body, False),
+        exec=execution,
+        parameters=_pairs(body, "parameters", effective.parameters_bytes_max) or (),
+        limits=_limits(body, defaults, effective),
+        annotations=_with_kind(notes, execution.kind),
+    )
+
+
+def update_action(
+    old: Action,
+    body: Mapping[str, Any],
+    *,
+    revision: int,
+    now_ms: int,
+    kinds: RuntimeKinds,
+    limits: SystemLimits,
+    owner: NamespaceLimits,
+) -> Action:
+    """Return ``old`` with what ``body`` says.
+
+    Annotations and limits are merged, parameters and exec replaced; what is absent is kept.
+    Raises: as ``create_action``.
+    """
+    effective = limits.of_namespace(owner)
+    execution = _exec(body, kinds, effective, owner) or old.exec
+    parameters = _pairs(body, "parameters", effective.parameters_bytes_max)
+    removed = _removed_annotations(body)
+    notes = {note.key: note for note in old.annotations if note.key not in removed}
+    for note in _pairs(body, "annotations", effective.annotations_bytes_max) or ():
+        notes[note.key] = note
+    # The merged set counts, or many small updates would grow it beyond the bound.
+    _check_size("annotations", notes.values(), effective.annotations_bytes_max)
+    return replace(
+        old,
+        version=_version(body) or _next_version(old.version),
+        revision=revision,
+        updated=now_ms,
+        publish=_publish(body, old.publish),
+        exec=execution,
+        parameters=old.parameters if parameters is None else parameters,
+        limits=_limits(body, old.limits, effective),
+        annotations=_with_kind(notes.values(), execution.kind),
+    )
+
+
+def _exec(
+    body: Mapping[str, Any], kinds: RuntimeKinds, limits: SystemLimits, owner: NamespaceLimits
+) -> Exec | None:
+    value = body.get("exec")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise malformed_content("exec must be an object")
+    if not isinstance(value.get("kind"), str):
+        raise malformed_content("exec.kind must be a string")
+    kind = kinds.resolve(value["kind"])
+    if owner.allowed_kinds is not None and kind not in owner.allowed_kinds:
+        raise kind_forbidden(kind)
+    code, main = value.get("code"), value.get("main")
+    if not isinstance(code, str):
+        raise malformed_content(f"exec.code must be a string for kind '{kind}'")
+    if main is not None and not isinstance(main, str):
+        raise malformed_content("exec.main must be a string")
+    size = len(code) if code.isascii() else len(code.encode())
+    if size > limits.code_bytes_max:
+        raise too_large("exec", size, limits.code_bytes_max)
+    return Exec(kind=kind, code=code, binary=_is_base64(code), main=main)
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
+
+
+def _is_base64(code: str) -> bool:
+    """Say whether ``code`` looks like an archive; a short word such as "code" does as well."""
+    text = code.strip()
+    return len(text) % 4 == 0 and _BASE64.fullmatch(text) is not None
+
+
+def _pairs(body: Mapping[str, Any], name: str, size_bytes_max: int) -> tuple[Parameter, ...] | None:
+    """Read ``[{"key":…,"value":…}]``; None when absent; of a key given twice the last wins."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise malformed_content(f"{name} malformed!")
+    pairs: dict[str, Parameter] = {}
+    for each in value:
+        if not (isinstance(each, dict) and isinstance(each.get("key"), str) and "value" in each):
+            raise malformed_content(f"{name} malformed!")
+        init = each.get("init", False)
+        if not isinstance(init, bool):
+            raise malformed_content(f"{name} malformed!")
+        pairs[each["key"]] = Parameter(each["key"], each["value"], init and name == "parameters")
+    _check_size(name, pairs.values(), size_bytes_max)
+    return tuple(pairs.values())
+
+
+def _check_size(name: str, pairs: Iterable[Parameter], size_bytes_max: int) -> None:
+    size = sum(len(each.key.encode()) + len(orjson.dumps(each.value)) for each in pairs)
+    if size > size_bytes_max:
+        raise too_large(name, size, size_bytes_max)
+
+
+def _removed_annotations(body: Mapping[str, Any]) -> frozenset[str]:
+    value = body.get("delAnnotations")
+    if value is None:
+        return frozenset()
+    if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
+        raise malformed_content("delAnnotations must be an array of strings")
+    return frozenset(value)
+
+
+def _with_kind(notes: Iterable[Parameter], kind: str) -> tuple[Parameter, ...]:
+    return (*(note for note in notes if note.key != "exec"), Parameter("exec", kind))
+
+
+def _publish(body: Mapping[str, Any], default: bool) -> bool:
+    value = body.get("publish")
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise malformed_content("publish must be true or false")
+    return value
+
+
+_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", re.ASCII)
+
+
+def _version(body: Mapping[str, Any]) -> str | None:
+    value = body.get("version")
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _VERSION.fullmatch(value):
+        raise malformed_content("version must be a string such as '0.0.1'")
+    return value
+
+
+def _next_version(version: str) -> str:
+    major, minor, patch = version.split(".")
+    return f"{major}.{minor}.{int(patch) + 1}"
+
+
+def _limits(body: Mapping[str, Any], old: ActionLimits, allowed: SystemLimits) -> ActionLimits:
+    """Merge ``body``'s limits over ``old``; only the ones that ``body`` gives are checked."""
+    value = body.get("limits")
+    if value is None:
+        return old
+    if not isinstance(value, dict):
+        raise malformed_content("limits must be an object")
+    given = {name: _whole(name, value[name]) for name in _LIMIT_FIELDS if name in value}
+    _check_range(given, "timeout", "duration", " milliseconds",
+                 allowed.timeout_ms_min, allowed.timeout_ms_max)  # fmt: skip
+    _check_range(given, "memory", "memory size", " MB",
+                 allowed.memory_mb_min, allowed.memory_mb_max)  # fmt: skip
+    _check_range(given, "logs", "log size", " MB",
+                 allowed.logs_mb_min, allowed.logs_mb_max)  # fmt: skip
+    _check_range(given, "concurrency", "concurrency", "",
+                 allowed.concurrency_min, allowed.concurrency_max)  # fmt: skip
+    _check_range(given, "instances", "instances", "", 1, allowed.concurrent_invocations)
+    return replace(old, **{_LIMIT_FIELDS[name]: number for name, number in given.items()})
+
+
+_LIMIT_FIELDS: Final = {
+    "timeout": "timeout_ms",
+    "memory": "memory_mb",
+    "logs": "logs_mb",
+    "concurrency": "concurrency",
+    "instances": "instances",
+}
+
+
+def _whole(name: str, value: Any) -> int:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole:
+        raise malformed_content(f"limits.{name} must be a whole number")
+    return int(value)
+
+
+def _check_range(
+    given: Mapping[str, int], field: str, label: str, unit: str, least: int, most: int | None
+) -> None:
+    value = given.get(field)
+    if value is None:
+        return
+    if value < least:
+        detail = f"{label} {value}{unit} below allowed threshold of {least}{unit}"
+        raise malformed_content(detail)
+    if most is not None and value > most:
+        detail = f"{label} {value}{unit} exceeds allowed threshold of {most}{unit}"
+        raise malformed_content(detail)

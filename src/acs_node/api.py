@@ -1,0 +1,351 @@
+"""The REST API but for invoking: authentication, namespaces, actions, limits, activations.
+
+An ASGI application on Starlette's router.  ``POST`` on an action is answered before it comes
+here, by the server's protocol; see ``front``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .activations import ActivationStore, Record
+from .entities import EntityStore, Identity, SystemLimits
+from .errors import (
+    API_HEADERS,
+    ApiError,
+    error_body,
+    forbidden,
+    internal_error,
+    method_not_allowed,
+    not_found,
+    not_found_named,
+    request_id,
+    route_not_found,
+)
+from .names import (
+    check_activation_id,
+    check_entity_name,
+    check_name_filter,
+    resolve_namespace,
+)
+from .requests import authenticate_header, epoch_ms, flag, header, json_object, page
+
+__all__ = ["authenticate_header", "create_app"]
+
+log = logging.getLogger(__name__)
+
+UNLIMITED: Final = 2_147_483_647
+"""Told to clients, which expect a number, where there is no limit."""
+
+Handler = Callable[[Request, Identity], Awaitable[Response]]
+
+
+async def _settled(activation_id: str) -> None:
+    """Nothing is on its way."""
+
+
+def create_app(
+    entities: EntityStore,
+    activations: ActivationStore,
+    *,
+    info: Mapping[str, str],
+    settled: Callable[[str], Awaitable[None]] = _settled,
+) -> ASGIApp:
+    """Return the application; ``info`` holds ``build`` (a date) and ``buildno``.
+
+    ``settled`` returns when the record of an activation that has ended is in the store.
+    """
+    api = _Api(entities, activations, info, settled)
+    base = "/api/v1/namespaces"
+    routes = [
+        Route("/ping", _Open(api.ping)),
+        *_both("/api/v1", _Open(api.describe)),
+        *_both(base, _Guarded(entities, {"GET": api.list_namespaces})),
+        *_both(f"{base}/{{ns}}/limits", _Guarded(entities, {"GET": api.limits})),
+        Route(f"{base}/{{ns}}/limits/{{rest:path}}", _Guarded(entities, {"GET": api.no_sublimits})),
+        *_both(f"{base}/{{ns}}/actions", _Guarded(entities, {"GET": api.list_actions})),
+        Route(f"{base}/{{ns}}/actions/{{package}}/", _Guarded(entities, {"GET": api.list_package})),
+    ]
+    action = _Guarded(
+        entities,
+        {"GET": api.get_action, "PUT": api.put_action, "DELETE": api.delete_action},
+        elsewhere=("POST",),
+    )
+    routes += [
+        Route(f"{base}/{{ns}}/actions/{{name}}", action),
+        Route(f"{base}/{{ns}}/actions/{{package}}/{{name}}", action),
+        *_both(f"{base}/{{ns}}/activations", _Guarded(entities, {"GET": api.list_activations})),
+    ]
+    for suffix, handler in (
+        ("", api.get_activation),
+        ("/result", api.get_result),
+        ("/logs", api.get_logs),
+    ):
+        path = f"{base}/{{ns}}/activations/{{id}}{suffix}"
+        routes += _both(path, _Guarded(entities, {"GET": handler}))
+    return _Envelope(Router(routes, redirect_slashes=False, default=_no_route))
+
+
+class _Envelope:
+    """What every answer has: the request's id, the headers of the API, errors as JSON."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        tid = request_id(header(scope, b"x-request-id"))
+        headers = [*API_HEADERS, (b"x-request-id", tid.encode("latin-1"))]
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
+
+        # Routed by the raw segments, which are decoded one by one: "%2F" separates nothing.
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        inner: MutableMapping[str, Any] = {**scope, "path": raw_path.decode("latin-1")}
+        try:
+            if scope["method"] == "OPTIONS" and inner["path"].startswith("/api/"):
+                await Response()(inner, receive, send_with_headers)
+            else:
+                await self._app(inner, receive, send_with_headers)
+        except ClientDisconnect:
+            return
+        except ApiError as error:
+            await _error_response(error, tid)(inner, receive, send_with_headers)
+        except Exception:
+            # No header is logged: one of them is a credential.
+            log.exception("request %s failed: %s %s", tid, scope["method"], inner["path"])
+            if started:
+                raise  # the server breaks the connection: the client must not take it for whole
+            await _error_response(internal_error(), tid)(inner, receive, send_with_headers)
+
+
+class _Open:
+    """A resource that everybody may GET."""
+
+    def __init__(self, handler: Callable[[], Response]) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise method_not_allowed(["GET"])
+        await self._handler()(scope, receive, send)
+
+
+class _Guarded:
+    """A resource whose ``handlers``, by method, are called with who asks.
+
+    The order of the refusals: 401, illegal names, 405, 403; the handler's own come after.
+    ``elsewhere``: methods that are supported, but not answered here.
+    """
+
+    def __init__(
+        self,
+        entities: EntityStore,
+        handlers: Mapping[str, Handler],
+        elsewhere: tuple[str, ...] = (),
+    ) -> None:
+        self._entities = entities
+        self._handlers = handlers
+        self._supported = sorted((*handlers, *elsewhere))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = authenticate_header(self._entities, header(scope, b"authorization"))
+        names = scope["path_params"]
+        for field, segment in names.items():
+            names[field] = unquote(segment)
+        if "ns" in names:
+            names["ns"] = resolve_namespace(names["ns"], caller.namespace)
+        for field in ("package", "name"):
+            if field in names:
+                check_entity_name(names[field])
+        if "id" in names:
+            check_activation_id(names["id"])
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        handler = self._handlers.get(method)
+        if handler is None:
+            raise method_not_allowed(self._supported)
+        if names.get("ns", caller.namespace) != caller.namespace:
+            rest = [names[field] for field in ("package", "name") if field in names]
+            raise forbidden("/".join([names["ns"], *rest]))
+        response = await handler(Request(scope, receive), caller)
+        await response(scope, receive, send)
+
+
+class _Api:
+    """The handlers: each reads its request, asks a store, and forms the answer."""
+
+    def __init__(
+        self,
+        entities: EntityStore,
+        activations: ActivationStore,
+        info: Mapping[str, str],
+        settled: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._entities = entities
+        self._activations = activations
+        self._info = info
+        self._settled = settled
+
+    def ping(self) -> Response:
+        return PlainTextResponse("pong")
+
+    def describe(self) -> Response:
+        return _json(
+            {
+                "description": "OpenWhisk API",
+                "api_version": "1.0.0",
+                "api_version_path": "v1",
+                "build": self._info["build"],
+                "buildno": self._info["buildno"],
+                "swagger_paths": {"ui": "/docs", "api-docs": "/api-docs"},
+            }
+        )
+
+    async def list_namespaces(self, request: Request, caller: Identity) -> Response:
+        return _json([caller.namespace])
+
+    async def limits(self, request: Request, caller: Identity) -> Response:
+        return _json(_limits_document(self._entities.limits.of_namespace(caller.limits), caller))
+
+    async def no_sublimits(self, request: Request, caller: Identity) -> Response:
+        rest = request.path_params["rest"]
+        raise ApiError(400, f"The limits of a namespace have no part '{rest}'.")
+
+    # Actions.
+
+    async def list_actions(self, request: Request, caller: Identity) -> Response:
+        skip, limit = page(request, "actions")
+        if flag(request, "count"):
+            return _json({"actions": await self._entities.count_actions(caller.namespace, skip)})
+        found = await self._entities.list_actions(caller.namespace, skip, limit)
+        return _json([action.summary() for action in found])
+
+    async def list_package(self, request: Request, caller: Identity) -> Response:
+        raise not_found_named(f"{caller.namespace}/{request.path_params['package']}")
+
+    async def get_action(self, request: Request, caller: Identity) -> Response:
+        with_code = flag(request, "code", default=True)
+        action = await self._entities.action(caller.namespace, _path(request))
+        return _json(action.document(code=with_code))
+
+    async def put_action(self, request: Request, caller: Identity) -> Response:
+        overwrite = flag(request, "overwrite")
+        body = await json_object(request, self._entities.limits.body_bytes_max)
+        path = _path(request)
+        action = await self._entities.put_action(caller.namespace, path, body, overwrite)
+        return _json(action.document())
+
+    async def delete_action(self, request: Request, caller: Identity) -> Response:
+        action = await self._entities.delete_action(caller.namespace, _path(request))
+        return _json(action.document())
+
+    # Activations.
+
+    async def list_activations(self, request: Request, caller: Identity) -> Response:
+        skip, limit = page(request, "activations")
+        count, docs = flag(request, "count"), flag(request, "docs")
+        name = request.query_params.get("name") or None
+        if name is not None:
+            check_name_filter(name)
+        since, upto = epoch_ms(request, "since"), epoch_ms(request, "upto")
+        if count and docs:
+            raise ApiError(400, "The parameter 'docs' is not permitted with 'count'.")
+        if count:
+            number = await self._activations.count(
+                caller.namespace, name=name, since=since, upto=upto, skip=skip
+            )
+            return _json({"activations": number})
+        rows = await self._activations.list(
+            caller.namespace,
+            name=name, since=since, upto=upto, skip=skip, limit=limit, docs=docs,
+        )  # fmt: skip
+        return _json_bytes(b"[" + b",".join(rows) + b"]")
+
+    async def get_activation(self, request: Request, caller: Identity) -> Response:
+        record = await self._record(request, caller)
+        return _json_bytes(record.full())
+
+    async def get_result(self, request: Request, caller: Identity) -> Response:
+        record = await self._record(request, caller)
+        return _json(orjson.loads(record.head + b"}")["response"])
+
+    async def get_logs(self, request: Request, caller: Identity) -> Response:
+        record = await self._record(request, caller)
+        return _json_bytes(b'{"logs":' + record.logs + b"}")
+
+    async def _record(self, request: Request, caller: Identity) -> Record:
+        activation_id = request.path_params["id"]
+        await self._settled(activation_id)
+        record = await self._activations.get(caller.namespace, activation_id)
+        if record is None:
+            raise not_found()
+        return record
+
+
+def _both(path: str, app: ASGIApp) -> list[Route]:
+    """Route ``path`` with and without a slash at its end."""
+    return [Route(path, app), Route(f"{path}/", app)]
+
+
+async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
+    raise route_not_found()
+
+
+def _json(value: Any) -> Response:
+    return _json_bytes(orjson.dumps(value))
+
+
+def _json_bytes(body: bytes, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json")
+
+
+def _error_response(error: ApiError, tid: str) -> Response:
+    response = _json_bytes(error_body(error.text, tid), error.status)
+    response.headers.update(dict(error.headers))
+    return response
+
+
+def _path(request: Request) -> str:
+    names = request.path_params
+    return f"{names['package']}/{names['name']}" if "package" in names else str(names["name"])
+
+
+def _limits_document(limits: SystemLimits, caller: Identity) -> dict[str, Any]:
+    def number(limit: int | None) -> int:
+        return UNLIMITED if limit is None else limit
+
+    document = {
+        "invocationsPerMinute": number(limits.invocations_per_minute),
+        "concurrentInvocations": number(limits.concurrent_invocations),
+        "firesPerMinute": number(limits.fires_per_minute),
+        "maxActionMemory": limits.memory_mb_max,
+        "minActionMemory": limits.memory_mb_min,
+        "maxActionLogs": limits.logs_mb_max,
+        "minActionLogs": limits.logs_mb_min,
+        "maxActionTimeout": limits.timeout_ms_max,
+        "minActionTimeout": limits.timeout_ms_min,
+        "maxActionConcurrency": limits.concurrency_max,
+        "minActionConcurrency": limits.concurrency_min,
+        "maxParameterSize": f"{limits.parameters_bytes_max} B",
+        "maxActionInstances": number(limits.concurrent_invocations),
+    }
+    if caller.limits.allowed_kinds is not None:
+        document["allowedKinds"] = list(caller.limits.allowed_kinds)
+    return document

@@ -1,0 +1,129 @@
+"""Commands that run a server, and ``acs version``."""
+
+import os
+from pathlib import Path
+
+import click
+
+from acs_node.cli import output
+from acs_node.cli.errors import ActivationFailed
+from acs_node.cli.options import json_option
+
+_sandbox_option = click.option(
+    "--sandbox",
+    type=click.Choice(["auto", "docker", "process"]),
+    default="auto",
+    show_default=True,
+    help="What functions run in; process is no isolation, auto takes it only without an engine.",
+)
+
+
+def default_data_folder() -> Path:
+    """Name the folder for data where this user's programs keep theirs."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "acs"
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=3233,
+    show_default=True,
+    help="Port, 0 for a free one.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_data_folder,
+    show_default="~/.local/share/acs",
+    help="Folder of the server's database.",
+)
+@_sandbox_option
+@click.option(
+    "--memory",
+    type=click.IntRange(128),
+    metavar="MB",
+    help="Memory for all containers together; unless given, half of this machine's.",
+)
+@click.option(
+    "--containers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Cap of containers per namespace; unless given, memory is the bound.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log every step.")
+@click.pass_context
+def standalone(
+    context: click.Context,
+    host: str,
+    port: int,
+    data: Path,
+    sandbox: str,
+    memory: int | None,
+    containers: int | None,
+    verbose: bool,
+) -> None:
+    """Run controller, scheduler and invoker in this process, until SIGTERM or SIGINT."""
+    import logging
+
+    from acs_node.standalone import StandaloneConfig, run
+
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    config = StandaloneConfig(
+        host=host,
+        port=port,
+        data=data,
+        sandbox=sandbox,
+        memory_mb=memory,
+        namespace_containers=containers,
+    )
+    context.exit(run(config))
+
+
+@click.command()
+@_sandbox_option
+@json_option
+def demo(sandbox: str, as_json: bool) -> None:
+    """Start a server, run a function 2,501 times, check every answer, and show how fast it was.
+
+    Everything is temporary: folder, settings and port. Exits 1 on any wrong answer.
+    """
+    from dataclasses import asdict
+
+    from acs_node.demo import DemoFailed, run_demo
+
+    try:
+        report = run_demo(sandbox, say=lambda text: click.echo(text, err=True))
+    except DemoFailed as error:
+        message, _, details = str(error).partition("\n")
+        raise ActivationFailed(f"the demo failed: {message}", details) from None
+    if as_json:
+        output.print_json(asdict(report))
+    else:
+        output.print_table(("what", "seen"), report.rows())
+
+
+@click.command()
+@json_option
+def version(as_json: bool) -> None:
+    """Print the version of ACS and of what it runs on."""
+    import platform
+    from importlib import metadata
+
+    from acs_core import ABI, COMPILED
+
+    try:
+        number = metadata.version("acs-scheduler")
+    except metadata.PackageNotFoundError:  # run from a source folder
+        number = "unknown"
+    core = "compiled" if COMPILED else "plain"
+    python = platform.python_version()
+    if as_json:
+        output.print_json({"version": number, "core": core, "abi": ABI, "python": python})
+    else:
+        click.echo(f"acs {number} ({core} core, ABI {ABI}, Python {python})")

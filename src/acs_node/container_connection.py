@@ -1,0 +1,127 @@
+"""The HTTP connection to one container: a request at a time, over its Unix socket.
+
+Sends ready-made bodies and hands back status and body; what they mean is
+``runtime_protocol``.  The answer of an action proxy nearly always arrives whole and with a
+Content-Length; that case is answered without a parser, all else goes to httptools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+OnReply = Callable[[int, bytes, int], None]
+"""Called with status, body and the body's whole size, of which ``body`` may be the beginning."""
+
+BODY_KEPT_MAX = 2 * 1024 * 1024
+"""More of an answer than this is counted, not kept: results may have 1 MiB."""
+
+
+class ContainerConnection(asyncio.Protocol):
+    """One keep-alive connection.  ``on_lost`` is called once, when it ends for any reason."""
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self._on_lost = on_lost
+        self._on_reply: OnReply | None = None
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._parts: list[bytes] = []
+        self._kept = 0
+        self._size = 0
+
+    @classmethod
+    async def open(cls, path: str, on_lost: Callable[[], None]) -> ContainerConnection:
+        """Connect to the socket at ``path``.  Raises: OSError."""
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_unix_connection(lambda: cls(on_lost), path)
+        return connection
+
+    def post(self, route: bytes, body: bytes, on_reply: OnReply) -> None:
+        """Send a request.  Without an answer ``on_lost`` is all that comes."""
+        assert self._on_reply is None, "one request at a time"
+        assert self._transport is not None
+        self._on_reply = on_reply
+        self._transport.write(
+            b"POST %b HTTP/1.1\r\nHost: action\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (route, len(body), body)
+        )
+
+    def close(self) -> None:
+        """End the connection; ``on_lost`` follows."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not derive from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._on_reply = None
+        self._on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None:
+            if self._whole(data):
+                return
+            self._parser = httptools.HttpResponseParser(self)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.close()
+
+    # --- the usual answer ----------------------------------------------------------------------
+
+    def _whole(self, data: bytes) -> bool:
+        """Answer with ``data`` if it is one whole, plain response."""
+        head_end = data.find(b"\r\n\r\n")
+        if head_end < 0 or data[:9] != b"HTTP/1.1 ":
+            return False
+        head = data[:head_end].lower()
+        at = head.find(b"\r\ncontent-length:")
+        if at < 0 or b"\r\ntransfer-encoding:" in head:
+            return False
+        line_end = head.find(b"\r\n", at + 2)
+        length = head[at + 17 :] if line_end < 0 else head[at + 17 : line_end]
+        body = data[head_end + 4 :]
+        try:
+            if int(length) != len(body) or len(body) > BODY_KEPT_MAX:
+                return False
+            status = int(data[9:12])
+        except ValueError:
+            return False
+        self._answer(status, body, len(body))
+        return True
+
+    def _answer(self, status: int, body: bytes, size: int) -> None:
+        on_reply = self._on_reply
+        self._on_reply = None
+        if on_reply is None:
+            self.close()  # an answer that nobody asked for: the container is not to be trusted
+            return
+        on_reply(status, body, size)
+
+    # --- httptools -----------------------------------------------------------------------------
+
+    def on_body(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._kept < BODY_KEPT_MAX:
+            part = data[: BODY_KEPT_MAX - self._kept]
+            self._kept += len(part)
+            self._parts.append(part)
+
+    def on_message_complete(self) -> None:
+        if self._parser is None:
+            self.close()  # more than one answer to one request
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            return
+        body, size = b"".join(self._parts), self._size
+        self._parts, self._kept, self._size = [], 0, 0
+        self._parser = None
+        self._answer(status, body, size)

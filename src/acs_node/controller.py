@@ -1,0 +1,552 @@
+"""A controller as a node: accepts invocations, waits for results, writes records.
+
+The delivery promise lives here.  *Accepted* is what was answered with 202 or 200; a 202 goes
+out only after its accept row is committed; every accepted activation ends in one record.
+Payload and result are bytes from end to end: they are joined, not encoded again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import orjson
+
+from acs_core.effects import Cause, Reject, Throttle
+from acs_core.events import Activation, QueueSpec
+
+from . import clock, runtime_protocol
+from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
+from .entities import EntityStore
+from .entity_types import Action, Identity, annotation
+from .errors import ApiError, forbidden, malformed_content, unavailable
+from .links import Close, Link, Logs, QueueClosed, Result, Submit
+from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR, STATUS_TEXTS, RunTemplate
+
+log = logging.getLogger(__name__)
+
+BLOCKING_MS_MAX: Final = 60_000
+"""Longest wait of a blocking invocation, and what it waits when nothing is said."""
+
+WAIT_TICK_S: Final = 0.1
+"""How exactly that wait is kept."""
+
+ROUTES_MAX: Final = 10_000
+"""Actions whose route is kept ready; others are made anew from the entity store."""
+
+_HTTP_STATUS: Final = (200, 502, 502, 500)  # by outcome
+_SPARE_IDS: Final = 256
+
+
+class Caller(Protocol):
+    """Who waits for the answer: one HTTP request."""
+
+    def reply(
+        self, status: int, body: bytes, activation_id: str | None, retry_after_s: int = 0
+    ) -> None:
+        """Send the answer; a caller that has gone takes it and does nothing."""
+        ...
+
+    def fail(self, error: ApiError) -> None:
+        """Send an error in the API's form."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What a request asks for, as read from its URL."""
+
+    namespace: str
+    path: str
+    blocking: bool = False
+    result_only: bool = False
+    timeout_ms: int = BLOCKING_MS_MAX
+
+
+class Route:
+    """All that is the same for every invocation of one revision of an action by one namespace."""
+
+    def __init__(self, action: Action, identity: Identity) -> None:
+        limits = action.limits
+        self.action = action
+        self.namespace = identity.namespace
+        self.spec = QueueSpec(
+            f"{identity.namespace}/{action.namespace}/{action.path}@{action.revision}",
+            identity.namespace,
+            f"{action.namespace}/{action.path}",
+            action.revision,
+            memory_mb=limits.memory_mb,
+            concurrency=limits.concurrency,
+            timeout_us=limits.timeout_ms * 1000,
+            action_limit=limits.instances,
+        )
+        self.template = RunTemplate(action, identity.namespace)
+        self.defaults: dict[str, Any] = {p.key: p.value for p in action.parameters if not p.init}
+        self.reserved: frozenset[str] = frozenset()
+        if annotation(action, "final") is True:
+            self.reserved = frozenset(p.key for p in action.parameters if p.value is not None)
+        known = orjson.dumps(
+            {
+                "namespace": identity.namespace,
+                "name": action.name,
+                "version": action.version,
+                "subject": identity.subject,
+                "publish": False,
+            }
+        )
+        self.record_start = known[:-1] + b',"activationId":"'
+        notes = orjson.dumps(
+            [
+                {"key": "path", "value": f"{action.full_namespace}/{action.name}"},
+                {"key": "kind", "value": action.exec.kind},
+                {"key": "limits", "value": limits.document()},
+            ]
+        )
+        self.record_notes = b'"annotations":' + notes[:-1] + b',{"key":"timeout","value":'
+
+    def arguments(self, body: bytes) -> bytes:
+        """Return the JSON of the arguments: the action's own ones under the request's.
+
+        Raises: ApiError 400.
+        """
+        if not body:
+            return orjson.dumps(self.defaults) if self.defaults else b"{}"
+        try:
+            given = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise malformed_content(str(error)) from None
+        if not isinstance(given, dict):
+            raise malformed_content("The body must be a JSON object.")
+        if not self.defaults:
+            return body
+        if not self.reserved.isdisjoint(given):
+            raise ApiError(
+                400, "Request defines parameters that are not allowed (e.g., reserved properties)."
+            )
+        return orjson.dumps({**self.defaults, **given})
+
+    def record_head(
+        self,
+        activation_id: str,
+        start_ms: int,
+        end_ms: int,
+        outcome: int,
+        response: bytes,
+        notes: bytes,
+        timed_out: bool,
+    ) -> bytes:
+        """Return the record's JSON without its logs and closing brace."""
+        return (
+            b'%b%b","start":%d,"end":%d,"duration":%d,"response":{"status":"%b","success":%b,'
+            b'"result":%b,"size":%d},%b%b}%b]'
+        ) % (
+            self.record_start,
+            activation_id.encode(),
+            start_ms,
+            end_ms,
+            end_ms - start_ms,
+            STATUS_TEXTS[outcome],
+            b"false" if outcome else b"true",
+            response,
+            len(response),
+            self.record_notes,
+            b"true" if timed_out else b"false",
+            notes,
+        )
+
+    def accept_head(self, activation_id: str, start_ms: int) -> bytes:
+        """Return what is known of the record when the activation is accepted."""
+        return b'%b%b","start":%d,%bfalse}]' % (
+            self.record_start,
+            activation_id.encode(),
+            start_ms,
+            self.record_notes,
+        )
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An activation that has not ended.  ``caller`` is None when nobody waits any more."""
+
+    route: Route
+    invocation: Invocation
+    caller: Caller | None
+    arrived_ms: int
+    accepted: bool = False
+    timer: asyncio.TimerHandle | None = None
+
+
+class Controller:
+    """Accepts invocations and sees each to its record; ``receive`` takes what links bring."""
+
+    def __init__(
+        self,
+        entities: EntityStore,
+        activations: ActivationStore,
+        namespace_containers_max: int,
+    ) -> None:
+        self._entities = entities
+        self._activations = activations
+        self._containers_max = namespace_containers_max
+        self._scheduler: Link | None = None
+        self._routes: dict[tuple[str, str, str], Route] = {}
+        self._open_queues: dict[str, Action] = {}
+        self._throttled: dict[str, str] = {}
+        self._pending: dict[str, _Pending] = {}
+        # Blocking callers with the usual wait, in the order in which it ends.
+        self._waiting: dict[str, int] = {}
+        self._wait_timer: asyncio.TimerHandle | None = None
+        # Records whose logs are on their way, and who wants to know when they are there.
+        self._unlogged: dict[str, Record] = {}
+        self._settling: dict[str, list[asyncio.Future[None]]] = {}
+        self._stopping = False
+        self._idle: asyncio.Future[None] | None = None
+        self._ids: list[str] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        entities.listeners.append(self._on_change)
+
+    def connect(self, scheduler: Link) -> None:
+        """Set the link on which this node speaks."""
+        self._scheduler = scheduler
+
+    def action_of(self, queue: str) -> Action:
+        """Return the action of an open queue."""
+        return self._open_queues[queue]
+
+    def receive(self, message: object) -> None:
+        """Take a message of an invoker or a scheduler."""
+        if isinstance(message, Result):
+            self._on_result(message)
+        elif isinstance(message, Logs):
+            self._on_logs(message)
+        elif isinstance(message, Reject):
+            self._on_reject(message)
+        elif isinstance(message, Throttle):
+            if message.on:
+                self._throttled[message.queue] = message.reason
+            else:
+                self._throttled.pop(message.queue, None)
+        elif isinstance(message, QueueClosed):
+            self._open_queues.pop(message.queue, None)
+            self._throttled.pop(message.queue, None)
+        else:
+            raise TypeError(f"{type(message).__name__} is no message for a controller")
+
+    # --- invocations -------------------------------------------------------------------------
+
+    def invoke(
+        self, identity: Identity, invocation: Invocation, body: bytes, tid: str, caller: Caller
+    ) -> None:
+        """Invoke an action; the caller gets its answer now or later.
+
+        Raises: ApiError when the request is refused at once.
+        """
+        if self._stopping or not self._activations.has_room():
+            raise unavailable()
+        namespace = invocation.namespace
+        if namespace != identity.namespace:
+            raise forbidden(f"{namespace}/{invocation.path}")
+        route = self._routes.get((identity.namespace, namespace, invocation.path))
+        if route is None:
+            action = self._entities.cached_action(namespace, invocation.path)
+            if action is None:
+                self._start(self._invoke_uncached(identity, invocation, body, tid, caller))
+                return
+            route = self._make_route(identity, action)
+        self._invoke(route, invocation, body, tid, caller)
+
+    async def _invoke_uncached(
+        self, identity: Identity, invocation: Invocation, body: bytes, tid: str, caller: Caller
+    ) -> None:
+        try:
+            action = await self._entities.action(invocation.namespace, invocation.path)
+            if self._stopping:
+                raise unavailable()
+            self._invoke(self._make_route(identity, action), invocation, body, tid, caller)
+        except ApiError as error:
+            caller.fail(error)
+
+    def _invoke(
+        self, route: Route, invocation: Invocation, body: bytes, tid: str, caller: Caller
+    ) -> None:
+        queue = route.spec.queue
+        if queue in self._throttled:
+            raise self._too_many(self._throttled[queue])
+        if self._containers_max <= 0:
+            raise self._too_many("the namespace may hold no containers (allowed: 0)")
+        arguments = route.arguments(body)
+        activation_id = self._next_id()
+        payload = route.template.payload(arguments, activation_id, orjson.dumps(tid)[1:-1])
+        now_us = clock.now_us()
+        activation = Activation(activation_id, payload, now_us)
+        pending = _Pending(route, invocation, caller, clock.wall_ms())
+        if queue not in self._open_queues:
+            self._open_queues[queue] = route.action
+        self._pending[activation_id] = pending
+        if not invocation.blocking:
+            self._start(self._accept_then_submit(activation, pending))
+            return
+        if invocation.timeout_ms == BLOCKING_MS_MAX:
+            self._waiting[activation_id] = now_us + BLOCKING_MS_MAX * 1000
+            if self._wait_timer is None:
+                self._wait_timer = self._loop.call_later(WAIT_TICK_S, self._end_waits)
+        else:
+            pending.timer = self._loop.call_later(
+                invocation.timeout_ms / 1000, self._waited_long_enough, activation_id
+            )
+        self._submit(route.spec, activation)
+
+    def _submit(self, spec: QueueSpec, activation: Activation) -> None:
+        assert self._scheduler is not None
+        self._scheduler.send(Submit(spec, activation))
+
+    async def _accept_then_submit(self, activation: Activation, pending: _Pending) -> None:
+        activation_id = activation.activation_id
+        caller, pending.caller = pending.caller, None
+        assert caller is not None
+        try:
+            await self._accept(activation_id, pending)
+        except StoreFailing:
+            self._forget(activation_id)
+            caller.fail(unavailable())
+            return
+        self._submit(pending.route.spec, activation)
+        caller.reply(202, _accepted_body(activation_id), activation_id)
+
+    async def _accept(self, activation_id: str, pending: _Pending) -> None:
+        """Commit the accept row.  Raises: StoreFailing."""
+        route = pending.route
+        # Latest end: it waits, is initialised and runs, each for as long as it may.
+        longest_ms = 60_000 + 2 * route.action.limits.timeout_ms
+        await self._activations.accept(
+            activation_id,
+            route.namespace,
+            route.action.path,
+            pending.arrived_ms,
+            pending.arrived_ms + longest_ms,
+            route.accept_head(activation_id, pending.arrived_ms),
+        )
+        pending.accepted = True
+
+    def _end_waits(self) -> None:
+        self._wait_timer = None
+        now_us = clock.now_us()
+        while self._waiting:
+            activation_id = next(iter(self._waiting))
+            if self._waiting[activation_id] > now_us:
+                self._wait_timer = self._loop.call_later(WAIT_TICK_S, self._end_waits)
+                return
+            self._waited_long_enough(activation_id)
+
+    def _waited_long_enough(self, activation_id: str) -> None:
+        """A blocking caller gets 202; the activation goes on."""
+        self._waiting.pop(activation_id, None)
+        pending = self._pending[activation_id]
+        pending.timer = None
+        caller, pending.caller = pending.caller, None
+        if caller is not None:
+            self._start(self._accept_late(activation_id, pending, caller))
+
+    async def _accept_late(self, activation_id: str, pending: _Pending, caller: Caller) -> None:
+        try:
+            await self._accept(activation_id, pending)
+        except StoreFailing:
+            caller.fail(unavailable())
+            return
+        caller.reply(202, _accepted_body(activation_id), activation_id)
+
+    # --- ends --------------------------------------------------------------------------------
+
+    def _on_result(self, result: Result) -> None:
+        activation_id = result.activation_id
+        pending = self._forget(activation_id)
+        if pending is None:
+            return  # an end that was told before
+        route = pending.route
+        end_ms = result.start_ms + result.duration_us // 1000
+        if result.init_us:
+            notes = b',{"key":"waitTime","value":%d},{"key":"initTime","value":%d}' % (
+                result.wait_us // 1000,
+                result.init_us // 1000,
+            )
+        else:
+            notes = b',{"key":"waitTime","value":%d}' % (result.wait_us // 1000)
+        head = route.record_head(
+            activation_id,
+            result.start_ms,
+            end_ms,
+            result.outcome,
+            result.response,
+            notes,
+            result.timed_out,
+        )
+        record = Record(
+            activation_id,
+            route.namespace,
+            route.action.path,
+            result.start_ms,
+            end_ms,
+            result.outcome,
+            DEFINITE,
+            head,
+            b"[]",
+        )
+        if pending.caller is not None:
+            self._answer(pending, record, result.response)
+        if result.logs_follow:
+            self._unlogged[activation_id] = record
+        else:
+            self._activations.put(record)
+
+    def _answer(self, pending: _Pending, record: Record, response: bytes) -> None:
+        """Send the answer of a blocking invocation; a JSON array is sent bare, as upstream."""
+        assert pending.caller is not None
+        bare = pending.invocation.result_only or response[:1] == b"["
+        body = response if bare else record.head + b',"logs":[]}'
+        pending.caller.reply(_HTTP_STATUS[record.status_code], body, record.activation_id)
+
+    def _on_logs(self, logs: Logs) -> None:
+        record = self._unlogged.pop(logs.activation_id, None)
+        if record is None:
+            return
+        if logs.lines:
+            record.logs = orjson.dumps(logs.lines)
+        self._activations.put(record)
+        self._tell_settled(logs.activation_id)
+
+    def _on_reject(self, reject: Reject) -> None:
+        activation_id = reject.activation.activation_id
+        pending = self._forget(activation_id)
+        if pending is None:
+            return
+        if reject.cause == Cause.QUEUE_FULL and not pending.accepted:
+            if pending.caller is not None:
+                pending.caller.fail(self._too_many(reject.reason, reject.retry_after_us))
+            return
+        unknown = reject.cause == Cause.UNKNOWN
+        outcome = APPLICATION_ERROR if reject.cause == Cause.CANCELLED else PLATFORM_ERROR
+        response = runtime_protocol.failure(outcome, reject.reason).result
+        now_ms = clock.wall_ms()
+        head = pending.route.record_head(
+            activation_id, now_ms, now_ms, outcome, response, b"", False
+        )
+        record = Record(
+            activation_id,
+            pending.route.namespace,
+            pending.route.action.path,
+            now_ms,
+            now_ms,
+            outcome,
+            UNKNOWN if unknown else DEFINITE,
+            head,
+            b"[]",
+        )
+        if pending.caller is not None:
+            self._answer(pending, record, response)
+        self._activations.put(record)
+
+    def _forget(self, activation_id: str) -> _Pending | None:
+        """Return what was pending, and hold it no longer."""
+        pending = self._pending.pop(activation_id, None)
+        if pending is None:
+            return None
+        self._waiting.pop(activation_id, None)
+        if pending.timer is not None:
+            pending.timer.cancel()
+        if self._idle is not None and not self._pending and not self._idle.done():
+            self._idle.set_result(None)
+        return pending
+
+    # --- what others need of it ----------------------------------------------------------------
+
+    async def settled(self, activation_id: str) -> None:
+        """Wait until a record whose activation has ended has its logs as well."""
+        if activation_id in self._unlogged:
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._settling.setdefault(activation_id, []).append(future)
+            await future
+
+    def _tell_settled(self, activation_id: str) -> None:
+        for future in self._settling.pop(activation_id, ()):
+            if not future.done():
+                future.set_result(None)
+
+    def counts(self) -> dict[str, int]:
+        """Return what is under way."""
+        return {"pending": len(self._pending), "unlogged": len(self._unlogged)}
+
+    def stop_accepting(self) -> None:
+        """Refuse every further invocation with 503."""
+        self._stopping = True
+
+    async def drained(self) -> None:
+        """Wait until every activation has ended."""
+        self.stop_accepting()
+        while self._tasks or self._pending:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            elif self._pending:
+                self._idle = self._loop.create_future()
+                await self._idle
+
+    def close(self) -> None:
+        """Write the records that still waited for their logs; the invoker is gone."""
+        self._entities.listeners.remove(self._on_change)
+        if self._wait_timer is not None:
+            self._wait_timer.cancel()
+        for activation_id in list(self._unlogged):
+            self._activations.put(self._unlogged.pop(activation_id))
+            self._tell_settled(activation_id)
+
+    # --- routes ------------------------------------------------------------------------------
+
+    def _make_route(self, identity: Identity, action: Action) -> Route:
+        route = Route(action, identity)
+        if len(self._routes) >= ROUTES_MAX:
+            del self._routes[next(iter(self._routes))]
+        self._routes[identity.namespace, action.namespace, action.path] = route
+        return route
+
+    def _on_change(self, old: Action, new: Action | None) -> None:
+        """An action was updated or deleted: the next invocation starts a queue of the new one."""
+        for key in [k for k in self._routes if k[1:] == (old.namespace, old.path)]:
+            del self._routes[key]
+        why = "the action was deleted" if new is None else "the action was updated"
+        for queue, action in list(self._open_queues.items()):
+            if action.namespace == old.namespace and action.path == old.path and action is not new:
+                assert self._scheduler is not None
+                self._scheduler.send(Close(queue, why))
+
+    def _too_many(self, reason: str, retry_after_us: int = 0) -> ApiError:
+        retry_s = max(1, -(-retry_after_us // 1_000_000))
+        return ApiError(
+            429,
+            f"Too many concurrent requests in flight: {reason}.",
+            (("Retry-After", str(retry_s)),),
+        )
+
+    def _next_id(self) -> str:
+        ids = self._ids
+        if not ids:
+            text = os.urandom(16 * _SPARE_IDS).hex()
+            ids.extend(text[at : at + 32] for at in range(0, len(text), 32))
+        return ids.pop()
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("the controller lost a task", exc_info=task.exception())
+
+
+def _accepted_body(activation_id: str) -> bytes:
+    return b'{"activationId":"%b"}' % activation_id.encode()

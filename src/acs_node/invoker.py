@@ -1,0 +1,439 @@
+"""An invoker as a node: the container pool with sandboxes, their connections and logs.
+
+What happens to a container is decided by ``acs_core.containers``; this carries it out: starts
+and removes sandboxes, sends ``/init`` and ``/run``, hands results to the controller and logs
+after them.  A result is sent before the container pulls again; logs are collected on a tick,
+so that neither the reply nor the container waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+
+from acs_core.containers import ContainerPool, PoolConfig
+from acs_core.effects import Abort, Initialise, Remove, Run, StartSandbox
+from acs_core.events import (
+    Activation,
+    Adopted,
+    ContainerGone,
+    ContainerLeaving,
+    ContainerServing,
+    CreationFailed,
+    DrainRequested,
+    Event,
+    FailureClass,
+    Initialised,
+    InvokerReported,
+    Pulled,
+    QueueSpec,
+    Returned,
+    RunEnded,
+    SandboxBroke,
+    SandboxFailed,
+    SandboxReady,
+    SandboxRemoved,
+)
+
+from . import clock, runtime_protocol
+from .container_connection import ContainerConnection
+from .entity_types import Action
+from .links import Link, Logs, Result
+from .runtime_protocol import Response
+from .sandboxes import EngineUnavailable, Sandbox, SandboxEngine, SandboxError, SandboxSpec
+from .stepper import Stepper
+from .waits import WaitHistogram
+
+log = logging.getLogger(__name__)
+
+LOG_TICK_S = 0.02
+"""How often the logs of busy containers are read: a pipe of 1 MiB takes 50 MB/s in between."""
+
+LOG_GRACE_US = 2_000_000
+"""How long the end of a log is waited for after the result, as upstream."""
+
+REMOVE_RETRY_S = 1.0
+"""Between two tries to remove a sandbox while the engine does not answer."""
+
+LOGS_INCOMPLETE = "There was an issue while collecting your logs. Data might be missing."
+LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data might be missing."
+
+
+@dataclass(slots=True)
+class _Container:
+    """A container with its sandbox.  ``activation`` is what runs in it, if anything does."""
+
+    spec: QueueSpec
+    action: Action
+    sandbox: Sandbox | None = None
+    connection: ContainerConnection | None = None
+    activation: Activation | None = None
+    initialising: bool = False
+    started_us: int = 0
+    started_ms: int = 0
+    wait_us: int = 0
+    init_us: int = 0
+    # Ended runs whose logs were not handed on, with the time until which they are waited for.
+    unlogged: list[tuple[str, int]] = field(default_factory=list)
+
+
+class Invoker:
+    """Runs one ``ContainerPool``; ``receive`` takes everything that links bring.
+
+    ``action_of`` returns the action of an open queue; ``environment`` is given to every
+    sandbox.
+    """
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        engine: SandboxEngine,
+        action_of: Callable[[str], Action],
+        environment: Mapping[str, str],
+    ) -> None:
+        self.pool = ContainerPool(config)
+        self.waits = WaitHistogram()
+        self._config = config
+        self._engine = engine
+        self._action_of = action_of
+        self._environment = environment
+        self._scheduler: Link | None = None
+        self._controller: Link | None = None
+        self._containers: dict[str, _Container] = {}
+        # Containers that run something or owe a log; read on every tick.
+        self._talking: dict[str, _Container] = {}
+        self._tick: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._creation_us = 0
+        to_scheduler = (
+            Pulled,
+            Returned,
+            ContainerServing,
+            ContainerLeaving,
+            ContainerGone,
+            CreationFailed,
+            Adopted,
+        )
+        self._stepper = Stepper(
+            self.pool,
+            {
+                **dict.fromkeys(to_scheduler, self._to_scheduler),
+                Run: self._run,
+                Initialise: self._initialise,
+                StartSandbox: self._start_sandbox,
+                Remove: self._remove,
+                Abort: self._abort,
+            },
+        )
+
+    def connect(self, scheduler: Link, controller: Link) -> None:
+        """Set the links on which this node speaks."""
+        self._scheduler = scheduler
+        self._controller = controller
+
+    def receive(self, message: object) -> None:
+        """Take an effect of a scheduler that is meant for an invoker."""
+        if not isinstance(message, Event):
+            raise TypeError(f"{type(message).__name__} is no message for an invoker")
+        self._stepper.step(message)
+
+    def report(self) -> InvokerReported:
+        """Return what a scheduler wants to know of this invoker."""
+        return InvokerReported(
+            self._config.invoker, self._config.memory_mb, creation_us=self._creation_us
+        )
+
+    async def drain(self) -> None:
+        """Take no more work and wait until every run has ended and every container is gone."""
+        self._stepper.step(DrainRequested())
+        while self._containers or self._tasks:
+            # Runs end by themselves or at their time limit, so this does end.
+            await asyncio.wait(
+                [*self._tasks, asyncio.ensure_future(asyncio.sleep(LOG_TICK_S))],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+
+    async def close(self) -> None:
+        """Stop at once: end tasks, answer nothing more, remove every sandbox."""
+        self._stepper.close()
+        if self._tick is not None:
+            self._tick.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._engine.close()
+
+    # --- runs: the hot path --------------------------------------------------------------------
+
+    def _to_scheduler(self, event: Event) -> None:
+        assert self._scheduler is not None
+        self._scheduler.send(event)
+
+    def _run(self, effect: Run) -> None:
+        name = effect.container
+        container = self._containers[name]
+        activation = effect.activation
+        now_us = clock.now_us()
+        now_ms = clock.wall_ms()
+        if container.activation is None:  # not the one that was initialised for
+            container.activation = activation
+            container.started_ms = now_ms
+            container.wait_us = now_us - activation.arrived_us
+            container.init_us = 0
+            self.waits.add(container.wait_us)
+            self._listen(name, container)
+        container.initialising = False
+        container.started_us = now_us
+        deadline_ms = now_ms + container.spec.timeout_us // 1000
+        body = runtime_protocol.run_body(activation.payload, deadline_ms)
+        connection = container.connection
+        if connection is not None:
+            connection.post(
+                b"/run",
+                body,
+                lambda status, reply, size: self._on_run(name, container, status, reply, size),
+            )
+
+    def _on_run(
+        self, name: str, container: _Container, status: int, body: bytes, size: int
+    ) -> None:
+        if container.activation is not None:  # else it was given up
+            self._end(name, container, runtime_protocol.run_response(status, body, size))
+
+    def _end(
+        self, name: str, container: _Container, response: Response, *, timed_out: bool = False
+    ) -> None:
+        """Hand on the result of what runs in the container, then let the pool know."""
+        activation = container.activation
+        assert activation is not None
+        container.activation = None
+        now_us = clock.now_us()
+        run_us = now_us - container.started_us
+        initialising = container.initialising
+        init_us = run_us if initialising else container.init_us
+        logs_follow = container.action.limits.logs_mb > 0 and container.sandbox is not None
+        assert self._controller is not None
+        self._controller.send(
+            Result(
+                activation.activation_id,
+                response.outcome,
+                response.result,
+                container.started_ms,
+                container.wait_us,
+                init_us,
+                run_us if initialising else container.init_us + run_us,
+                timed_out,
+                logs_follow,
+            )
+        )
+        if logs_follow:
+            container.unlogged.append((activation.activation_id, now_us + LOG_GRACE_US))
+        self._stepper.step(
+            RunEnded(
+                name, activation.activation_id, 0 if initialising else run_us, response.outcome
+            )
+        )
+
+    # --- initialisation ------------------------------------------------------------------------
+
+    def _initialise(self, effect: Initialise) -> None:
+        name = effect.container
+        container = self._containers[name]
+        activation = effect.activation
+        now_us = clock.now_us()
+        container.activation = activation
+        container.initialising = True
+        container.started_us = now_us
+        container.started_ms = clock.wall_ms()
+        container.wait_us = now_us - activation.arrived_us
+        container.init_us = 0
+        self._listen(name, container)
+        body = runtime_protocol.init_body(
+            container.action,
+            container.spec.namespace,
+            activation.activation_id,
+            runtime_protocol.transaction_id_of(activation.payload),
+            container.started_ms + container.spec.timeout_us // 1000,
+        )
+        connection = container.connection
+        if connection is not None:
+            connection.post(
+                b"/init",
+                body,
+                lambda status, reply, size: self._on_init(name, container, status, reply, size),
+            )
+
+    def _on_init(
+        self, name: str, container: _Container, status: int, body: bytes, size: int
+    ) -> None:
+        if container.activation is None:
+            return
+        response = runtime_protocol.init_response(status, body, size)
+        if response is not None:
+            self._end(name, container, response)
+            return
+        container.init_us = clock.now_us() - container.started_us
+        self._stepper.step(Initialised(name, container.init_us))
+
+    def _abort(self, effect: Abort) -> None:
+        container = self._containers[effect.container]
+        if container.activation is not None:
+            response = runtime_protocol.timed_out(effect.timeout_us // 1000, container.initialising)
+            self._end(effect.container, container, response, timed_out=True)
+
+    # --- the life of sandboxes -----------------------------------------------------------------
+
+    def _start_sandbox(self, effect: StartSandbox) -> None:
+        self._start(self._create(effect.container, effect.spec))
+
+    async def _create(self, name: str, spec: QueueSpec) -> None:
+        started_us = clock.now_us()
+        container = _Container(spec, self._action_of(spec.queue))
+        self._containers[name] = container
+        sandbox_spec = SandboxSpec(
+            name, container.action.exec.kind, spec.memory_mb, self._environment
+        )
+        try:
+            sandbox = await self._engine.start(sandbox_spec)
+        except SandboxError as error:
+            failure = FailureClass.FINAL if error.final else FailureClass.RECOVERABLE
+            self._creation_failed(name, failure, str(error))
+            return
+        sandbox.logs.limit_bytes = container.action.limits.logs_mb * 1024 * 1024
+        container.sandbox = sandbox
+        try:
+            container.connection = await ContainerConnection.open(
+                sandbox.socket_path, lambda: self._on_lost(name, container)
+            )
+        except OSError as error:
+            container.sandbox = None
+            await self._engine.remove(sandbox)
+            text = f"container {name} does not accept connections: {error}"
+            self._creation_failed(name, FailureClass.RECOVERABLE, text)
+            return
+        took_us = clock.now_us() - started_us
+        self._creation_us = (3 * self._creation_us + took_us) // 4 if self._creation_us else took_us
+        self._to_scheduler(self.report())
+        self._stepper.step(SandboxReady(name))
+
+    def _creation_failed(self, name: str, failure: FailureClass, cause: str) -> None:
+        log.warning("container %s was not created: %s", name, cause)
+        del self._containers[name]
+        self._stepper.step(SandboxFailed(name, failure, cause))
+
+    def _on_lost(self, name: str, container: _Container) -> None:
+        """The connection to a container ended: by our removal, or because it died."""
+        if container.connection is not None:
+            container.connection = None
+            self._start(self._find_out(name, container))
+
+    async def _find_out(self, name: str, container: _Container) -> None:
+        """Answer for the run of a container that died, and tell the pool."""
+        cause, out_of_memory = "it closed its connection", False
+        if container.sandbox is not None:
+            try:
+                ending = await self._engine.ending(container.sandbox)
+                cause, out_of_memory = ending.cause, ending.out_of_memory
+            except SandboxError as error:
+                cause = str(error)
+        if container.activation is not None:
+            log.info("container %s ended during a run: %s", name, cause)
+            self._end(
+                name, container, runtime_protocol.broke(container.initialising, out_of_memory)
+            )
+        self._stepper.step(SandboxBroke(name, cause))
+
+    def _remove(self, effect: Remove) -> None:
+        self._start(self._remove_sandbox(effect.container, effect.cause))
+
+    async def _remove_sandbox(self, name: str, cause: str) -> None:
+        container = self._containers[name]
+        connection, container.connection = container.connection, None
+        if connection is not None:
+            connection.close()
+        self._last_logs(name, container)
+        sandbox, container.sandbox = container.sandbox, None
+        while sandbox is not None:
+            try:
+                await self._engine.remove(sandbox)
+                sandbox = None
+            except EngineUnavailable as error:
+                # Its memory stays in the account until it is really gone.
+                log.warning("container %s is not removed yet: %s", name, error)
+                await asyncio.sleep(REMOVE_RETRY_S)
+        log.debug("container %s is gone: %s", name, cause)
+        del self._containers[name]
+        self._stepper.step(SandboxRemoved(name))
+
+    # --- logs ----------------------------------------------------------------------------------
+
+    def _listen(self, name: str, container: _Container) -> None:
+        """Have the container's logs read from the next tick on."""
+        if container.sandbox is None:
+            return
+        self._talking[name] = container
+        if self._tick is None:
+            self._tick = self._loop.call_later(LOG_TICK_S, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        now_ns = clock.wall_ns()
+        now_us = clock.now_us()
+        for name, container in list(self._talking.items()):
+            self._collect(container, now_ns, now_us)
+            if container.activation is None and not container.unlogged:
+                del self._talking[name]
+        if self._talking:
+            self._tick = self._loop.call_later(LOG_TICK_S, self._on_tick)
+
+    def _collect(self, container: _Container, now_ns: int, now_us: int) -> None:
+        sandbox = container.sandbox
+        if sandbox is None:
+            return
+        sandbox.logs.drain(now_ns)
+        unlogged = container.unlogged
+        while unlogged:
+            activation_id, until_us = unlogged[0]
+            lines = sandbox.logs.next_log()
+            if lines is None:
+                if now_us < until_us:
+                    return
+                lines = [
+                    *sandbox.logs.take_rest(now_ns),
+                    sandbox.logs.stderr_line(LOGS_INCOMPLETE, now_ns),
+                ]
+            unlogged.pop(0)
+            self._send_logs(activation_id, lines)
+
+    def _last_logs(self, name: str, container: _Container) -> None:
+        """Hand on what a container that goes has printed, for the run that it ended with."""
+        self._talking.pop(name, None)
+        sandbox = container.sandbox
+        if sandbox is None:
+            return
+        now_ns = clock.wall_ns()
+        self._collect(container, now_ns, clock.now_us())
+        for activation_id, _ in container.unlogged:
+            lines = sandbox.logs.take_rest(now_ns)
+            lines.append(sandbox.logs.stderr_line(LOGS_AFTER_FAILURE, now_ns))
+            self._send_logs(activation_id, lines)
+        container.unlogged.clear()
+
+    def _send_logs(self, activation_id: str, lines: list[str]) -> None:
+        assert self._controller is not None
+        self._controller.send(Logs(activation_id, lines))
+
+    # --- tasks ---------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("the invoker lost a task", exc_info=task.exception())

@@ -1,0 +1,117 @@
+"""How nodes talk: one interface, and what they say beside the core's events and effects.
+
+``LocalLink`` joins nodes of one process without copying anything.  A link between processes
+carries the same messages and has the same order: what one side sends arrives in that order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from acs_core.events import Activation, QueueSpec
+
+
+@dataclass(slots=True)
+class Submit:
+    """Controller to scheduler: run this activation on a queue of this shape."""
+
+    spec: QueueSpec
+    activation: Activation
+
+
+@dataclass(slots=True)
+class Cancel:
+    """Controller to scheduler: nobody wants the activation any more."""
+
+    activation_id: str
+
+
+@dataclass(slots=True)
+class Close:
+    """Controller to scheduler: the action changed or went; drain its old queue."""
+
+    queue: str
+    why: str
+
+
+@dataclass(slots=True)
+class Result:
+    """Invoker to controller: how an activation ended.  Sent before the container pulls again.
+
+    ``response`` is the JSON of the result, as the action wrote it where it could be used as it
+    is.  ``start_ms`` is wall-clock time, ``wait_us`` from arrival to start, ``init_us`` 0 on a
+    warm container; ``duration_us`` includes it.  ``logs_follow`` announces ``Logs``.
+    """
+
+    activation_id: str
+    outcome: int
+    response: bytes
+    start_ms: int
+    wait_us: int
+    init_us: int
+    duration_us: int
+    timed_out: bool
+    logs_follow: bool
+
+
+@dataclass(slots=True)
+class Logs:
+    """Invoker to controller: what the activation printed, in the form of the record."""
+
+    activation_id: str
+    lines: list[str]
+
+
+@dataclass(slots=True)
+class QueueClosed:
+    """Scheduler to controller: nothing is left of the queue; the next work opens it anew."""
+
+    queue: str
+
+
+class Link(Protocol):
+    """One direction between two nodes."""
+
+    def send(self, message: object) -> None:
+        """Hand over a message; it arrives after everything that was sent before it."""
+        ...
+
+
+class LocalLink:
+    """A link within the process: the receiver runs in ``send``, one message at a time.
+
+    A message sent while another one is being received waits until that is done, so a node is
+    never entered twice and the order of its effects holds.
+    """
+
+    def __init__(self, receive: Callable[[object], None], inbox: Inbox) -> None:
+        self._receive = receive
+        self._inbox = inbox
+
+    def send(self, message: object) -> None:
+        """Hand over a message; see ``Link``.  Cost: O(1) beside the receiver's own work."""
+        self._inbox.put(self._receive, message)
+
+
+class Inbox:
+    """What is on its way on the local links of one process, in the order of sending."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[object], None], object]] = deque()
+        self._delivering = False
+
+    def put(self, receive: Callable[[object], None], message: object) -> None:
+        """Deliver the message, now or after those before it."""
+        self._waiting.append((receive, message))
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while self._waiting:
+                receive, message = self._waiting.popleft()
+                receive(message)
+        finally:
+            self._delivering = False

@@ -1,0 +1,91 @@
+"""What an invoker needs of a sandbox engine: the interface, and its errors.
+
+An engine starts and removes sandboxes; it decides nothing.  Which one is started, when,
+and when it goes is said by ``acs_core.containers``.  Implementations: ``docker``, ``process``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .logpipes import LogPipes
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What to start: one container for one action.
+
+    ``container`` is unique for ever and matches ``[A-Za-z0-9_.-]{1,100}``; ``kind`` is a
+    resolved runtime kind such as ``python:3``; ``memory_mb`` bounds memory (no swap);
+    ``environment`` is set before the proxy starts.
+    """
+
+    container: str
+    kind: str
+    memory_mb: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A started sandbox whose action proxy accepts connections on ``socket_path``.
+
+    ``logs`` are its stdout and stderr, opened by the host before any user code ran.
+    ``handle`` belongs to the engine (a process, an engine's container id).
+    """
+
+    spec: SandboxSpec
+    socket_path: str
+    logs: LogPipes
+    handle: object
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxEnd:
+    """How a sandbox ended: ``cause`` for people; ``out_of_memory`` when the kernel killed it."""
+
+    cause: str
+    out_of_memory: bool = False
+
+
+class SandboxError(Exception):
+    """A sandbox could not be started; ``final`` when a retry cannot help (image missing)."""
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+class EngineUnavailable(SandboxError):
+    """The engine itself does not answer; the work is kept and tried again."""
+
+
+class SandboxEngine(Protocol):
+    """One engine on this host.  All methods are called from the invoker's event loop."""
+
+    name: str
+
+    async def start(self, spec: SandboxSpec) -> Sandbox:
+        """Create and start a sandbox and return once its proxy accepts connections.
+
+        Raises: SandboxError, and then nothing of the sandbox is left behind.
+        """
+        ...
+
+    async def remove(self, sandbox: Sandbox) -> None:
+        """End and remove the sandbox and its files, whatever state it is in; idempotent."""
+        ...
+
+    async def ending(self, sandbox: Sandbox) -> SandboxEnd:
+        """Say how a sandbox whose connection broke has ended (waits at most 2 s)."""
+        ...
+
+    async def remove_leftovers(self) -> int:
+        """Remove what a crashed run of *this* data folder left; return how many."""
+        ...
+
+    async def close(self) -> None:
+        """Remove every sandbox that is still there and release the engine."""
+        ...

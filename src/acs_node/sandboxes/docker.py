@@ -1,0 +1,475 @@
+"""Sandboxes as hardened containers of a Docker Engine on this machine.
+
+Every call of the engine blocks and is made in one bounded thread pool.  What a container may do
+is written in ``_host_config``; which image it starts from, in ``acs_node.images``.
+
+A container shares one directory with the host, ``DATA/sandboxes/CONTAINER``, mounted at /acs:
+
+- ``stdout``, ``stderr``: FIFOs, made and opened by the host before the container exists.  The
+  function can write anything into them (it is its log) and read them (it loses its own log).
+- ``run.sock``: made by the proxy.  The host connects once, before any user code is sent, and
+  never by that path again, so replacing it would gain nothing.
+
+The directory belongs to the host's user, never to the container's.  It is writable for the
+container only until the proxy listens, and no user code has been sent by then.  So a function can
+neither add a file (and fill the host's disk), nor a symbolic link, nor remove one of the three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+from docker import DockerClient
+from docker.errors import APIError, ImageNotFound, NotFound
+from docker.types import LogConfig, Mount, Ulimit
+
+from acs_node.docker_client import CALL_S, connect, engine_calls, refused
+from acs_node.images import SHARED_DIRECTORY, image_reference
+from acs_node.sandboxes import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
+from acs_node.sandboxes.logpipes import LogPipes
+
+READY_S = 30.0
+"""The longest wait for the proxy; it takes 20 ms on an idle machine."""
+LOOK_S = 1.0
+"""How often a container that is not ready is looked at, to see that it has ended."""
+ENDING_S = 2.0
+"""How long ``ending`` waits for a container to have ended."""
+PIDS_MAX = 1024
+FILES_MAX = 1024
+OUTPUT_SIZE = "64k"
+"""What the engine keeps of what a container prints before the proxy has opened its FIFOs."""
+SOCKET_PATH_BYTES_MAX = 107
+
+INSTANCE_LABEL = "acs.instance"
+CONTAINER_LABEL = "acs.container"
+
+_CONTAINER_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class DockerEngine:
+    """A SandboxEngine on the Docker Engine that DOCKER_HOST names, or that ``client`` reaches.
+
+    ``data_dir``: where the shared directories lie; the engine must run on the same machine.
+    ``instance``: the id of the data folder; only containers labelled with it are ever removed.
+    ``network``: ``none``, or the name of a network; one that does not exist is created as a
+    bridge without traffic between its containers.  ``workers``: calls made at once; at most half
+    of them are removals, so that removals never keep a start waiting.  ``call_s``: time-out in
+    seconds of each call (a given client has its own).  ``host_memory_mb``: what a container's CPU
+    share is measured against (default: this machine's memory).
+
+    Nothing is called before the first method is.
+    """
+
+    name = "docker"
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str],
+        *,
+        instance: str,
+        client: DockerClient | None = None,
+        network: str = "acs",
+        workers: int = 4,
+        call_s: float = CALL_S,
+        host_memory_mb: int | None = None,
+    ) -> None:
+        if workers < 2:
+            raise ValueError(f"workers is {workers}, must be at least 2 (starts and removals)")
+        if network in ("host", "") or network.startswith("container:"):
+            raise ValueError(f"network is '{network}', must be 'none' or the name of a network")
+        self._directory = Path(data_dir).resolve() / "sandboxes"
+        self._instance = instance
+        self._client = client
+        self._owns_client = client is None
+        self._network = network
+        self._call_s = call_s
+        if host_memory_mb is None:
+            host_memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+        self._host_memory_mb = host_memory_mb
+        # A container's user must not own the shared directory, or it could open it again.
+        uid = 65532 if os.getuid() != 65532 else 65533
+        self._user = f"{uid}:{uid}"
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="docker")
+        self._removals = asyncio.Semaphore(workers // 2)
+        self._preparing = Lock()
+        self._prepared = False
+        self._sandboxes: dict[str, Sandbox | None] = {}  # by container; None: it starts
+        self._owed: set[str] = set()  # containers of failed starts that the engine may still have
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    async def ping(self) -> None:
+        """Check that the engine answers and that the network is there.  Raises: SandboxError."""
+        await self._call(self._prepare)
+
+    async def start(self, spec: SandboxSpec) -> Sandbox:
+        """Create and start a container and return once its proxy listens.
+
+        Cancelling leaves nothing behind either: the start is finished and undone.  Only when the
+        engine does not answer may a container stay; it is removed once the engine answers again.
+
+        Raises: SandboxError (final: image missing, bad spec), EngineUnavailable.
+        Cost: about 0.3 s, nearly all of it in the engine.
+        """
+        if self._closed:
+            raise EngineUnavailable(f"start container {spec.container}: the engine is closed")
+        work = self._spawn(self._start(spec))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._spawn(self._undo(work))
+            raise
+
+    async def remove(self, sandbox: Sandbox) -> None:
+        """End and remove a container, then its directory, and close its logs; idempotent.
+
+        Raises: EngineUnavailable or SandboxError when the engine did not confirm the removal:
+        the container may still hold its memory, so it has to stay in the caller's account.
+        """
+        container = sandbox.spec.container
+        if self._sandboxes.get(container) is not sandbox:
+            return
+        await self._remove_container(str(sandbox.handle))
+        sandbox.logs.close()
+        self._remove_directory(container)
+        self._sandboxes.pop(container, None)
+
+    async def ending(self, sandbox: Sandbox) -> SandboxEnd:
+        """Say how a container ended; waits at most 2 s for it.
+
+        Never raises for what the engine says: the cause then tells why it is not known.
+        """
+        try:
+            state = await self._call(self._wait_and_inspect, str(sandbox.handle))
+        except SandboxError as error:
+            return SandboxEnd(str(error))
+        if state is None:
+            return SandboxEnd("the container was removed by somebody else")
+        if state["OOMKilled"]:
+            return SandboxEnd("killed by the kernel: out of memory", out_of_memory=True)
+        if state["Running"]:
+            return SandboxEnd("the container still runs")
+        return SandboxEnd(f"exited with status {state['ExitCode']}")
+
+    async def remove_leftovers(self) -> int:
+        """Remove containers and directories of this data folder that this object did not start.
+
+        Returns the number of containers.  Raises: SandboxError, EngineUnavailable.
+        """
+        found = await self._call(self._list)
+        leftovers = [handle for handle, name in found.items() if name not in self._sandboxes]
+        await asyncio.gather(*map(self._remove_container, leftovers))
+        if self._directory.is_dir():
+            for entry in list(self._directory.iterdir()):
+                if entry.name not in self._sandboxes:
+                    self._remove_directory(entry.name)
+        return len(leftovers)
+
+    async def close(self) -> None:
+        """Remove every container of this data folder, release threads and connections; idempotent.
+
+        Starts under way are waited for.  Raises: the first error of a removal, after everything
+        else was done.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+            sandboxes = [sandbox for sandbox in self._sandboxes.values() if sandbox is not None]
+            results = await asyncio.gather(*map(self.remove, sandboxes), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            if self._client is not None:
+                await self.remove_leftovers()
+        finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            if self._owns_client and self._client is not None:
+                self._client.close()
+
+    # --- on the event loop
+
+    async def _call(self, function: Callable[..., _T], *arguments: object) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    async def _start(self, spec: SandboxSpec) -> Sandbox:
+        directory = self._check(spec)
+        image = image_reference(spec.kind)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.mkdir()
+        except OSError as error:
+            raise SandboxError(f"container {spec.container}: {error}") from error
+        self._sandboxes[spec.container] = None
+        logs = None
+        try:
+            directory.chmod(0o733)
+            logs = LogPipes.create(str(directory))
+            handle = await self._call(self._create_and_start, spec, image, directory)
+            await self._wait_ready(logs, handle)
+            directory.chmod(0o711)
+        except BaseException as error:
+            await self._discard(spec, logs)
+            if isinstance(error, OSError):
+                raise SandboxError(f"container {spec.container}: {error}") from error
+            raise
+        sandbox = Sandbox(spec, str(directory / "run.sock"), logs, handle)
+        self._sandboxes[spec.container] = sandbox
+        if self._owed:
+            owed, self._owed = self._owed, set()
+            self._spawn(self._remove_owed(owed))
+        return sandbox
+
+    def _check(self, spec: SandboxSpec) -> Path:
+        """Return the directory of a container.  Raises: SandboxError for a spec that cannot be."""
+        name = spec.container
+        if not _CONTAINER_ID.fullmatch(name) or name in (".", ".."):
+            raise SandboxError(
+                f"container is '{name}', must match {_CONTAINER_ID.pattern}", final=True
+            )
+        directory = self._directory / name
+        socket_bytes = len(os.fsencode(directory / "run.sock"))
+        if socket_bytes > SOCKET_PATH_BYTES_MAX:
+            raise SandboxError(
+                f"{directory}/run.sock has {socket_bytes} bytes, a Unix socket's path at most "
+                f"{SOCKET_PATH_BYTES_MAX}: use a data folder with a shorter path",
+                final=True,
+            )
+        return directory
+
+    async def _wait_ready(self, logs: LogPipes, handle: str) -> None:
+        """Wait for the proxy; a container that has ended or is too slow is a SandboxError."""
+        ready = asyncio.ensure_future(logs.ready())
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + READY_S
+        try:
+            while not ready.done():
+                # An ended container closes nothing that the host could see: it holds the FIFOs
+                # open itself.  So a container that is late is looked at.
+                await asyncio.wait([ready], timeout=LOOK_S)
+                if not ready.done():
+                    ended = await self._call(self._why_ended, handle)
+                    if ended is not None:
+                        raise SandboxError(f"the container ended at its start: {ended}")
+                    if loop.time() > deadline_s:
+                        raise SandboxError(f"the action proxy was not ready within {READY_S:g} s")
+            await ready
+        finally:
+            ready.cancel()
+            await asyncio.wait([ready])  # it reads from a FIFO that may be closed next
+
+    async def _discard(self, spec: SandboxSpec, logs: LogPipes | None) -> None:
+        """Leave nothing of a failed start; what the engine does not confirm stays owed."""
+        if logs is not None:
+            logs.close()
+        await self._remove_owed({spec.container})
+        self._remove_directory(spec.container)
+        del self._sandboxes[spec.container]
+
+    async def _remove_owed(self, containers: set[str]) -> None:
+        """Remove what failed starts may have left; never raises.
+
+        By the labels, for a name that was taken belongs to somebody else.
+        """
+        for container in containers:
+            try:
+                for handle in await self._call(self._list, container):
+                    await self._remove_container(handle)
+            except SandboxError as error:
+                _log.warning("container %s may not be removed yet: %s", container, error)
+                self._owed.add(container)
+
+    async def _undo(self, work: asyncio.Task[Sandbox]) -> None:
+        """Undo a start whose caller has gone."""
+        try:
+            await self.remove(await work)
+        except SandboxError as error:
+            _log.warning("a cancelled start: %s", error)
+
+    def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _remove_container(self, handle: str) -> None:
+        async with self._removals:
+            await self._call(self._remove, handle)
+
+    def _remove_directory(self, container: str) -> None:
+        # rmtree works on descriptors and never follows a symbolic link.
+        try:
+            shutil.rmtree(self._directory / container)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.warning("the directory of container %s stays: %s", container, error)
+
+    # --- in a thread of the pool
+
+    def _prepare(self) -> DockerClient:
+        """Return the client; the first call connects and sees to the network."""
+        with self._preparing:
+            if self._client is None:
+                self._client = connect(self._call_s)
+            if not self._prepared:
+                with engine_calls("prepare the network"):
+                    self._ensure_network(self._client)
+                self._prepared = True
+            return self._client
+
+    def _ensure_network(self, client: DockerClient) -> None:
+        if self._network == "none":
+            return
+        try:
+            try:
+                client.api.inspect_network(self._network)
+            except NotFound:
+                client.api.create_network(
+                    self._network,
+                    driver="bridge",
+                    options={"com.docker.network.bridge.enable_icc": "false"},
+                    check_duplicate=True,
+                )
+        except APIError as error:
+            if error.status_code != 409:  # another node was faster
+                raise refused(f"create network {self._network}", error) from error
+
+    def _create_and_start(self, spec: SandboxSpec, image: str, directory: Path) -> str:
+        what = f"start container {spec.container}"
+        client = self._prepare()
+        with engine_calls(what):
+            try:
+                created: dict[str, str] = client.api.create_container(
+                    image,
+                    name=f"acs_{spec.container}",
+                    user=self._user,
+                    environment=dict(spec.environment),
+                    labels={INSTANCE_LABEL: self._instance, CONTAINER_LABEL: spec.container},
+                    host_config=self._host_config(client, spec, directory),
+                    use_config_proxy=False,  # the environment is the spec's alone
+                )
+                client.api.start(created["Id"])
+            except ImageNotFound as error:
+                raise SandboxError(
+                    f"{what}: image {image} of kind '{spec.kind}' is missing; make it with "
+                    "`acs images build`",
+                    final=True,
+                ) from error
+            except APIError as error:
+                self._prepared = False  # the network may be gone: look again next time
+                raise refused(what, error) from error
+        return created["Id"]
+
+    def _host_config(
+        self, client: DockerClient, spec: SandboxSpec, directory: Path
+    ) -> dict[str, Any]:
+        """Return the bounds of a container: all that stands between a function and the host."""
+        memory = f"{spec.memory_mb}m"
+        # Half the memory, for what lies in /tmp counts as the container's memory: a function that
+        # fills /tmp gets ENOSPC, it is not killed.  exec: actions bring shared libraries.
+        scratch = f"rw,nosuid,nodev,exec,mode=1777,size={max(1, spec.memory_mb // 2)}m"
+        config: dict[str, Any] = client.api.create_host_config(
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],  # seccomp: the engine's default profile
+            read_only=True,
+            tmpfs={"/tmp": scratch},
+            mounts=[Mount(SHARED_DIRECTORY, str(directory), type="bind")],
+            mem_limit=memory,
+            memswap_limit=memory,  # both: no swap
+            cpu_shares=max(2, 1024 * spec.memory_mb // self._host_memory_mb),
+            pids_limit=PIDS_MAX,
+            ulimits=[
+                Ulimit(name="nofile", soft=FILES_MAX, hard=FILES_MAX),
+                Ulimit(name="core", soft=0, hard=0),
+            ],
+            network_mode=self._network,
+            # The proxy as process 1 would have to reap what functions leave behind.
+            init=True,
+            # Logs go through the FIFOs.  Not `none`: why a proxy does not start is said before.
+            log_config=LogConfig(
+                type="json-file", config={"max-size": OUTPUT_SIZE, "max-file": "1"}
+            ),
+        )
+        return config
+
+    def _why_ended(self, handle: str) -> str | None:
+        """Return None while the container runs, else its exit status and last output."""
+        client = self._prepare()
+        with engine_calls("inspect container"):
+            try:
+                state = client.api.inspect_container(handle)["State"]
+                if state["Running"]:
+                    return None
+                output = client.api.logs(handle, tail=20).decode("utf-8", "replace").strip()
+            except NotFound:
+                return "removed by somebody else"
+            except APIError as error:
+                raise refused("inspect container", error) from error
+        return f"exit status {state['ExitCode']}, output: {output or 'none'}"
+
+    def _wait_and_inspect(self, handle: str) -> dict[str, Any] | None:
+        """Return the engine's State of a container, once it has ended or after 2 s."""
+        client = self._prepare()
+        with engine_calls("inspect container"):
+            try:
+                try:
+                    client.api.wait(handle, timeout=ENDING_S)
+                except APIError:
+                    raise
+                except OSError:
+                    pass  # not ended: a read that timed out
+                state: dict[str, Any] = client.api.inspect_container(handle)["State"]
+            except NotFound:
+                return None
+            except APIError as error:
+                raise refused("inspect container", error) from error
+        return state
+
+    def _list(self, container: str | None = None) -> dict[str, str]:
+        """Return this data folder's containers, or one of them: the engine's id to ours."""
+        client = self._prepare()
+        labels = [f"{INSTANCE_LABEL}={self._instance}"]
+        if container is not None:
+            labels.append(f"{CONTAINER_LABEL}={container}")
+        with engine_calls("list containers"):
+            try:
+                found = client.api.containers(all=True, filters={"label": labels})
+            except APIError as error:
+                raise refused("list containers", error) from error
+        return {entry["Id"]: entry["Labels"][CONTAINER_LABEL] for entry in found}
+
+    def _remove(self, handle: str) -> None:
+        what = f"remove container {handle[:12]}"
+        client = self._prepare()
+        with engine_calls(what):
+            try:
+                client.api.remove_container(handle, force=True, v=True)
+            except NotFound:
+                return
+            except APIError as error:
+                if error.status_code != 409:
+                    raise refused(what, error) from error
+                self._wait_removed(client, handle, what)
+
+    def _wait_removed(self, client: DockerClient, handle: str, what: str) -> None:
+        """Wait for a removal that somebody else has begun."""
+        try:
+            client.api.wait(handle, timeout=self._call_s, condition="removed")
+        except NotFound:
+            return
+        except APIError as error:
+            raise refused(what, error) from error

@@ -1,0 +1,390 @@
+"""Sandboxes that are child processes.  THEY ISOLATE NOTHING.
+
+A function here is a program of the user who runs the platform: it reads his files, talks to his
+network, and can signal the platform itself.  What there is, is tidiness: limits on what one
+process may take by mistake, a folder of its own, an environment without the platform's secrets,
+and removal of its process group.  A function that leaves its process group (setsid) outlives its
+container; ``remove_leftovers`` of the next start finds it by its environment.
+
+The memory limit holds for each process, not for the container's sum, and is met with a
+MemoryError inside the function, so ``out_of_memory`` is never known here.
+
+Needs Linux 5.3 (pidfd).  The proxy's contract is in ``acs_node/runtimes/python/proxy.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import py_compile
+import re
+import resource
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from . import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
+from .logpipes import LogPipes
+
+PROXY = Path(__file__).parents[1] / "runtimes" / "python" / "proxy.py"
+
+STARTS_MAX = 4  # interpreters that start at once: each takes 10-20 ms of a core
+START_SECONDS = 10.0  # from spawn to listening: 20 ms, or seconds on a machine that swaps
+END_SECONDS = 5.0  # from SIGKILL to the end: only a process stuck in the kernel takes longer
+ENDING_SECONDS = 2.0  # the interface's bound on ``ending``
+DELETE_TRIES = 6  # of a folder; the pauses between them double from 10 ms
+SOCKET_PATH_BYTES_MAX = 107  # sun_path without its closing zero
+OPEN_FILES_MAX = 1024  # as a container of OpenWhisk gets
+FILE_BYTES_MAX = 512 * 1024 * 1024  # of one file; Python sees OSError (EFBIG), not the signal
+SAID_CHARACTERS_MAX = 2_000  # of a failed start's output, in the error
+
+_CONTAINER = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,100}")  # "." and ".." are no folder's names
+
+
+class ProcessEngine:
+    """The engine ``process``: action proxies as child processes, in ``data_dir/sandboxes``.
+
+    ``python`` runs the proxy (3.9 or later); by default the interpreter of the platform, without
+    its site-packages.  One engine at a time may use a ``data_dir``.  Kinds: ``python:*``.
+    """
+
+    name = "process"
+
+    def __init__(self, data_dir: str | os.PathLike[str], *, python: str | None = None) -> None:
+        """Raises: EngineUnavailable where there is no pidfd; OSError for an unusable folder."""
+        if not hasattr(os, "pidfd_open"):
+            raise EngineUnavailable("The process sandbox needs Linux 5.3 or later (pidfd).")
+        self.folder = Path(data_dir).absolute() / "sandboxes"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        program = str(PROXY)
+        if python is None:
+            # The interpreter keeps no byte code of a script; without it each start compiles the
+            # proxy anew, 2 of 10 ms.  Another interpreter's byte code is not ours to make.
+            program = str(self.folder.parent / "proxy.pyc")
+            py_compile.compile(str(PROXY), cfile=program, doraise=True)
+        self._command = [python or sys.executable, "-I", "-B", "-S", "-X", "utf8", program]
+        self._children: dict[str, _Child] = {}
+        self._starts = asyncio.Semaphore(STARTS_MAX)
+        # Folders and processes are made and removed here: the event loop waits for neither.
+        self._threads = ThreadPoolExecutor(STARTS_MAX, thread_name_prefix="acs-process")
+        self._closed = False
+
+    async def start(self, spec: SandboxSpec) -> Sandbox:
+        """Start a proxy and return once it listens; see ``SandboxEngine``."""
+        socket_path = self._checked_socket_path(spec)
+        async with self._starts:
+            if self._closed:
+                raise EngineUnavailable("The process sandbox is closed.")
+            if spec.container in self._children:
+                raise SandboxError(f"container {spec.container} exists already", final=True)
+            child = _Child(spec, self.folder / spec.container)
+            self._children[spec.container] = child
+            loop = asyncio.get_running_loop()
+            child.spawning = loop.run_in_executor(self._threads, child.spawn, self._command)
+            try:
+                # Shielded, as is the removal: a start that is cancelled leaves nothing either.
+                logs = await asyncio.shield(child.spawning)
+                await child.listening(logs)
+                if self._closed:
+                    raise EngineUnavailable("The process sandbox is closed.")
+            except BaseException as error:
+                await self._removed(child)
+                if isinstance(error, (OSError, ValueError)):
+                    message = f"container {spec.container} could not be started: {error}"
+                    raise SandboxError(message) from error
+                raise
+        return Sandbox(spec, socket_path, logs, child)
+
+    async def remove(self, sandbox: Sandbox) -> None:
+        """Kill the process group, reap the proxy, delete the folder; see ``SandboxEngine``.
+
+        Raises: SandboxError if the process or the folder resists for seconds; call again.
+        """
+        assert isinstance(sandbox.handle, _Child)
+        await self._removed(sandbox.handle)
+
+    async def ending(self, sandbox: Sandbox) -> SandboxEnd:
+        """Say how the proxy ended; see ``SandboxEngine``."""
+        child = sandbox.handle
+        assert isinstance(child, _Child)
+        await asyncio.wait([child.ended], timeout=ENDING_SECONDS)
+        return SandboxEnd(child.ending())
+
+    async def remove_leftovers(self) -> int:
+        """Kill and delete what the data folder holds of earlier engines; see ``SandboxEngine``."""
+        loop = asyncio.get_running_loop()
+        mine = frozenset(self._children)
+        return await loop.run_in_executor(self._threads, _remove_leftovers, self.folder, mine)
+
+    async def close(self) -> None:
+        """Remove every sandbox, also those that are being started; idempotent."""
+        self._closed = True
+        while self._children:
+            await asyncio.gather(*map(self._removed, list(self._children.values())))
+        self._threads.shutdown(wait=False)
+
+    def _checked_socket_path(self, spec: SandboxSpec) -> str:
+        if not _CONTAINER.fullmatch(spec.container):
+            message = f"container {spec.container!r} does not match {_CONTAINER.pattern}"
+            raise SandboxError(message, final=True)
+        if spec.kind.partition(":")[0] != "python":
+            message = f"kind {spec.kind!r}: the process sandbox runs only python kinds"
+            raise SandboxError(message, final=True)
+        if spec.memory_mb <= 0:
+            raise SandboxError(f"memory_mb {spec.memory_mb}: it must be above 0", final=True)
+        path = str(self.folder / spec.container / "run.sock")
+        size = len(os.fsencode(path))
+        if size > SOCKET_PATH_BYTES_MAX:
+            message = f"socket path {path} has {size} bytes, the limit is {SOCKET_PATH_BYTES_MAX}"
+            raise SandboxError(f"{message}: use a data folder with a shorter path", final=True)
+        return path
+
+    async def _removed(self, child: _Child) -> None:
+        """Wait until ``child`` is removed; one removal is under way, whoever waits for it."""
+        if child.removal is None or (child.removal.done() and not self._gone(child)):
+            child.removal = asyncio.create_task(self._remove(child))
+        await asyncio.shield(child.removal)
+
+    def _gone(self, child: _Child) -> bool:
+        return self._children.get(child.spec.container) is not child
+
+    async def _remove(self, child: _Child) -> None:
+        if self._gone(child):
+            return
+        await child.kill()
+        if not child.foreign_folder:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, _delete, child.folder)
+        del self._children[child.spec.container]
+
+
+class _Child:
+    """One proxy process with its folder and pipes, from spawn to removal."""
+
+    def __init__(self, spec: SandboxSpec, folder: Path) -> None:
+        loop = asyncio.get_running_loop()
+        self.spec = spec
+        self.folder = folder
+        self.foreign_folder = False
+        self.spawning: asyncio.Future[LogPipes] | None = None
+        self.removal: asyncio.Task[None] | None = None
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._logs: LogPipes | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._how = ""
+
+    def spawn(self, command: list[str]) -> LogPipes:
+        """Make the folder and start the process.  Blocks for about 2 ms; runs in a thread."""
+        try:
+            self.folder.mkdir(mode=0o700)
+        except FileExistsError:
+            self.foreign_folder = True  # a leftover, which is not ours to delete
+            raise
+        work = self.folder / "work"
+        work.mkdir(mode=0o700)
+        temporary = self.folder / "tmp"
+        temporary.mkdir(mode=0o700)
+        self._logs = LogPipes.create(str(self.folder))
+        # For writing only: an end that the child could read from would defeat the proxy's leash.
+        out = os.open(self.folder / "stdout", os.O_WRONLY | os.O_CLOEXEC)
+        err = os.open(self.folder / "stderr", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=work,
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "LANG": os.environ.get("LANG", "C.UTF-8"),
+                    **self.spec.environment,
+                    "HOME": str(work),  # remove_leftovers knows strays by it
+                    "TMPDIR": str(temporary),
+                },
+                start_new_session=True,
+            )
+        finally:
+            os.close(out)
+            os.close(err)
+        pid = self._process.pid
+        try:
+            self._limit(pid)
+            (self.folder / "pid").write_text(f"{pid} {_start_time(pid)}\n")
+            self._pidfd = os.pidfd_open(pid)
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
+        return self._logs
+
+    def _limit(self, pid: int) -> None:
+        # From outside and after the exec: no user code runs before the host connects, and a
+        # preexec_fn would turn the vfork() of Popen into a fork() of the whole platform.
+        limits = {
+            # Private writable memory.  The address space would be the wrong measure: libraries,
+            # thread stacks and malloc's arenas reserve far more of it than they ever use.
+            resource.RLIMIT_DATA: self.spec.memory_mb * 1024 * 1024,
+            resource.RLIMIT_NOFILE: OPEN_FILES_MAX,
+            resource.RLIMIT_FSIZE: FILE_BYTES_MAX,
+            resource.RLIMIT_CORE: 0,
+            # Not RLIMIT_NPROC: it counts all processes of the user, not those of the container.
+        }
+        for which, limit in limits.items():
+            _, hard = resource.prlimit(pid, which)
+            if hard != resource.RLIM_INFINITY:
+                limit = min(limit, hard)
+            resource.prlimit(pid, which, (limit, limit))
+
+    async def listening(self, logs: LogPipes) -> None:
+        """Wait until the proxy listens.  Raises: SandboxError if it ends or takes too long."""
+        self._watch()
+        ready = asyncio.create_task(logs.ready())
+        try:
+            await asyncio.wait(
+                [ready, self.ended], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            if ready.done() and ready.exception() is None:
+                return
+            said = "\n".join(logs.take_rest(time.time_ns()))[-SAID_CHARACTERS_MAX:]
+            message = f"container {self.spec.container}: the proxy does not listen: it"
+            raise SandboxError(f"{message} {self.ending()}; it said: {said or 'nothing'}")
+        finally:
+            ready.cancel()
+            await asyncio.wait([ready])
+
+    def ending(self) -> str:
+        """Say what became of the process, in words that complete "it ..."."""
+        if not self._how and self._process is not None:
+            # It stays a zombie until its removal: that keeps its pid, and so its process group's
+            # number, from being given to others.
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            status = os.waitid(os.P_PID, self._process.pid, flags)
+            if status is None:
+                return "still runs"
+            if status.si_code == os.CLD_EXITED:
+                self._how = f"exited with status {status.si_status}"
+            else:
+                self._how = f"was killed by {signal.Signals(status.si_status).name}"
+        return self._how or "was never started"
+
+    async def kill(self) -> None:
+        """End the whole process group and close the pipes.  Raises: SandboxError after 5 s."""
+        if self.spawning is not None:
+            await asyncio.wait([self.spawning])
+            self.spawning.exception()  # was the start's to raise; one that is cancelled cannot
+        if self._process is not None and self._process.returncode is None:
+            self._watch()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await asyncio.wait([self.ended], timeout=END_SECONDS)
+            if not self.ended.done():
+                message = f"container {self.spec.container}: process {self._process.pid}"
+                raise SandboxError(f"{message} did not end within {END_SECONDS:g} s of SIGKILL")
+            self.ending()
+            self._process.wait()
+        elif not self.ended.done():
+            self.ended.set_result(None)
+        if self._logs is not None:
+            self._logs.close()
+
+    def _watch(self) -> None:
+        """Let ``ended`` become done when the process has ended."""
+        if self._pidfd < 0 or self.ended.done():
+            return
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+            self.ended.set_result(None)
+
+        loop.add_reader(self._pidfd, end)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a sandbox's folder.  Raises: SandboxError, naming what resists."""
+    for turn in range(DELETE_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        # Either a process of the group has not ended yet and still writes, or the function took
+        # away its own rights to a folder.
+        for path, names, _ in os.walk(folder):
+            for name in names:
+                inner = os.path.join(path, name)
+                if not os.path.islink(inner):
+                    with suppress(OSError):
+                        os.chmod(inner, 0o700)
+        time.sleep(0.01 * 2**turn)
+    raise SandboxError(f"the folder {folder} cannot be deleted")
+
+
+def _remove_leftovers(folder: Path, mine: frozenset[str]) -> int:
+    """Remove the sandboxes in ``folder`` that are not ``mine``; return how many there were."""
+    leftovers = [entry for entry in folder.iterdir() if entry.name not in mine]
+    for leftover in leftovers:
+        _kill_recorded(leftover / "pid")
+    _kill_strays(folder, mine)
+    for leftover in leftovers:
+        _delete(leftover)
+    return len(leftovers)
+
+
+def _kill_recorded(file: Path) -> None:
+    """Kill the process group in a pid file, unless its leader is gone or the pid is another's."""
+    try:
+        pid, start_time = (int(word) for word in file.read_text().split())
+        pidfd = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return  # never written, or the process is gone
+    try:
+        if _start_time(pid) == start_time:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(END_SECONDS * 1000)
+    finally:
+        os.close(pidfd)
+
+
+def _kill_strays(folder: Path, mine: frozenset[str]) -> None:
+    """Kill every process whose HOME is in a sandbox that is not ``mine``."""
+    mark = b"HOME=" + os.fsencode(folder) + b"/"
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            pidfd = os.pidfd_open(int(entry))
+        except OSError:
+            continue  # it ended
+        try:
+            environment = Path("/proc", entry, "environ").read_bytes()
+            for variable in environment.split(b"\0"):
+                if variable.startswith(mark):
+                    container = os.fsdecode(variable[len(mark) :].partition(b"/")[0])
+                    if container not in mine:
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except OSError:
+            pass  # it ended, or belongs to another user and so is none of ours
+        finally:
+            os.close(pidfd)
+
+
+def _start_time(pid: int) -> int:
+    """Return when the process started, in clock ticks since boot; 0 if it is gone."""
+    try:
+        status = Path("/proc", str(pid), "stat").read_text(errors="replace")
+    except OSError:
+        return 0
+    # The name, in brackets, may hold anything; the start time is field 22.
+    return int(status.rpartition(")")[2].split()[19])

@@ -1,0 +1,171 @@
+"""A scheduler as a node: a ``Scheduler`` with links, clock and timers.
+
+Decides nothing: opens queues when work comes for them, asks the coordination for what the
+core wants reserved, and passes on what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+
+from acs_core.effects import (
+    Adopt,
+    CloseQueue,
+    Create,
+    Decided,
+    Deliver,
+    Reject,
+    Release,
+    Reserve,
+    Throttle,
+    Unreserve,
+)
+from acs_core.events import (
+    Activation,
+    Arrived,
+    Cancelled,
+    ContainerGone,
+    CreationFailed,
+    Denied,
+    Event,
+    InvokerReported,
+    QueueClosing,
+    QueueOpened,
+    QueueSpec,
+    Reserved,
+)
+from acs_core.scheduler import Scheduler, SchedulerConfig
+
+from .coordination import Coordination
+from .links import Cancel, Close, Link, QueueClosed, Submit
+from .stepper import Stepper
+
+log = logging.getLogger(__name__)
+
+
+class SchedulerNode:
+    """Runs one ``Scheduler``; ``receive`` takes everything that links bring."""
+
+    def __init__(self, config: SchedulerConfig, coordination: Coordination) -> None:
+        self.scheduler = Scheduler(config)
+        self._containers_max = config.namespace_containers_max
+        self._coordination = coordination
+        self._controller: Link | None = None
+        self._invokers: dict[str, Link] = {}
+        # Work for queues whose leadership is being asked for.
+        self._opening: dict[str, list[Activation]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stepper = Stepper(
+            self.scheduler,
+            {
+                Deliver: self._to_invoker,
+                Create: self._to_invoker,
+                Release: self._to_invoker,
+                Adopt: self._to_all_invokers,
+                Reserve: self._reserve,
+                Unreserve: self._unreserve,
+                Reject: self._to_controller,
+                Throttle: self._to_controller,
+                CloseQueue: self._closed,
+                Decided: self._decided,
+            },
+        )
+
+    def connect(self, controller: Link, invokers: dict[str, Link]) -> None:
+        """Set the links on which this node speaks."""
+        self._controller = controller
+        self._invokers = invokers
+
+    def receive(self, message: object) -> None:
+        """Take a message of a controller, or an event of an invoker."""
+        if isinstance(message, Submit):
+            self._submit(message.spec, message.activation)
+        elif isinstance(message, Cancel):
+            self._stepper.step(Cancelled(message.activation_id))
+        elif isinstance(message, Close):
+            if self.scheduler.has_queue(message.queue):
+                self._stepper.step(QueueClosing(message.queue, message.why))
+        elif isinstance(message, Event):
+            if isinstance(message, (ContainerGone, CreationFailed)):
+                # Before the core hears of it: what it reserves next may need the room.
+                self._coordination.release(message.container)
+            self._stepper.step(message)
+        else:
+            raise TypeError(f"{type(message).__name__} is no message for a scheduler")
+
+    def report_invoker(self, report: InvokerReported) -> None:
+        """Tell the core of an invoker."""
+        self._stepper.step(report)
+
+    async def close(self) -> None:
+        """Stop timers and what is under way with the coordination."""
+        self._stepper.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- queues ------------------------------------------------------------------------------
+
+    def _submit(self, spec: QueueSpec, activation: Activation) -> None:
+        if self.scheduler.has_queue(spec.queue):
+            self._stepper.step(Arrived(spec.queue, activation))
+        elif spec.queue in self._opening:
+            self._opening[spec.queue].append(activation)
+        else:
+            self._opening[spec.queue] = [activation]
+            self._start(self._open(spec))
+
+    async def _open(self, spec: QueueSpec) -> None:
+        epoch = await self._coordination.lead(spec.queue)
+        self._stepper.step(QueueOpened(spec, epoch))
+        for activation in self._opening.pop(spec.queue):
+            self._stepper.step(Arrived(spec.queue, activation))
+
+    def _closed(self, effect: CloseQueue) -> None:
+        assert self._controller is not None
+        self._controller.send(QueueClosed(effect.queue))
+        self._start(self._coordination.resign(effect.queue))
+
+    # --- effects -----------------------------------------------------------------------------
+
+    def _to_invoker(self, effect: Deliver | Create | Release) -> None:
+        self._invokers[effect.invoker].send(effect)
+
+    def _to_all_invokers(self, effect: Adopt) -> None:
+        for link in self._invokers.values():
+            link.send(effect)
+
+    def _to_controller(self, effect: Reject | Throttle) -> None:
+        assert self._controller is not None
+        self._controller.send(effect)
+
+    def _reserve(self, effect: Reserve) -> None:
+        self._start(self._ask(effect))
+
+    async def _ask(self, effect: Reserve) -> None:
+        granted, reason = await self._coordination.reserve(
+            effect.namespace, self._containers_max, effect.memory_mb, effect.places
+        )
+        if granted:
+            self._stepper.step(Reserved(effect.queue, tuple(granted)))
+        else:
+            self._stepper.step(Denied(effect.queue, reason))
+
+    def _unreserve(self, effect: Unreserve) -> None:
+        for container in effect.containers:
+            self._coordination.release(container)
+
+    def _decided(self, effect: Decided) -> None:
+        log.debug("%s: %r", effect.queue, effect.decision)
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("the scheduler lost a task", exc_info=task.exception())

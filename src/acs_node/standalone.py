@@ -1,0 +1,358 @@
+"""``acs standalone``: controller, scheduler and invoker in one process, over local links.
+
+Builds the house and tears it down: which sandbox engine, which stores, who is linked to whom,
+and in which order things stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from acs_core.containers import PoolConfig
+from acs_core.limits import CONTAINERS_MAX
+from acs_core.scheduler import SchedulerConfig
+
+from . import clock, wskprops
+from .activations import ActivationStore
+from .api import create_app
+from .controller import Controller
+from .coordination import MemoryCoordination
+from .database import Database, DatabaseError
+from .entities import EntityStore, RuntimeKinds, SystemLimits
+from .front import Front
+from .invoker import Invoker
+from .links import Inbox, LocalLink
+from .sandboxes import SandboxEngine, SandboxError
+from .scheduler_node import SchedulerNode
+
+log = logging.getLogger(__name__)
+
+INVOKER = "invoker0"
+RECORDS_BUFFERED_MAX = 50_000
+"""Records held while the database is slow: some seconds of full load."""
+
+STOP_S = 600.0
+"""Longest graceful stop: the wait bound, and an initialisation and a run at their limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandaloneConfig:
+    """``memory_mb`` for all containers, None: half of this machine's; ``namespace_containers``
+    None: only memory bounds them.  ``port`` 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 3233
+    data: Path = Path("acs-data")
+    sandbox: str = "auto"
+    memory_mb: int | None = None
+    namespace_containers: int | None = None
+
+
+class StartError(Exception):
+    """The server cannot start; the text says why and what to do."""
+
+
+def run(config: StandaloneConfig) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code."""
+    try:
+        with _data_folder(config.data):
+            uvloop.run(_serve(config))
+    except (StartError, DatabaseError, SandboxError) as error:
+        print(f"acs standalone: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+# --- the parts ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _data_folder(path: Path) -> Iterator[None]:
+    """Make the folder and hold its lock: two servers on one database would undo each other."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"the data folder {path} cannot be used: {error}") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
+            raise StartError(
+                f"the data folder {path} is in use by another server (process {owner}); "
+                "stop it, or choose another folder with --data"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
+    """Choose the sandbox engine, once, and say so."""
+    if config.sandbox in ("auto", "docker"):
+        from .sandboxes.docker import DockerEngine
+
+        docker = DockerEngine(config.data, instance=instance)
+        try:
+            await docker.ping()
+        except SandboxError as error:
+            await docker.close()
+            if config.sandbox == "docker":
+                raise
+            if not _is_loopback(config.host):
+                raise StartError(
+                    f"no container engine answers ({error}), and without isolation functions "
+                    f"run only while the server listens on loopback, not on {config.host}; "
+                    "start an engine, or choose --sandbox process yourself"
+                ) from None
+            log.warning("no container engine answers: %s", error)
+        else:
+            return docker
+    from .sandboxes.process import ProcessEngine
+
+    log.warning("functions run as PROCESSES OF THIS USER, WITHOUT ISOLATION; run only your own")
+    return ProcessEngine(config.data)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _instance(data: Path) -> str:
+    """Return the random id by which containers of this data folder are known."""
+    path = data / "instance"
+    if not path.exists():
+        path.write_text(secrets.token_hex(8))
+    return path.read_text().strip()
+
+
+def _half_of_memory_mb() -> int:
+    total_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return max(1024, total_mb // 2)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its signal handlers: in which order things stop is decided here."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass(slots=True)
+class _House:
+    """The nodes of one process, linked."""
+
+    controller: Controller
+    scheduler: SchedulerNode
+    invoker: Invoker
+    engine: SandboxEngine
+
+
+def _link(
+    config: StandaloneConfig,
+    entities: EntityStore,
+    activations: ActivationStore,
+    engine: SandboxEngine,
+    api_host: str,
+) -> _House:
+    memory_mb = config.memory_mb or _half_of_memory_mb()
+    containers_max = config.namespace_containers or CONTAINERS_MAX
+    controller = Controller(entities, activations, containers_max)
+    scheduler = SchedulerNode(
+        # Container ids must be new for each start.
+        SchedulerConfig(name=f"s{secrets.token_hex(4)}", namespace_containers_max=containers_max),
+        MemoryCoordination({INVOKER: memory_mb}),
+    )
+    invoker = Invoker(
+        PoolConfig(INVOKER, memory_mb), engine, controller.action_of, {"__OW_API_HOST": api_host}
+    )
+    inbox = Inbox()
+    to_controller = LocalLink(controller.receive, inbox)
+    to_scheduler = LocalLink(scheduler.receive, inbox)
+    to_invoker = LocalLink(invoker.receive, inbox)
+    controller.connect(to_scheduler)
+    scheduler.connect(to_controller, {INVOKER: to_invoker})
+    invoker.connect(to_scheduler, to_controller)
+    to_scheduler.send(invoker.report())
+    return _House(controller, scheduler, invoker, engine)
+
+
+@contextlib.asynccontextmanager
+async def _stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, ActivationStore]]:
+    database = Database(f"sqlite:///{config.data / 'acs.db'}")
+    await database.open()
+    try:
+        entities = EntityStore(
+            database, kinds=RuntimeKinds(), limits=SystemLimits(), clock_ms=clock.wall_ms
+        )
+        await entities.open()
+        activations = ActivationStore(
+            database, clock_ms=clock.wall_ms, buffer_max=RECORDS_BUFFERED_MAX
+        )
+        yield entities, activations
+        await activations.close()
+    finally:
+        await database.close()
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+async def _serve(config: StandaloneConfig) -> None:
+    instance = _instance(config.data)
+    engine = await _engine(config, instance)
+    listener = _listen(config)
+    port = listener.getsockname()[1]
+    shown = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
+    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    async with _stores(config) as (entities, activations):
+        removed = await engine.remove_leftovers()
+        if removed:
+            log.info("removed %d containers that an earlier run left behind", removed)
+        lost = await activations.sweep(clock.wall_ms(), everything=True)
+        if lost:
+            log.warning("%d accepted activations of an earlier run ended as unknown", lost)
+        await _first_start(entities, url)
+        house = _link(config, entities, activations, engine, url)
+        status = _Status(house, instance)
+        info = {"build": "", "buildno": ""}
+        app = create_app(entities, activations, info=info, settled=house.controller.settled)
+        front = Front(house.controller, entities)
+        server = _Server(
+            uvicorn.Config(
+                _with_status(app, status),
+                http=front.protocol(),
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                date_header=False,
+                server_header=False,
+            )
+        )
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _on_signal, stop)
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        print(f"acs standalone: listening on {url}, sandbox {engine.name}", flush=True)
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await _stop(server, serving, house)
+
+
+async def _stop(server: _Server, serving: asyncio.Future[None], house: _House) -> None:
+    """Accept nothing more, let what was accepted end and be recorded, remove the containers."""
+    log.info("stopping: %d activations to end", house.controller.counts()["pending"])
+    house.controller.stop_accepting()
+    server.should_exit = True
+    async with asyncio.timeout(STOP_S):
+        await house.controller.drained()
+        await serving
+        await house.invoker.drain()
+    house.controller.close()
+    await house.scheduler.close()
+    await house.invoker.close()
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        log.warning("stopping is under way; it ends when the last activation has ended")
+    stop.set()
+
+
+def _listen(config: StandaloneConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"cannot listen on {config.host}:{config.port}: {error.strerror}; "
+            "choose another port with --port"
+        ) from None
+    return listener
+
+
+async def _first_start(entities: EntityStore, url: str) -> None:
+    """Create the namespace ``guest`` once, and say how to use it."""
+    if await entities.namespace("guest") is not None:
+        return
+    uuid, key = await entities.create_namespace("guest")
+    path = wskprops.default_path()
+    print("acs standalone: created the namespace 'guest'; its key is shown this once:")
+    print(f"  --apihost {url} --auth {uuid}:{key}")
+    print(f"  {wskprops.write_if_ours(path, url, f'{uuid}:{key}')}", flush=True)
+
+
+# --- status --------------------------------------------------------------------------------------
+
+
+class _Status:
+    """What the server says of itself, in numbers."""
+
+    def __init__(self, house: _House, instance: str) -> None:
+        self._house = house
+        self._instance = instance
+        self._started_us = clock.now_us()
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON can take it."""
+        pool = self._house.invoker.pool.counts()
+        waits = self._house.invoker.waits
+        return {
+            "sandbox": self._house.engine.name,
+            "uptime_ms": (clock.now_us() - self._started_us) // 1000,
+            "containers": sum(pool.values()) - pool["created"] - pool["idle"],
+            "containers_created": pool["created"],
+            "activations": self._house.scheduler.scheduler.counts(),
+            "pending": self._house.controller.counts()["pending"],
+            "added_wait_us": {f"p{p}": waits.percentile_us(p) for p in (50, 99)},
+        }
+
+
+def _with_status(app: ASGIApp, status: _Status) -> ASGIApp:
+    """Answer ``GET /api/v1/acs/status`` to clients on this machine; it names nobody's data."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        local = scope["type"] == "http" and scope["path"] == "/api/v1/acs/status"
+        if not (local and scope.get("client") and _is_loopback(scope["client"][0])):
+            await app(scope, receive, send)
+            return
+        body = orjson.dumps(status.document())
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return answer

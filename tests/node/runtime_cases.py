@@ -1,0 +1,517 @@
+"""What every python runtime must do, whatever engine its sandbox comes from.
+
+Subclass ``PythonRuntimeCases`` and give it an ``engine`` fixture that yields a ``SandboxEngine``.
+The first part is the conformance suite of OpenWhisk's action runtimes, told anew.
+"""
+
+import asyncio
+import base64
+import http.client
+import io
+import json
+import socket
+import time
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+
+from acs_node.sandboxes import Sandbox, SandboxEngine, SandboxSpec
+
+DEADLINE_S = 15.0
+TICK_S = 0.005
+API_HOST = "http://127.0.0.1:3233"
+RUN_KEYS = {
+    "namespace": "guest",
+    "action_name": "/guest/hello",
+    "action_version": "0.0.1",
+    "activation_id": "0123456789abcdef0123456789abcdef",
+    "transaction_id": "tid_1",
+    "deadline": "1700000000000",
+    "api_key": "user:key",
+}
+WRONG_TYPE = {"error": "The action did not return a dictionary or array."}
+ECHO = "def main(args):\n    return args\n"
+ECHO_AND_SPEAK = """
+import sys
+def main(args):
+    print("hello stdout")
+    print("hello stderr", file=sys.stderr)
+    return args
+"""
+
+
+class UnixHttp(http.client.HTTPConnection):
+    """``http.client`` over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("action", timeout=DEADLINE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Container:
+    """A sandbox with the host's connection and its log collector."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.http = UnixHttp(sandbox.socket_path)
+        self.http.connect()
+
+    async def call(self, work: Callable[[], Any]) -> Any:
+        """Do blocking ``work`` in a thread, collecting logs meanwhile, as a host must."""
+        doing = asyncio.get_running_loop().run_in_executor(None, work)
+        while not doing.done():
+            self.sandbox.logs.drain(time.time_ns())
+            await asyncio.wait([doing], timeout=TICK_S)
+        self.sandbox.logs.drain(time.time_ns())
+        return doing.result()
+
+    async def post(self, path: str, body: object) -> tuple[int, Any]:
+        """Return status and parsed body; an OSError or HTTPException if the proxy dies."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+        def exchange() -> tuple[int, Any]:
+            self.http.request("POST", path, data, {"Content-Type": "application/json"})
+            response = self.http.getresponse()
+            assert response.getheader("Content-Length") is not None
+            return response.status, json.loads(response.read())
+
+        return await self.call(exchange)
+
+    async def init(self, code: str, **more: object) -> tuple[int, Any]:
+        value = {"name": "hello", "main": "main", "code": code, "binary": False, "env": {}, **more}
+        return await self.post("/init", {"value": value})
+
+    async def run(self, value: object = None) -> tuple[int, Any]:
+        return await self.post("/run", {"value": {} if value is None else value, **RUN_KEYS})
+
+    def log(self) -> list[str]:
+        """Return the next complete log as ``stdout: text`` lines."""
+        deadline = time.monotonic() + DEADLINE_S
+        while (lines := self.sandbox.logs.next_log()) is None:
+            assert time.monotonic() < deadline, "no sentinels on both streams"
+            self.sandbox.logs.drain(time.time_ns())
+        return [without_time(line) for line in lines]
+
+    def rest(self) -> list[str]:
+        return [without_time(line) for line in self.sandbox.logs.take_rest(time.time_ns())]
+
+
+def without_time(line: str) -> str:
+    """Return a record's log line without its time, which must have the record's form."""
+    assert line[30] == " ", line
+    assert line[29] == "Z", line
+    return line[31:]
+
+
+def zipped(files: Iterable[tuple[str, str]]) -> str:
+    """Return a base64 zip archive."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, text in files:
+            archive.writestr(name, text)
+    return base64.b64encode(target.getvalue()).decode()
+
+
+Started = Callable[[], Awaitable[Container]]
+
+
+class RuntimeFixtures:
+    """Containers of the ``engine`` fixture, which a subclass or its module gives."""
+
+    kind = "python:3"
+
+    @pytest.fixture
+    async def started(self, engine: SandboxEngine) -> AsyncIterator[Started]:
+        containers: list[Container] = []
+
+        async def start(memory_mb: int = 256) -> Container:
+            name = f"case-{time.time_ns():x}"
+            environment = {"__OW_API_HOST": API_HOST}
+            spec = SandboxSpec(name, self.kind, memory_mb, environment)
+            containers.append(Container(await engine.start(spec)))
+            return containers[-1]
+
+        yield start
+        for container in containers:
+            container.http.close()
+            await engine.remove(container.sandbox)
+
+    @pytest.fixture
+    async def container(self, started: Started) -> Container:
+        return await started()
+
+
+class PythonRuntimeCases(RuntimeFixtures):
+    """Give it an ``engine`` fixture."""
+
+    # Conformance
+
+    async def test_init_without_code_fails(self, container: Container) -> None:
+        status, body = await container.post("/init", {"value": {"name": "hello", "main": "main"}})
+        assert (status, body) == (403, {"error": "Missing main/no code to execute."})
+        assert container.log() == ["stderr: Missing main/no code to execute."]
+
+    async def test_init_with_an_empty_object_fails(self, container: Container) -> None:
+        status, body = await container.post("/init", {})
+        assert (status, body) == (403, {"error": "Missing main/no code to execute."})
+
+    @pytest.mark.parametrize("result", ["'a string'", "3", "None", "object()", "True"])
+    async def test_a_result_of_another_type_is_refused(
+        self, container: Container, result: str
+    ) -> None:
+        await container.init(f"def main(args):\n    return {result}\n")
+        assert await container.run() == (502, WRONG_TYPE)
+        assert container.log() == []
+
+    async def test_a_second_init_is_refused(self, container: Container) -> None:
+        message = "Cannot initialize the action more than once."
+        assert (await container.init(ECHO))[0] == 200
+        assert await container.init(ECHO) == (403, {"error": message})
+        # In the logs, but without sentinels: it is no activation.
+        assert container.sandbox.logs.next_log() is None
+        assert (await container.run({"a": 1})) == (200, {"a": 1})
+        assert container.log() == [f"stdout: {message}", f"stderr: {message}"]
+
+    async def test_main_may_have_another_name(self, container: Container) -> None:
+        await container.init("def niam(args):\n    return {'ok': 1}\n", main="niam")
+        assert await container.run() == (200, {"ok": 1})
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            {"string": "hello"},
+            {"unicode": "❄ ☃ ❄", "other": '𝄞 \x00 \\ " \n'},
+            {"numbers": [0, -1, 1.5, 1e300, 12345678901234567890]},
+            {"array": ["a", None, True, False, {}], "nested": {"a": {"b": {"c": []}}}},
+            {"half of a pair": "\ud834"},
+            [{"a": 1}, "b", 3],
+            {},
+        ],
+        ids=["string", "unicode", "numbers", "nested", "surrogate", "array", "empty"],
+    )
+    async def test_echo_with_output(self, container: Container, value: object) -> None:
+        assert await container.init(ECHO_AND_SPEAK) == (200, {"ok": True})
+        for _ in range(2):
+            assert await container.run(value) == (200, value)
+            assert container.log() == ["stdout: hello stdout", "stderr: hello stderr"]
+        assert container.sandbox.logs.next_log() is None
+        assert container.rest() == []
+
+    async def test_unicode_in_source_and_output(self, container: Container) -> None:
+        code = """
+def main(args):
+    sep = args["delimiter"]
+    str = sep + " ☃ " + sep
+    print(str)
+    return {"winter": str}
+"""
+        await container.init(code)
+        assert await container.run({"delimiter": "❄"}) == (200, {"winter": "❄ ☃ ❄"})
+        assert container.log() == ["stdout: ❄ ☃ ❄"]
+
+    async def test_environment_at_init(self, container: Container) -> None:
+        code = """
+import os
+AT_IMPORT = os.environ["SOME_VAR"]
+def main(args):
+    env = os.environ
+    return {"import": AT_IMPORT, "some": env["SOME_VAR"], "another": env["ANOTHER_VAR"]}
+"""
+        await container.init(code, env={"SOME_VAR": "xyz", "ANOTHER_VAR": ""})
+        assert await container.run() == (200, {"import": "xyz", "some": "xyz", "another": ""})
+
+    async def test_environment_of_a_run(self, container: Container) -> None:
+        code = """
+import os
+def main(args):
+    return {k: v for k, v in os.environ.items() if k.startswith("__OW_")}
+"""
+        await container.init(code)
+        expected = {"__OW_" + key.upper(): value for key, value in RUN_KEYS.items()}
+        assert await container.run() == (200, {**expected, "__OW_API_HOST": API_HOST})
+        body = {"value": {}, **RUN_KEYS, "activation_id": "f" * 32, "deadline": 5}
+        _, seen = await container.post("/run", body)
+        assert (seen["__OW_ACTIVATION_ID"], seen["__OW_DEADLINE"]) == ("f" * 32, "5")
+
+    @pytest.mark.parametrize("size", [131_072, 1_000_000, 2 * 1024 * 1024])
+    async def test_large_argument(self, container: Container, size: int) -> None:
+        await container.init(ECHO)
+        value = {"large": "❄" + "x" * size}
+        assert await container.run(value) == (200, value)
+
+    # Errors of the function
+
+    async def test_an_exception_is_an_application_error(self, container: Container) -> None:
+        await container.init("def main(args):\n    raise ValueError('no ' + args['x'])\n")
+        assert await container.run({"x": "luck"}) == (200, {"error": "no luck"})
+        lines = container.log()
+        assert lines[0] == "stderr: Traceback (most recent call last):"
+        assert "main__.py" in lines[1], "the first frame is the function's"
+        assert lines[-1] == "stderr: ValueError: no luck"
+        assert (await container.run({}))[1] == {"error": "'x'"}, "it serves the next run"
+
+    @pytest.mark.parametrize(
+        ("statement", "error"),
+        [
+            ("import sys; sys.exit(3)", "SystemExit: 3"),
+            ("raise KeyboardInterrupt", "KeyboardInterrupt: "),
+            ("raise RuntimeError", "RuntimeError"),
+            ("main(args)", "maximum recursion depth exceeded"),
+        ],
+    )
+    async def test_what_would_end_a_program(
+        self, container: Container, statement: str, error: str
+    ) -> None:
+        await container.init(f"def main(args):\n    {statement}\n")
+        for _ in range(2):
+            status, body = await container.run()
+            assert status == 200
+            assert body["error"].startswith(error)
+
+    @pytest.mark.parametrize(
+        ("result", "message"),
+        [
+            ("{'a': {1, 2}}", "Object of type set is not JSON serializable"),
+            ("{'a': float('nan')}", "Out of range float values are not JSON compliant"),
+            ("circle", "Circular reference detected"),
+            ("{(1, 2): 3}", "keys must be str"),
+        ],
+    )
+    async def test_a_result_that_json_cannot_express(
+        self, container: Container, result: str, message: str
+    ) -> None:
+        code = f"circle = {{}}\ncircle['a'] = circle\ndef main(args):\n    return {result}\n"
+        await container.init(code)
+        for _ in range(2):
+            status, body = await container.run()
+            assert status == 502
+            assert "JSON cannot express" in body["error"]
+            assert message in body["error"]
+
+    @pytest.mark.parametrize(
+        ("code", "text"),
+        [
+            ("def main(args)\n    return {}\n", "SyntaxError"),
+            ("def other(args):\n    return {}\n", "Action entrypoint 'main' is not a function."),
+            ("main = 3\n", "Action entrypoint 'main' is not a function."),
+            ("raise OSError('at import')\n", "OSError: at import"),
+            ("import sys\nsys.exit(4)\n", "SystemExit: 4"),
+            ("import no_such_module\n", "No module named 'no_such_module'"),
+        ],
+        ids=["syntax", "no-main", "no-function", "raises", "exits", "import"],
+    )
+    async def test_code_that_cannot_be_loaded(
+        self, container: Container, code: str, text: str
+    ) -> None:
+        status, body = await container.init(code)
+        assert status == 502
+        assert body["error"].startswith("Initialization has failed due to: ")
+        assert text in body["error"]
+        assert any(text in line for line in container.log()), "and in the log, with sentinels"
+        assert await container.run() == (403, {"error": "System not initialized."})
+        assert (await container.init(ECHO))[0] == 403, "a failed init cannot be repeated"
+
+    async def test_run_before_init(self, container: Container) -> None:
+        assert await container.run() == (403, {"error": "System not initialized."})
+
+    async def test_bodies_that_are_no_requests(self, container: Container) -> None:
+        await container.init(ECHO)
+        for body in (b"", b"{", b"[1]", b"{} {}", b"\xff", b'{"value": {}, "a=b": "c"}'):
+            status, answer = await container.post("/run", body)
+            assert status == 400, body
+            assert answer["error"].startswith("The request of the run is malformed: ")
+            assert container.log() == []
+        assert (await container.post("/other", {}))[0] == 404
+        assert await container.run({"a": 1}) == (200, {"a": 1})
+
+    @pytest.mark.parametrize("where", ["init", "run"])
+    async def test_a_process_that_dies(
+        self, engine: SandboxEngine, container: Container, where: str
+    ) -> None:
+        death = "    print('last words'); __import__('os')._exit(7)\n"
+        if where == "init":
+            code = "if True:\n" + death
+        else:
+            code = "def main(args):\n" + death
+            assert (await container.init(code))[0] == 200
+        with pytest.raises((http.client.HTTPException, OSError)):
+            await (container.init(code) if where == "init" else container.run())
+        assert "status 7" in (await engine.ending(container.sandbox)).cause
+        assert container.rest() == ["stdout: last words"]
+
+    async def test_an_endless_line_is_cut_and_ends_with_its_run(self, container: Container) -> None:
+        container.sandbox.logs.limit_bytes = 200_000
+        code = """
+import os
+def main(args):
+    for _ in range(args["chunks"]):
+        os.write(1, b"x" * 65536)
+    return {"done": True}
+"""
+        await container.init(code)
+        assert await container.run({"chunks": 100}) == (200, {"done": True})
+        lines = container.log()
+        assert [len(line) for line in lines[:-1]] == [len("stdout: ") + 65536] * 3
+        assert lines[-1] == (
+            "stderr: Logs were truncated because the total bytes size exceeds the limit of"
+            " 200000 bytes."
+        )
+        assert await container.run({"chunks": 0}) == (200, {"done": True})
+        assert container.log() == []
+
+    async def test_output_without_newline_is_kept(self, container: Container) -> None:
+        await container.init("def main(args):\n    print('no newline', end='')\n    return {}\n")
+        for _ in range(2):
+            await container.run()
+            assert container.log() == ["stdout: no newline"]
+
+    async def test_a_function_may_lose_its_own_output(self, container: Container) -> None:
+        code = """
+import os, sys
+def main(args):
+    if args["first"]:
+        os.close(1); os.close(2)
+        sys.stdout = None
+    return {"alive": True}
+"""
+        await container.init(code)
+        for first in (True, False):
+            assert await container.run({"first": first}) == (200, {"alive": True})
+            assert container.log() == []
+
+    async def test_a_forked_child_neither_answers_nor_holds_the_connection(
+        self, engine: SandboxEngine, container: Container
+    ) -> None:
+        code = """
+import os, signal
+def main(args):
+    if args["how"] == "return":
+        os.fork()
+        return {"pid": os.getpid()}
+    if os.fork() == 0:
+        signal.pause()
+    if args["how"] == "die":
+        os._exit(9)
+    return {"pid": os.getpid()}
+"""
+        await container.init(code)
+        _, first = await container.run({"how": "return"})
+        _, second = await container.run({"how": "stay"})
+        assert first == second, "only the proxy answers"
+        assert [container.log(), container.log()] == [[], []]
+        assert container.rest() == []
+        assert container.sandbox.logs.next_log() is None, "only the proxy writes sentinels"
+        # The child that stays holds the pipes; the host must still see the end.
+        with pytest.raises((http.client.HTTPException, OSError)):
+            await container.run({"how": "die"})
+        assert "status 9" in (await engine.ending(container.sandbox)).cause
+
+    async def test_an_async_function(self, container: Container) -> None:
+        code = """
+import asyncio
+async def main(args):
+    await asyncio.sleep(0)
+    return args
+"""
+        await container.init(code)
+        assert await container.run({"a": 1}) == (200, {"a": 1})
+
+    async def test_a_function_has_the_main_thread(self, container: Container) -> None:
+        code = """
+import signal, threading
+def main(args):
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    return {"main": threading.current_thread() is threading.main_thread()}
+"""
+        await container.init(code)
+        assert await container.run() == (200, {"main": True})
+
+    # Zip archives
+
+    async def test_a_zip_with_modules(self, container: Container) -> None:
+        files = [
+            ("__main__.py", "from help.me import text\nimport os\nNAME = __name__\n"
+             "def main(args):\n    return {'text': text(), 'data': open('data.txt').read(),"
+             " 'name': NAME}\n"),
+            ("help/__init__.py", ""),
+            ("help/me.py", "def text():\n    return 'from a module'\n"),
+            ("data.txt", "from a file"),
+        ]  # fmt: skip
+        assert await container.init(zipped(files), binary=True) == (200, {"ok": True})
+        expected = {"text": "from a module", "data": "from a file", "name": "main__"}
+        assert await container.run() == (200, expected)
+
+    async def test_a_zip_with_a_virtualenv(self, container: Container) -> None:
+        files = [
+            ("__main__.py", "import extra\ndef main(args):\n    return {'extra': extra.VALUE}\n"),
+            ("virtualenv/bin/activate_this.py", "import os, sys\nsys.path.insert(0, os.path.join("
+             "os.path.dirname(os.path.dirname(__file__)), 'lib'))\n"),
+            ("virtualenv/lib/extra.py", "VALUE = 42\n"),
+        ]  # fmt: skip
+        assert await container.init(zipped(files), binary=True) == (200, {"ok": True})
+        assert await container.run() == (200, {"extra": 42})
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            (zipped([("other.py", "")]), "Zip file does not include main__"),
+            (
+                zipped([("__main__.py", ECHO), ("virtualenv/bin/python", "")]),
+                "Invalid virtualenv. Zip file does not include 'activate_this.py'.",
+            ),
+            ("code", "not a zip archive in base64"),
+            ("a", "not a zip archive in base64"),
+        ],
+        ids=["no-main", "virtualenv", "no-zip", "no-base64"],
+    )
+    async def test_archives_that_are_refused(
+        self, container: Container, code: str, message: str
+    ) -> None:
+        status, body = await container.init(code, binary=True)
+        assert status == 502
+        assert message in body["error"]
+        assert "Traceback" not in body["error"]
+
+    # A slow function
+
+    async def test_others_get_an_answer_while_a_function_runs(self, container: Container) -> None:
+        code = "def main(args):\n    print('begun')\n    while True:\n        pass\n"
+        await container.init(code)
+        running = asyncio.create_task(container.run())
+        other = UnixHttp(container.sandbox.socket_path)
+
+        def ask() -> tuple[int, bytes]:
+            other.request("POST", "/run", b'{"value": {}}')
+            response = other.getresponse()
+            return response.status, response.read()
+
+        deadline = time.monotonic() + DEADLINE_S
+        busy = (403, b'{"error":"System not ready, status is running."}')
+        while await asyncio.to_thread(ask) != busy:
+            assert time.monotonic() < deadline
+        # The host goes away: the leash ends the run, although it never looks.
+        assert container.http.sock is not None
+        container.http.sock.shutdown(socket.SHUT_RDWR)
+        with pytest.raises((http.client.HTTPException, OSError)):
+            await running
+        assert await asyncio.to_thread(other.sock.recv, 1) == b"", "the process is gone"
+        other.close()
+        assert container.rest() == ["stdout: begun"]
+
+    async def test_a_sleeping_function_is_removed(
+        self, engine: SandboxEngine, container: Container
+    ) -> None:
+        await container.init("import signal\ndef main(args):\n    signal.pause()\n")
+        running = asyncio.create_task(container.run())
+        await asyncio.wait([running], timeout=TICK_S)
+        await engine.remove(container.sandbox)
+        with pytest.raises((http.client.HTTPException, OSError)):
+            await running
+        await engine.remove(container.sandbox)

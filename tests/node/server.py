@@ -1,0 +1,61 @@
+"""A real ``acs standalone`` for tests, and waiting without sleeping in a test.
+
+with running_server(tmp_path) as server, rest_client(server) as client:
+    client.get("namespaces/_/actions")
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from acs_node import wskprops
+from acs_node.demo import ServerProcess
+
+WAIT_S = 10.0
+_POLL_S = 0.01
+
+T = TypeVar("T")
+
+
+@contextmanager
+def running_server(
+    folder: Path,
+    *arguments: str,
+    sandbox: str = "process",
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[ServerProcess]:
+    """Run a server whose HOME is ``folder``; ``arguments`` go behind ``acs standalone``.
+
+    Stops it by SIGTERM at the end, and then checks that it ended with code 0, unless the test has
+    ended it already. See ``ServerProcess`` for ``pid``, ``url``, ``auth``, ``output``, ``kill``,
+    ``start`` and ``stop``.
+    """
+    server = ServerProcess(folder, "--sandbox", sandbox, *arguments, environ=environ)
+    with server:
+        yield server
+        if server.is_running():
+            assert server.stop() == 0, server.output
+
+
+def rest_client(server: ServerProcess, timeout_s: float = 30.0) -> httpx.Client:
+    """Make a client with the server's key; paths are below ``/api/v1/``."""
+    user, _, key = server.auth.partition(":")
+    return httpx.Client(
+        base_url=f"{server.url}{wskprops.API_PATH}/",
+        auth=(user, key),
+        timeout=timeout_s,
+        trust_env=False,
+    )
+
+
+def wait_until(condition: Callable[[], T | None], what: str, within_s: float = WAIT_S) -> T:
+    """Return the first true value of ``condition``; fail, naming ``what``, when none comes."""
+    deadline_s = time.monotonic() + within_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline_s, f"waited {within_s:g} s for {what}"
+        time.sleep(_POLL_S)
+    return value

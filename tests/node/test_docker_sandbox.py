@@ -1,0 +1,695 @@
+"""Sandboxes on a real Docker Engine: life, bounds as the function sees them, and engine faults."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import io
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker import DockerClient
+from docker.errors import NotFound
+
+pytest.register_assert_rewrite("node.runtime_cases")
+
+from node.runtime_cases import DEADLINE_S, ECHO, Container, PythonRuntimeCases  # noqa: E402
+
+from acs_node import images  # noqa: E402
+from acs_node.docker_client import connect  # noqa: E402
+from acs_node.images import image_reference  # noqa: E402
+from acs_node.sandboxes import (  # noqa: E402
+    EngineUnavailable,
+    Sandbox,
+    SandboxEngine,
+    SandboxError,
+    SandboxSpec,
+)
+from acs_node.sandboxes.docker import INSTANCE_LABEL, DockerEngine  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("docker_images")
+
+MakeEngine = Callable[..., DockerEngine]
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    # Not tmp_path: its length leaves too little of a socket's 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def instance() -> str:
+    return f"test-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def make_engine(
+    docker_client: DockerClient, data_dir: Path, instance: str
+) -> AsyncIterator[MakeEngine]:
+    """Make engines on one data folder; checks at the end that closing them leaves nothing."""
+    engines: list[DockerEngine] = []
+
+    def make(**options: Any) -> DockerEngine:
+        options = {"instance": instance, "client": docker_client, "network": "none"} | options
+        engines.append(DockerEngine(data_dir, **options))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        await engine.close()
+        await engine.close()
+    assert containers(docker_client, instance) == []
+    assert os.listdir(data_dir / "sandboxes") == []
+
+
+@pytest.fixture
+def engine(make_engine: MakeEngine) -> DockerEngine:
+    return make_engine()
+
+
+def spec(memory_mb: int = 128, **environment: str) -> SandboxSpec:
+    return SandboxSpec(f"c-{uuid.uuid4().hex[:8]}", "python:3", memory_mb, environment)
+
+
+def containers(client: DockerClient, instance: str) -> list[str]:
+    """Return the engine's ids of an instance's containers, ended ones too."""
+    found = client.api.containers(all=True, filters={"label": f"{INSTANCE_LABEL}={instance}"})
+    return [entry["Id"] for entry in found]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, "the condition never came true"
+
+
+async def result_of(sandbox: Sandbox, code: str, value: object = None) -> Any:
+    """Load an action in a fresh sandbox, run it once, and return its result."""
+    container = Container(sandbox)
+    try:
+        assert await container.init(code) == (200, {"ok": True})
+        status, result = await container.run(value)
+        assert status == 200, result
+        return result
+    finally:
+        container.http.close()
+
+
+class TestPythonInDocker(PythonRuntimeCases):
+    """The cases of every runtime."""
+
+
+# Life
+
+
+async def test_a_container_starts_runs_and_is_removed(
+    engine: DockerEngine, docker_client: DockerClient, instance: str, data_dir: Path
+) -> None:
+    as_interface: SandboxEngine = engine
+    sandbox = await as_interface.start(spec())
+    assert containers(docker_client, instance) == [sandbox.handle]
+
+    container = Container(sandbox)
+    assert await container.init(ECHO) == (200, {"ok": True})
+    for number in range(3):
+        assert await container.run({"number": number}) == (200, {"number": number})
+    container.http.close()
+
+    for _ in range(2):
+        await engine.remove(sandbox)
+        assert containers(docker_client, instance) == []
+        assert os.listdir(data_dir / "sandboxes") == []
+
+
+async def test_close_removes_what_runs_and_refuses_more(
+    make_engine: MakeEngine, docker_client: DockerClient, instance: str, data_dir: Path
+) -> None:
+    engine = make_engine()
+    await asyncio.gather(*(engine.start(spec()) for _ in range(3)))
+    late = asyncio.create_task(engine.start(spec()))
+    await until(lambda: len(os.listdir(data_dir / "sandboxes")) == 4)
+    await engine.close()
+    assert (await late).spec.memory_mb == 128
+    assert containers(docker_client, instance) == []
+    with pytest.raises(EngineUnavailable, match="closed"):
+        await engine.start(spec())
+
+
+async def test_a_cancelled_start_leaves_nothing(
+    engine: DockerEngine, docker_client: DockerClient, instance: str, data_dir: Path
+) -> None:
+    starting = asyncio.create_task(engine.start(spec()))
+    await until(lambda: containers(docker_client, instance) != [])
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await until(lambda: containers(docker_client, instance) == [])
+    await until(lambda: os.listdir(data_dir / "sandboxes") == [])
+
+
+async def test_leftovers_of_this_data_folder_alone_are_removed(
+    make_engine: MakeEngine, docker_client: DockerClient, instance: str, data_dir: Path
+) -> None:
+    crashed = make_engine()
+    left = await crashed.start(spec())
+    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
+        foreign = DockerEngine(
+            folder, instance=f"{instance}-other", client=docker_client, network="none"
+        )
+        other = await foreign.start(spec())
+        engine = make_engine()
+        mine = await engine.start(spec())
+
+        assert await engine.remove_leftovers() == 1
+
+        assert containers(docker_client, instance) == [mine.handle]
+        assert containers(docker_client, f"{instance}-other") == [other.handle]
+        assert os.listdir(data_dir / "sandboxes") == [mine.spec.container]
+        assert await engine.remove_leftovers() == 0
+        assert await result_of(other, ECHO, {"alive": 1}) == {"alive": 1}
+        await foreign.close()
+    await crashed.remove(left)
+
+
+async def test_a_container_removed_behind_our_back(
+    engine: DockerEngine, docker_client: DockerClient, data_dir: Path
+) -> None:
+    sandbox = await engine.start(spec())
+    docker_client.api.remove_container(sandbox.handle, force=True)
+    assert "removed by somebody else" in (await engine.ending(sandbox)).cause
+    await engine.remove(sandbox)
+    assert os.listdir(data_dir / "sandboxes") == []
+
+
+# Endings
+
+
+async def test_out_of_memory_is_recorded(engine: DockerEngine) -> None:
+    sandbox = await engine.start(spec(memory_mb=64))
+    container = Container(sandbox)
+    await container.init("def main(args):\n    return {'size': len(bytearray(200 << 20))}\n")
+    with pytest.raises((OSError, http.client.HTTPException)):
+        await container.run()
+    ending = await engine.ending(sandbox)
+    assert ending.out_of_memory
+    assert "out of memory" in ending.cause
+
+
+async def test_an_exit_is_recorded_with_its_status(engine: DockerEngine) -> None:
+    sandbox = await engine.start(spec())
+    container = Container(sandbox)
+    await container.init("import os\ndef main(args):\n    os._exit(3)\n")
+    with pytest.raises((OSError, http.client.HTTPException)):
+        await container.run()
+    ending = await engine.ending(sandbox)
+    assert (ending.cause, ending.out_of_memory) == ("exited with status 3", False)
+
+
+async def test_a_container_that_runs_has_not_ended(engine: DockerEngine) -> None:
+    ending = await engine.ending(await engine.start(spec()))
+    assert (ending.cause, ending.out_of_memory) == ("the container still runs", False)
+
+
+# Bounds, as the function sees them
+
+
+LOOK_AROUND = """
+import ctypes, os, resource, socket
+def attempt(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        return os.strerror(error.errno)
+    return "done"
+def first(*paths):
+    for path in paths:
+        if os.path.exists(path):
+            return open(path).read().strip()
+def fill(path):
+    with open(path, "wb", buffering=0) as file:
+        try:
+            for _ in range(1024):
+                file.write(bytes(1 << 20))
+        finally:
+            size = file.tell()
+            os.truncate(path, 0)
+            written.append(size >> 20)
+written = []
+def main(args):
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return {
+        "environment": dict(os.environ),
+        "ids": [os.getuid(), os.geteuid(), os.getgid(), *os.getgroups()],
+        "status": {key: value.strip() for key, value in status.items()},
+        "write": [attempt(open, f, "w") for f in ("/x", "/etc/x", "/opt/acs/proxy.py", "/usr/x")],
+        "write_tmp": attempt(open, "/tmp/x", "w"),
+        "fill_tmp": [attempt(fill, "/tmp/big"), *written],
+        "memory": first("/sys/fs/cgroup/memory.max",
+                        "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        "pids": first("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"),
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "core": resource.getrlimit(resource.RLIMIT_CORE),
+        "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
+        "devices": sorted(os.listdir("/dev")),
+        "interfaces": [name for _, name in socket.if_nameindex()],
+        "user_namespace": ctypes.CDLL(None).unshare(0x10000000),
+    }
+"""
+
+
+async def test_hardening(
+    make_engine: MakeEngine, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Neither the platform's environment nor the proxy of its docker client reaches a function.
+    monkeypatch.setenv("ACS_TEST_SECRET", "of the platform")
+    proxies = {"default": {"httpProxy": "http://user:secret@127.0.0.1:1"}}
+    (data_dir / "config.json").write_text(json.dumps({"proxies": proxies}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(data_dir))
+    engine = make_engine(client=None)
+    sandbox = await engine.start(spec(memory_mb=128, GIVEN="by the spec"))
+    seen = await result_of(sandbox, LOOK_AROUND)
+
+    environment = {k: v for k, v in seen["environment"].items() if not k.startswith("__OW_")}
+    assert environment.pop("HOSTNAME") == str(sandbox.handle)[:12]
+    assert environment == {
+        "PATH": "/usr/local/bin",
+        "HOME": "/tmp",
+        "TMPDIR": "/tmp",
+        "GIVEN": "by the spec",
+    }
+    assert set(seen["ids"]) == {65532}
+    status = seen["status"]
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name], 16) == 0, name
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    assert seen["write"] == ["Read-only file system"] * 4
+    assert seen["write_tmp"] == "done"
+    reason, filled_mb = seen["fill_tmp"]
+    assert reason == "No space left on device"
+    assert 60 <= filled_mb <= 64
+    assert int(seen["memory"]) == 128 << 20
+    assert seen["pids"] == "1024"
+    assert seen["files"] == [1024, 1024]
+    assert seen["core"] == [0, 0]
+    assert len(seen["processes"]) <= 3, "it sees processes of others"
+    assert seen["interfaces"] == ["lo"]
+    assert not {"kmsg", "mem", "vda", "sda"} & set(seen["devices"])
+    assert seen["user_namespace"] == -1
+
+
+async def test_no_swap(engine: DockerEngine, docker_client: DockerClient) -> None:
+    sandbox = await engine.start(spec(memory_mb=128))
+    config = docker_client.api.inspect_container(sandbox.handle)["HostConfig"]
+    assert config["Memory"] == 128 << 20
+    # Without swap accounting the kernel has nothing to limit, and the engine drops the setting.
+    assert config["MemorySwap"] == (128 << 20 if docker_client.info()["SwapLimit"] else -1)
+
+
+async def test_cpu_shares_follow_memory(
+    make_engine: MakeEngine, docker_client: DockerClient
+) -> None:
+    engine = make_engine(host_memory_mb=1024)
+    shares = []
+    for memory_mb in (128, 256):
+        sandbox = await engine.start(spec(memory_mb))
+        config = docker_client.api.inspect_container(sandbox.handle)["HostConfig"]
+        shares.append(config["CpuShares"])
+    assert shares == [128, 256]
+
+
+SHARED_DIRECTORY_TRICKS = """
+import os
+def attempt(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+def main(args):
+    return {
+        "create": attempt(open, "/acs/x", "w"),
+        "folder": attempt(os.mkdir, "/acs/x"),
+        "link": attempt(os.symlink, "/etc/passwd", "/acs/x"),
+        "replace": attempt(os.rename, "/acs/stdout", "/acs/run.sock"),
+        "unlink": [attempt(os.unlink, "/acs/" + f) for f in ("run.sock", "stdout", "stderr")],
+        "open up": attempt(os.chmod, "/acs", 0o777),
+        "own": attempt(os.chown, "/acs", os.getuid(), -1),
+        "list": attempt(os.listdir, "/acs"),
+    }
+"""
+
+
+async def test_a_function_cannot_change_the_shared_directory(
+    engine: DockerEngine, data_dir: Path
+) -> None:
+    sandbox = await engine.start(spec())
+    tried = await result_of(sandbox, SHARED_DIRECTORY_TRICKS)
+    outcomes = tried.pop("unlink") + list(tried.values())
+    assert outcomes == ["PermissionError"] * len(outcomes)
+    names = os.listdir(data_dir / "sandboxes" / sandbox.spec.container)
+    assert sorted(names) == ["run.sock", "stderr", "stdout"]
+    assert (data_dir / "sandboxes").stat().st_mode & 0o777 == 0o700
+
+
+async def test_removal_does_not_follow_symbolic_links(engine: DockerEngine, data_dir: Path) -> None:
+    outside = data_dir / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("precious")
+    sandbox = await engine.start(spec())
+    os.symlink(outside, data_dir / "sandboxes" / sandbox.spec.container / "link")
+    await engine.remove(sandbox)
+    assert (outside / "file").read_text() == "precious"
+    assert os.listdir(data_dir / "sandboxes") == []
+
+
+# Network
+
+
+LISTEN = """
+import socket, threading
+def main(args):
+    listener = socket.create_server(("0.0.0.0", 8080))
+    threading.Thread(target=lambda: [listener.accept() for _ in range(9)], daemon=True).start()
+    socket.create_connection(("127.0.0.1", 8080), 5).close()
+    return {}
+"""
+KNOCK = """
+import socket
+def main(args):
+    try:
+        socket.create_connection((args["address"], 8080), 1).close()
+    except OSError as error:
+        return {"outcome": type(error).__name__}
+    return {"outcome": "connected"}
+"""
+
+
+@pytest.fixture
+def network(docker_client: DockerClient) -> Iterator[str]:
+    name = f"acs-test-{uuid.uuid4().hex[:8]}"
+    yield name
+    with contextlib.suppress(NotFound):
+        docker_client.api.remove_network(name)
+
+
+async def test_containers_of_one_network_do_not_reach_each_other(
+    make_engine: MakeEngine, docker_client: DockerClient, network: str
+) -> None:
+    engine = make_engine(network=network)
+    await engine.ping()
+    made = docker_client.api.inspect_network(network)
+    assert made["Driver"] == "bridge"
+    assert made["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+
+    listening, knocking = [await engine.start(spec()) for _ in range(2)]
+    listener = Container(listening)
+    await listener.init(LISTEN)
+    assert await listener.run() == (200, {})
+    attached = docker_client.api.inspect_container(listening.handle)["NetworkSettings"]
+    address = attached["Networks"][network]["IPAddress"]
+    outcome = await result_of(knocking, KNOCK, {"address": address})
+    listener.http.close()
+    await engine.close()
+    if outcome != {"outcome": "TimeoutError"} and not filters_traffic(made["Id"]):
+        pytest.skip("this Docker Engine manages no iptables, so it cannot block such traffic")
+    assert outcome == {"outcome": "TimeoutError"}
+
+
+def filters_traffic(network_id: str) -> bool:
+    """Say whether the engine made packet filter rules for a network; True if unknown."""
+    program = shutil.which("iptables", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if program is None:
+        return False
+    rules = subprocess.run([program, "-S"], capture_output=True, text=True, check=False)
+    return rules.returncode != 0 or f"br-{network_id[:12]}" in rules.stdout
+
+
+async def test_a_removed_network_is_made_again(
+    make_engine: MakeEngine, docker_client: DockerClient, network: str
+) -> None:
+    engine = make_engine(network=network)
+    await engine.remove(await engine.start(spec()))
+    docker_client.api.remove_network(network)
+    with pytest.raises(SandboxError, match=network) as caught:
+        await engine.start(spec())
+    assert not caught.value.final
+    await engine.start(spec())
+    await engine.close()
+
+
+# Starts that fail
+
+
+async def test_a_missing_image_names_the_cure(
+    engine: DockerEngine, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    monkeypatch.setitem(images.REPOSITORIES, "python:3", "acs-test/missing")
+    with pytest.raises(SandboxError, match="acs images build") as caught:
+        await engine.start(spec())
+    assert caught.value.final
+    assert not isinstance(caught.value, EngineUnavailable)
+    assert os.listdir(data_dir / "sandboxes") == []
+
+
+async def test_specs_that_cannot_be_started(engine: DockerEngine, data_dir: Path) -> None:
+    for container, kind, memory_mb, text in (
+        ("..", "python:3", 128, "container is '..'"),
+        ("a/b", "python:3", 128, "container is 'a/b'"),
+        ("c" * 101, "python:3", 128, "must match"),
+        ("c" * 100, "python:3", 128, "107"),
+        ("c", "cobol:1", 128, "kind 'cobol:1' has no image"),
+        ("c", "python:3", 1, "(?i)memory"),
+    ):
+        with pytest.raises(SandboxError, match=text) as caught:
+            await engine.start(SandboxSpec(container, kind, memory_mb))
+        assert caught.value.final, text
+    assert os.listdir(data_dir / "sandboxes") == []
+
+
+async def test_a_name_that_is_taken(
+    engine: DockerEngine, docker_client: DockerClient, data_dir: Path
+) -> None:
+    wanted = spec()
+    name = f"acs_{wanted.container}"
+    foreign = docker_client.api.create_container(image_reference("python:3"), name=name)["Id"]
+    try:
+        with pytest.raises(SandboxError, match=name) as caught:
+            await engine.start(wanted)
+        assert not caught.value.final
+        assert docker_client.api.inspect_container(foreign)["Id"] == foreign
+        assert os.listdir(data_dir / "sandboxes") == []
+    finally:
+        docker_client.api.remove_container(foreign, force=True)
+
+
+async def test_the_same_container_twice(engine: DockerEngine) -> None:
+    wanted = spec()
+    sandbox = await engine.start(wanted)
+    with pytest.raises(SandboxError, match=wanted.container):
+        await engine.start(wanted)
+    assert await result_of(sandbox, ECHO, {"alive": 1}) == {"alive": 1}
+
+
+async def test_a_proxy_that_ends_at_its_start_is_quoted(
+    make_engine: MakeEngine,
+    docker_client: DockerClient,
+    instance: str,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = image_reference("python:3")
+    monkeypatch.setitem(images.REPOSITORIES, "python:3", f"acs-test/broken-{os.getpid()}")
+    broken = image_reference("python:3")
+    command = "import sys; sys.exit(print('no luck today') or 7)"
+    recipe = f'FROM {base}\nENTRYPOINT ["/usr/local/bin/python3", "-c", "{command}"]\n'
+    docker_client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=broken, rm=True)
+    try:
+        with pytest.raises(SandboxError, match="exit status 7, output: no luck today") as caught:
+            await make_engine().start(spec())
+        assert not caught.value.final
+        assert containers(docker_client, instance) == []
+        assert os.listdir(data_dir / "sandboxes") == []
+    finally:
+        docker_client.api.remove_image(broken, force=True)
+
+
+def test_settings_that_are_refused(data_dir: Path) -> None:
+    for network in ("host", "", "container:other"):
+        with pytest.raises(ValueError, match="network is"):
+            DockerEngine(data_dir, instance="i", network=network)
+    with pytest.raises(ValueError, match="workers is 1, must be at least 2"):
+        DockerEngine(data_dir, instance="i", workers=1)
+
+
+# Faults of the engine
+
+
+async def test_no_engine(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = f"unix://{data_dir}/none.sock"
+    monkeypatch.setenv("DOCKER_HOST", host)
+    engine = DockerEngine(data_dir, instance="i")
+    for call in (engine.ping(), engine.start(spec()), engine.remove_leftovers()):
+        with pytest.raises(EngineUnavailable, match=host):
+            await call
+    assert os.listdir(data_dir / "sandboxes") == []
+    await engine.close()
+
+
+async def test_an_engine_that_hangs(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    socket_path = data_dir / "hangs.sock"
+    server = await asyncio.start_unix_server(never_answer, socket_path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket_path}")
+    engine = DockerEngine(data_dir, instance="i", call_s=0.2)
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(EngineUnavailable, match=r"hangs\.sock"):
+            await engine.start(spec())
+    assert os.listdir(data_dir / "sandboxes") == []
+    await engine.close()
+    server.close()
+
+
+class Relay:
+    """A Unix socket before the engine's that can lose the engine or hold requests back."""
+
+    def __init__(self, target: str, path: Path) -> None:
+        self._target = target
+        self.path = path
+        self.lost = False
+        self.lose_at: bytes | None = None
+        self.hold: bytes | None = None
+        self.held_count = 0
+        self.let_go = asyncio.Event()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Relay:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.lose()
+        self._server.close()
+
+    def lose(self) -> None:
+        """Close all connections and refuse new ones until ``lost`` is False again."""
+        self.lost = True
+        for writer in self._writers:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.lost:
+            writer.close()
+            return
+        engine_reader, engine_writer = await asyncio.open_unix_connection(self._target)
+        self._writers |= {writer, engine_writer}
+        try:
+            await asyncio.gather(
+                self._copy(reader, engine_writer), self._copy(engine_reader, writer)
+            )
+        except ConnectionError:
+            pass
+        finally:
+            self._writers -= {writer, engine_writer}
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if self.lose_at and self.lose_at in data:
+                self.lose_at = None
+                self.lose()
+                return
+            if self.hold and data.startswith(self.hold):
+                self.held_count += 1
+                await self.let_go.wait()
+            writer.write(data)
+        writer.close()
+
+
+@pytest.fixture
+async def relay(
+    docker_client: DockerClient, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Relay]:
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        pytest.skip(f"the relay needs a Unix socket, DOCKER_HOST is {host}")
+    async with Relay(host.removeprefix("unix://"), data_dir / "relay.sock") as relay:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{relay.path}")
+        yield relay
+
+
+async def test_a_removal_without_an_engine_is_not_confirmed(
+    make_engine: MakeEngine, relay: Relay, docker_client: DockerClient, instance: str
+) -> None:
+    engine = make_engine(client=None)
+    sandbox = await engine.start(spec())
+    relay.lose()
+    with pytest.raises(EngineUnavailable, match=str(relay.path)):
+        await engine.remove(sandbox)
+    assert "no answer from the Docker Engine" in (await engine.ending(sandbox)).cause
+    assert containers(docker_client, instance) == [sandbox.handle]
+    relay.lost = False
+    await engine.remove(sandbox)
+    assert containers(docker_client, instance) == []
+    await engine.close()
+
+
+async def test_a_start_that_loses_the_engine_is_cleaned_up_when_it_is_back(
+    make_engine: MakeEngine, relay: Relay, docker_client: DockerClient, instance: str
+) -> None:
+    engine = make_engine(client=None)
+    relay.lose_at = b"/start"
+    with pytest.raises(EngineUnavailable):
+        await engine.start(spec())
+    assert len(containers(docker_client, instance)) == 1
+    relay.lost = False
+    sandbox = await engine.start(spec())
+    await until(lambda: containers(docker_client, instance) == [sandbox.handle])
+    await engine.close()
+
+
+async def test_closing_without_an_engine_releases_the_rest(
+    make_engine: MakeEngine, relay: Relay, docker_client: DockerClient, instance: str
+) -> None:
+    engine = make_engine(client=None)
+    sandbox = await engine.start(spec())
+    relay.lose()
+    with pytest.raises(EngineUnavailable):
+        await engine.close()
+    assert containers(docker_client, instance) == [sandbox.handle]
+    relay.lost = False
+    assert await make_engine().remove_leftovers() == 1
+
+
+async def test_removals_do_not_keep_starts_waiting(make_engine: MakeEngine, relay: Relay) -> None:
+    engine = make_engine(client=None, workers=2)
+    sandboxes = await asyncio.gather(*(engine.start(spec()) for _ in range(3)))
+    relay.hold = b"DELETE "
+    removals = [asyncio.create_task(engine.remove(sandbox)) for sandbox in sandboxes]
+    await until(lambda: relay.held_count == 1)
+    started = await asyncio.wait_for(engine.start(spec()), DEADLINE_S)
+    assert not any(removal.done() for removal in removals)
+    relay.let_go.set()
+    await asyncio.gather(*removals)
+    await engine.remove(started)
+    await engine.close()
+
+
+def test_connections_name_the_engine(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    with pytest.raises(EngineUnavailable, match=r"tcp://127\.0\.0\.1:1"):
+        connect(call_s=1)
