@@ -35,13 +35,24 @@ RETRY_MAX_US: Final = 10_000_000
 for ever, which keeps a broken engine busy."""
 
 DURATION_SAMPLES: Final = 16
-"""Runs over which the mean and the spread of a queue's run time are smoothed."""
+"""Runs over which the mean and the spread of a queue's run time are smoothed, beside those of
+about a second."""
 
 CONTAINERS_MAX: Final = 10_000
 """Containers of one namespace when no cap is configured: a guard, memory binds long before."""
 
 RESERVE_MAX: Final = 100
 """Containers in one reservation.  etcd 3.4 refuses more than 128 operations a transaction."""
+
+GROWTH_GAIN_MIN: Final = 0.5
+"""Share of the throughput that more containers should have brought, below which they were in
+vain: what binds is not containers then but what they share, a processor or a database."""
+
+GROWTH_STEP_MIN: Final = 1.25
+"""Containers over those at the last measurement before the next one: less drowns in noise."""
+
+GROWTH_PAUSE_US: Final = 10_000_000
+"""After growth in vain, how long before the steady term is listened to again."""
 
 CREATION_US: Final = 300_000
 """Assumed time of a container start until one has been measured (Docker here: 298 ms)."""

@@ -48,6 +48,10 @@ cdef class QueueEntry:
     cdef public long long decided_us
     cdef public object decision
     cdef public long long steady_since_us
+    cdef public long long steady_ended
+    cdef public long long runs_ended
+    cdef public Py_ssize_t growth_containers
+    cdef public double growth_rate_per_s
     cdef public long long retry_us
     cdef public Py_ssize_t failures
     cdef public bint final
@@ -115,7 +119,7 @@ cdef class Scheduler:
     cdef Activation _take(self, QueueEntry queue, long long now_us, list out)
     @cython.locals(container=ContainerEntry, activation=Activation)
     cdef object _serve_line(self, QueueEntry queue, long long now_us, list out)
-    @cython.locals(delta=double)
+    @cython.locals(delta=double, smoothed=Py_ssize_t)
     cdef object _ran(self, QueueEntry queue, Completion completion)
     @cython.locals(bound_us='long long')
     cdef long long _expires_us(self, Activation activation)

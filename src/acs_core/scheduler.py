@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 
 from . import limits
 from .action_queue import ActionQueue, DeadlineIndex
-from .demand import Decision, DemandRule, RuntimeFitRule, Snapshot, Verdict
+from .demand import (
+    STEADY_HOLD_CREATIONS,
+    Decision,
+    DemandRule,
+    RuntimeFitRule,
+    Snapshot,
+    Verdict,
+)
 from .effects import (
     Adopt,
     Cause,
@@ -141,7 +148,13 @@ class QueueEntry:
         self.rate_per_s = 0.0
         self.decided_us = -1
         self.decision: Decision | None = None
+        # Since when the steady term asks for more, and the runs that had ended by then; the
+        # containers and the runs per second at the last growth that it caused.
         self.steady_since_us = -1
+        self.steady_ended = 0
+        self.runs_ended = 0
+        self.growth_containers = 0
+        self.growth_rate_per_s = 0.0
         self.retry_us = 0
         self.failures = 0
         self.final = False
@@ -366,6 +379,7 @@ class Scheduler:
             if container.outstanding.pop(completion.activation_id, None) is not None:
                 del self._activations[completion.activation_id]
                 queue.running -= 1
+                queue.runs_ended += 1
                 self._ended += 1
                 self._ran(queue, completion)
         if event.container not in queue.leaving:
@@ -435,7 +449,10 @@ class Scheduler:
         """Let a run that ended as the action meant it count for the queue's run time."""
         if completion.outcome > _APPLICATION_ERROR:
             return
-        queue.samples = min(queue.samples + 1, _DURATION_SAMPLES)
+        # About a second of runs: over a fixed few, one hiccup of the machine at 10,000 runs/s
+        # would count for a tenth of the mean, and containers would be added for it.
+        smoothed = _DURATION_SAMPLES + int(queue.rate_per_s)
+        queue.samples = min(queue.samples + 1, smoothed)
         delta = completion.run_us - queue.mean_us
         queue.mean_us += delta / queue.samples
         queue.variance += (delta * (completion.run_us - queue.mean_us) - queue.variance) / (
@@ -667,14 +684,13 @@ class Scheduler:
         state = queue.life.state_index
         if state in (_UNINITIALIZED, _IDLE) or queue.reserving:
             return
-        snapshot = self._snapshot(queue, now_us)
+        creation_us = self._creation_us()
+        self._judge_growth(queue, creation_us, now_us)
+        snapshot = self._snapshot(queue, creation_us, now_us)
         decision = self.config.rule.decide(snapshot)
         queue.decided_us = now_us
         queue.decision = decision
-        if not getattr(decision, "steady_short", False):
-            queue.steady_since_us = -1
-        elif queue.steady_since_us < 0:
-            queue.steady_since_us = now_us
+        self._note_steady(queue, decision, now_us)
         if self.config.report_decisions:
             out.append(Decided(queue.spec.queue, snapshot, decision))
         verdict = decision.verdict
@@ -708,7 +724,41 @@ class Scheduler:
         else:
             self._starved.pop(queue.spec.queue, None)
 
-    def _snapshot(self, queue: QueueEntry, now_us: int) -> Snapshot:
+    def _judge_growth(self, queue: QueueEntry, creation_us: int, now_us: int) -> None:
+        """Before the steady term is obeyed: did obeying it the last time bring anything?
+
+        Where something else than containers binds, more of them lengthen every run, and longer
+        runs ask for more containers.  So growth is measured: runs per second over the time that
+        the term has asked, against those before the last growth.  After growth in vain it is
+        listened to again only after a pause.
+        """
+        asked_us = now_us - queue.steady_since_us
+        if queue.steady_since_us < 0 or asked_us < STEADY_HOLD_CREATIONS * creation_us:
+            return
+        containers = len(queue.serving) + len(queue.in_progress)
+        rate_per_s = (queue.runs_ended - queue.steady_ended) * 1_000_000 / max(1, asked_us)
+        before = queue.growth_containers
+        if before > 0 and before < containers < before * limits.GROWTH_STEP_MIN:
+            return
+        if containers > before > 0:
+            hoped = (containers / before - 1.0) * limits.GROWTH_GAIN_MIN
+            if rate_per_s < queue.growth_rate_per_s * (1.0 + hoped):
+                queue.growth_containers = 0
+                queue.steady_since_us = now_us + limits.GROWTH_PAUSE_US
+                return
+        queue.growth_containers = containers
+        queue.growth_rate_per_s = rate_per_s
+
+    def _note_steady(self, queue: QueueEntry, decision: Decision, now_us: int) -> None:
+        """Keep since when every decision has said that the steady term asks for more."""
+        if not decision.steady_short:
+            queue.steady_since_us = -1
+        elif queue.steady_since_us < 0 or decision.count > 0:
+            queue.steady_since_us = now_us
+        if now_us <= queue.steady_since_us:
+            queue.steady_ended = queue.runs_ended
+
+    def _snapshot(self, queue: QueueEntry, creation_us: int, now_us: int) -> Snapshot:
         self._update_rate(queue, now_us)
         namespace = queue.namespace
         spec = queue.spec
@@ -720,7 +770,7 @@ class Scheduler:
             for container in queue.serving.values():
                 for activation in container.outstanding.values():
                     oldest_us = min(oldest_us, activation.delivered_us)
-        steady_us = now_us - queue.steady_since_us if queue.steady_since_us >= 0 else 0
+        steady_us = max(0, now_us - queue.steady_since_us) if queue.steady_since_us >= 0 else 0
         return Snapshot(
             state=queue.life.state,
             initialized=queue.initialized,
@@ -736,7 +786,7 @@ class Scheduler:
             action_limit=own,
             concurrency=spec.concurrency,
             arrivals_per_s=queue.rate_per_s,
-            creation_ms=self._creation_us() / 1000,
+            creation_ms=creation_us / 1000,
             running=queue.running,
             oldest_run_ms=(now_us - oldest_us) / 1000,
             duration_spread_ms=queue.variance**0.5 / 1000 if known else None,

@@ -1,9 +1,10 @@
 """A real ``acs standalone`` for tests, and waiting without sleeping in a test.
 
-with running_server(tmp_path) as server, rest_client(server) as client:
+with running_server() as server, rest_client(server) as client:
     client.get("namespaces/_/actions")
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,22 +24,26 @@ T = TypeVar("T")
 
 @contextmanager
 def running_server(
-    folder: Path,
     *arguments: str,
+    folder: Path | None = None,
     sandbox: str = "process",
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[ServerProcess]:
-    """Run a server whose HOME is ``folder``; ``arguments`` go behind ``acs standalone``.
+    """Run a server; ``arguments`` go behind ``acs standalone``.
+
+    Its HOME is ``folder``, or a temporary one. pytest's ``tmp_path`` is often too long: the Unix
+    sockets of containers lie below it, and a socket's path has at most 107 bytes.
 
     Stops it by SIGTERM at the end, and then checks that it ended with code 0, unless the test has
     ended it already. See ``ServerProcess`` for ``pid``, ``url``, ``auth``, ``output``, ``kill``,
     ``start`` and ``stop``.
     """
-    server = ServerProcess(folder, "--sandbox", sandbox, *arguments, environ=environ)
-    with server:
-        yield server
-        if server.is_running():
-            assert server.stop() == 0, server.output
+    with tempfile.TemporaryDirectory(prefix="acs-") as temporary:
+        home = folder or Path(temporary)
+        with ServerProcess(home, "--sandbox", sandbox, *arguments, environ=environ) as server:
+            yield server
+            if server.is_running():
+                assert server.stop() == 0, server.output
 
 
 def rest_client(server: ServerProcess, timeout_s: float = 30.0) -> httpx.Client:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import OperationalError
 
 from acs_node import activations as activations_module
 from acs_node.activations import (
@@ -319,11 +320,35 @@ async def test_an_overdue_activation_becomes_unknown_once(database: Database) ->
     assert await store.sweep(now + 1) == 1
 
 
-async def test_a_sweep_is_bounded(database: Database) -> None:
+async def test_a_sweep_ends_more_than_one_transaction_takes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(database, buffer_max=10_000)
     await asyncio.gather(*(accept(store, number) for number in range(SWEEP_ROWS_MAX + 1)))
+    writes = 0
+    start_write = database.start_write
+
+    def counting(work: Callable[[Connection], Any]) -> asyncio.Future[Any]:
+        nonlocal writes
+        writes += 1
+        return start_write(work)
+
+    monkeypatch.setattr(database, "start_write", counting)
     now = T0 + SWEEP_MARGIN_MS
-    assert [await store.sweep(now) for _ in range(3)] == [SWEEP_ROWS_MAX, 1, 0]
+    assert await store.sweep(now) == SWEEP_ROWS_MAX + 1
+    assert writes == 2
+    assert await store.sweep(now) == 0
+
+
+async def test_a_sweep_of_everything_ends_what_is_not_overdue(database: Database) -> None:
+    store = open_store(database)
+    await accept(store, 1, deadline_ms=T0 + 3_600_000)
+    store.put(a_record(2, result="kept"))
+    await store.flush()
+    assert await store.sweep(T0) == 0
+    assert await store.sweep(T0, everything=True) == 1
+    assert await rank_on_disk(database, 1) == UNKNOWN
+    assert result_of(await store.get("guest", an_id(2))) == "kept"
 
 
 # Failing.
@@ -356,6 +381,44 @@ async def test_a_full_disk_loses_nothing_and_refuses_accepts(
     assert "cannot be written and are kept: database or disk is full" in messages[0][1]
     assert "written again" in messages[1][1]
     assert "xxx" not in caplog.text
+
+
+async def test_nothing_is_tried_before_the_back_off_is_over(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations_module, "RETRY_MS_MIN", 3_600_000)
+    store = open_store(database)
+    async with FullDisk(database):
+        store.put(a_record(1, result=LARGE))
+        await until(lambda: store._failing is not None)
+    # The disk has room again: a write that was tried now would succeed.
+    waiting = accept(store, 2)
+    store.put(a_record(3))
+    for _ in range(20):
+        assert await rows_on_disk(database) == 0
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_an_error_of_the_database_shows_no_data(database: Database) -> None:
+    row = dict.fromkeys(("namespace", "path"), "guest") | dict.fromkeys(
+        ("start_ms", "end_ms", "status_code", "rank", "deadline_ms"), 0
+    )
+    row |= {"activation_id": bytes(16), "logs": b"[]", "head": b"secret" + LARGE.encode()}
+    async with FullDisk(database):
+        with pytest.raises(OperationalError, match="full") as caught:
+            await database.write(lambda connection: connection.execute(table.insert(), row))
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_commit_is_on_the_disk_and_does_not_stop_readers(database: Database) -> None:
+    """What a power cut does cannot be tested here; that SQLite is told to withstand it can."""
+
+    def settings(connection: Connection) -> list[Any]:
+        names = ("journal_mode", "synchronous")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+
+    assert await database.write(settings) == ["wal", 2]
 
 
 async def test_after_only_accepts_failed_the_next_one_is_tried_at_once(

@@ -705,8 +705,8 @@ class RealCli:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with running_server(tmp_path_factory.mktemp("acs")) as server:
+def server() -> Iterator[ServerProcess]:
+    with running_server() as server:
         yield server
 
 
@@ -863,8 +863,8 @@ def test_what_the_server_refuses_exits_3_and_what_it_denies_4(real: RealCli) -> 
     assert "(403)" in real("action", "get", "/somebody-else/f", exits=4).stderr
 
 
-def test_the_server_keeps_actions_over_a_restart_and_dies_politely(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+def test_the_server_keeps_actions_over_a_restart_and_ends_on_sigint() -> None:
+    with running_server() as server:
         with rest_client(server) as client:
             body = {"exec": {"kind": "python:3", "code": HELLO}}
             assert client.put("namespaces/_/actions/kept", json=body).status_code == 200

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -205,11 +205,18 @@ def test_a_server_that_ends_badly_fails_the_demo(
 # Against a real server
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    # tmp_path is too long: the path of a container's Unix socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
+        yield Path(folder)
+
+
 def test_the_demo_runs_and_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
+    monkeypatch.setenv("HOME", str(short_path))
     result = demo_command("--sandbox", "process", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -217,7 +224,7 @@ def test_the_demo_runs_and_leaves_nothing_behind(
     assert report["load_count"] == 50
     assert 1 <= report["containers_answered"] <= report["containers_created"]
     assert Path(report["python"]).exists()
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(short_path) == []
 
     shown = demo_command("--sandbox", "process").stdout
     assert "first (cold) invocation" in shown

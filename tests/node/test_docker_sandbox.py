@@ -67,10 +67,15 @@ async def make_engine(
         return engines[-1]
 
     yield make
-    for engine in engines:
-        await engine.close()
-        await engine.close()
-    assert containers(docker_client, instance) == []
+    try:
+        for engine in engines:
+            await engine.close()
+            await engine.close()
+    finally:
+        left = containers(docker_client, instance)
+        for handle in left:
+            docker_client.api.remove_container(handle, force=True)
+    assert left == []
     assert os.listdir(data_dir / "sandboxes") == []
 
 
@@ -513,11 +518,14 @@ async def test_a_proxy_that_ends_at_its_start_is_quoted(
     base = image_reference("python:3")
     monkeypatch.setitem(images.REPOSITORIES, "python:3", f"acs-test/broken-{os.getpid()}")
     broken = image_reference("python:3")
-    command = "import sys; sys.exit(print('no luck today') or 7)"
-    recipe = f'FROM {base}\nENTRYPOINT ["/usr/local/bin/python3", "-c", "{command}"]\n'
+    command = "import os, sys; sys.exit(print('no luck for', os.getuid()) or 7)"
+    # What an image says about its user counts for nothing.
+    recipe = f'FROM {base}\nUSER 0:0\nENTRYPOINT ["/usr/local/bin/python3", "-c", "{command}"]\n'
     docker_client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=broken, rm=True)
     try:
-        with pytest.raises(SandboxError, match="exit status 7, output: no luck today") as caught:
+        with pytest.raises(
+            SandboxError, match="exit status 7, output: no luck for 65532"
+        ) as caught:
             await make_engine().start(spec())
         assert not caught.value.final
         assert containers(docker_client, instance) == []
@@ -577,6 +585,7 @@ class Relay:
         self.held_count = 0
         self.let_go = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[Any] | None] = set()
 
     async def __aenter__(self) -> Relay:
         self._server = await asyncio.start_unix_server(self._serve, self.path)
@@ -584,7 +593,9 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         self.lose()
+        self.let_go.set()
         self._server.close()
+        await asyncio.gather(*filter(None, self._serving))
 
     def lose(self) -> None:
         """Close all connections and refuse new ones until ``lost`` is False again."""
@@ -598,6 +609,7 @@ class Relay:
             return
         engine_reader, engine_writer = await asyncio.open_unix_connection(self._target)
         self._writers |= {writer, engine_writer}
+        self._serving.add(asyncio.current_task())
         try:
             await asyncio.gather(
                 self._copy(reader, engine_writer), self._copy(engine_reader, writer)
@@ -606,6 +618,7 @@ class Relay:
             pass
         finally:
             self._writers -= {writer, engine_writer}
+            self._serving.discard(asyncio.current_task())
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

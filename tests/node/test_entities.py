@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -404,8 +404,30 @@ async def test_a_name_of_another_collection_is_no_action(store: EntityStore) -> 
 # Concurrency, listeners, cache.
 
 
-async def test_of_two_updates_of_one_revision_one_is_refused(store: EntityStore) -> None:
+@pytest.fixture
+def racing(store: EntityStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Make the next two changes both read before either of them writes."""
+
+    def arrange() -> None:
+        load = store._load
+        barrier = asyncio.Barrier(2)
+
+        async def load_together(namespace: str, path: str) -> Action | None:
+            action = await load(namespace, path)
+            await barrier.wait()
+            return action
+
+        monkeypatch.setattr(store, "_load", load_together)
+
+    yield arrange
+    monkeypatch.undo()
+
+
+async def test_of_two_updates_of_one_revision_one_is_refused(
+    store: EntityStore, racing: Callable[[], None]
+) -> None:
     await store.put_action("guest", "hello", BODY, False)
+    racing()
     body = {"publish": True}
     outcomes = await asyncio.gather(
         *(store.put_action("guest", "hello", body, True) for _ in range(2)),
@@ -426,8 +448,9 @@ async def test_of_two_updates_of_one_revision_one_is_refused(store: EntityStore)
     ],
 )
 async def test_of_two_creations_one_is_refused(
-    store: EntityStore, overwrite: bool, text: str
+    store: EntityStore, racing: Callable[[], None], overwrite: bool, text: str
 ) -> None:
+    racing()
     outcomes = await asyncio.gather(
         *(store.put_action("guest", "hello", BODY, overwrite) for _ in range(2)),
         return_exceptions=True,
@@ -437,9 +460,10 @@ async def test_of_two_creations_one_is_refused(
 
 
 async def test_an_action_that_is_deleted_while_it_is_updated_is_not_revived(
-    store: EntityStore,
+    store: EntityStore, racing: Callable[[], None]
 ) -> None:
     await store.put_action("guest", "hello", BODY, False)
+    racing()
     outcomes = await asyncio.gather(
         store.delete_action("guest", "hello"),
         store.put_action("guest", "hello", {"publish": True}, True),
@@ -449,6 +473,30 @@ async def test_an_action_that_is_deleted_while_it_is_updated_is_not_revived(
     assert [each.text for each in errors] == ["Concurrent modification to resource detected."]
     stored = await store.count_actions("guest")
     assert (store.cached_action("guest", "hello") is not None) == (stored == 1)
+
+
+async def test_a_look_up_that_a_change_overtook_does_not_stay_in_the_cache(
+    store: EntityStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_action("guest", "hello", BODY, False)
+    store._cache_drop(("guest", "hello"))
+    read = store._database.read
+    has_read, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow_read(work: Any) -> Any:
+        result = await read(work)
+        has_read.set()
+        await go_on.wait()
+        return result
+
+    monkeypatch.setattr(store._database, "read", slow_read)
+    looking = asyncio.create_task(store.action("guest", "hello"))
+    await asyncio.wait_for(has_read.wait(), 10)
+    monkeypatch.undo()
+    new = await store.put_action("guest", "hello", {"publish": True}, True)
+    go_on.set()
+    assert (await looking).version == "0.0.1"
+    assert store.cached_action("guest", "hello") is new
 
 
 async def test_a_created_again_action_has_a_new_revision(store: EntityStore) -> None:

@@ -105,7 +105,7 @@ class DockerEngine:
         self._preparing = Lock()
         self._prepared = False
         self._sandboxes: dict[str, Sandbox | None] = {}  # by container; None: it starts
-        self._owed: set[str] = set()  # containers of failed starts that the engine may still have
+        self._owes_removal = False  # the engine may still have containers of failed starts
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -222,15 +222,15 @@ class DockerEngine:
             await self._wait_ready(logs, handle)
             directory.chmod(0o711)
         except BaseException as error:
-            await self._discard(spec, logs)
+            await self._discard(spec, logs, error)
             if isinstance(error, OSError):
                 raise SandboxError(f"container {spec.container}: {error}") from error
             raise
         sandbox = Sandbox(spec, str(directory / "run.sock"), logs, handle)
         self._sandboxes[spec.container] = sandbox
-        if self._owed:
-            owed, self._owed = self._owed, set()
-            self._spawn(self._remove_owed(owed))
+        if self._owes_removal:
+            self._owes_removal = False
+            self._spawn(self._remove_owed())
         return sandbox
 
     def _check(self, spec: SandboxSpec) -> Path:
@@ -271,26 +271,32 @@ class DockerEngine:
             ready.cancel()
             await asyncio.wait([ready])  # it reads from a FIFO that may be closed next
 
-    async def _discard(self, spec: SandboxSpec, logs: LogPipes | None) -> None:
-        """Leave nothing of a failed start; what the engine does not confirm stays owed."""
+    async def _discard(
+        self, spec: SandboxSpec, logs: LogPipes | None, error: BaseException
+    ) -> None:
+        """Leave nothing of a start that failed by ``error``; never raises."""
         if logs is not None:
             logs.close()
-        await self._remove_owed({spec.container})
         self._remove_directory(spec.container)
+        # An engine that does not answer is not asked again at once: it would time out again.
+        self._owes_removal |= isinstance(error, EngineUnavailable)
+        if not isinstance(error, EngineUnavailable):
+            try:
+                # By the labels, for a name that was taken belongs to somebody else.
+                for handle in await self._call(self._list, spec.container):
+                    await self._remove_container(handle)
+            except SandboxError as failure:
+                _log.warning("container %s may not be removed yet: %s", spec.container, failure)
+                self._owes_removal = True
         del self._sandboxes[spec.container]
 
-    async def _remove_owed(self, containers: set[str]) -> None:
-        """Remove what failed starts may have left; never raises.
-
-        By the labels, for a name that was taken belongs to somebody else.
-        """
-        for container in containers:
-            try:
-                for handle in await self._call(self._list, container):
-                    await self._remove_container(handle)
-            except SandboxError as error:
-                _log.warning("container %s may not be removed yet: %s", container, error)
-                self._owed.add(container)
+    async def _remove_owed(self) -> None:
+        """Remove what failed starts may have left, now that the engine answers again."""
+        try:
+            await self.remove_leftovers()
+        except SandboxError as error:
+            _log.warning("containers of failed starts may not be removed yet: %s", error)
+            self._owes_removal = True
 
     async def _undo(self, work: asyncio.Task[Sandbox]) -> None:
         """Undo a start whose caller has gone."""

@@ -27,8 +27,8 @@ LINE_BYTES_MAX = 64 * 1024  # longer lines come out as several, each of at most 
 # A pipe of 256 KiB takes 12 MB/s between ticks of 20 ms.  1 MiB was dropped: an unprivileged user
 # has 64 MiB for all pipes, and beyond that the kernel gives every further pipe 8 KiB.
 PIPE_BYTES = 256 * 1024
-READ_BYTES = 16 * 1024  # of empty lines cost 4 ms to take apart
-DRAIN_LINES = 2_000  # lines after which a drain returns: about 1 ms of the event loop
+READ_BYTES = 8 * 1024  # of empty lines, the worst text, take 5 ms to take apart
+DRAIN_LINES = 2_000  # lines after which a drain returns: 1-2 ms of the event loop
 DRAIN_BYTES = 1024 * 1024  # likewise, when the lines are thrown away
 AHEAD_MAX = 10_000  # sentinels of runs not asked for; a function can print the sentinel itself
 REST_BYTES_MAX = 4 * 1024 * 1024  # a process that outlived its container may write for ever
@@ -116,7 +116,7 @@ class LogPipes:
         """Read what is there; its lines get the time ``now_ns`` (wall clock, since 1970).
 
         Returns how many runs have a complete log that was not handed out.  Never waits; one call
-        takes about 1 ms at most, so a full pipe needs several.  Cost for a run without output:
+        takes 1-2 ms (5 at worst), so a full pipe needs several.  Cost for a run without output:
         two reads and 1-2 us.  After ``close`` nothing is read.
         """
         self._now_ns = now_ns

@@ -1,0 +1,56 @@
+# make demo | make test   do all the set-up on a fresh machine; see README.md.
+#
+# Two virtual environments: .venv with the compiled core, .venv-plain with the pure one.
+# Both get what `pip install .` gives, so what is tested is what users install.
+
+PYTHON ?= python3
+SOURCES := pyproject.toml setup.py $(shell find src -type f -not -name '*.pyc')
+# How long the tests of the core and the proofs may take on both builds, and the rest on one.
+CORE_TESTS := tests/core proofs
+OTHER_TESTS := tests --ignore=tests/core
+
+.PHONY: demo test lint bench images clean
+
+demo: .venv/.installed
+	.venv/bin/acs demo
+
+test: lint test-compiled test-plain
+
+.PHONY: test-compiled test-plain
+test-compiled: .venv/.installed
+	ACS_EXPECT=compiled .venv/bin/pytest -q $(CORE_TESTS) $(OTHER_TESTS)
+
+test-plain: .venv-plain/.installed
+	ACS_EXPECT=plain .venv-plain/bin/pytest -q $(CORE_TESTS)
+
+lint: .venv/.installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+# build/ is removed first: setuptools would pack modules from it that are gone from src.
+.venv/.installed: $(SOURCES)
+	test -d .venv || $(PYTHON) -m venv .venv
+	rm -rf build
+	ACS_EXT=$${ACS_EXT:-auto} .venv/bin/pip install -q --disable-pip-version-check \
+	    --upgrade --force-reinstall --no-deps .
+	.venv/bin/pip install -q --disable-pip-version-check '.[node,test]'
+	touch $@
+
+.venv-plain/.installed: $(SOURCES)
+	test -d .venv-plain || $(PYTHON) -m venv .venv-plain
+	rm -rf build
+	ACS_EXT=none .venv-plain/bin/pip install -q --disable-pip-version-check \
+	    --upgrade --force-reinstall --no-deps .
+	.venv-plain/bin/pip install -q --disable-pip-version-check sortedcontainers \
+	    coverage hypothesis pytest pytest-asyncio pytest-benchmark
+	touch $@
+
+images: .venv/.installed
+	.venv/bin/acs images build
+
+bench: .venv/.installed
+	.venv/bin/python bench/standalone.py
+
+clean:
+	rm -rf .venv .venv-plain build
