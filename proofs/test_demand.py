@@ -83,7 +83,9 @@ def fields(draw: st.DrawFn, **fixed: Any) -> dict[str, Any]:
         "duration_spread_ms": draw(st.none() | whole_ms),
         "steady_short_ms": draw(st.just(0.0) | st.just(1e6)),
     }
-    return drawn | fixed
+    for name, value in fixed.items():
+        drawn[name] = draw(value) if isinstance(value, st.SearchStrategy) else value
+    return drawn
 
 
 def facts(decision: Decision) -> tuple[object, ...]:
@@ -108,9 +110,14 @@ def decide(given: dict[str, Any]) -> Decision:
 # --- the original ----------------------------------------------------------------------------
 
 
+# Mostly the states and limits that lead far down the original's table.
 @MANY
 @given(
-    fields(),
+    fields(
+        state=st.sampled_from([*QueueState, *[QueueState.RUNNING] * 8, QueueState.REMOVING]),
+        namespace_limit=st.sampled_from([-1, 5, 12, 40, 1_000]),
+        action_limit=st.sampled_from([0, 5, 40, 1_000]),
+    ),
     st.none() | st.sampled_from([-1.0, 0.0, 0.3, 7.0, 50.0, 100.0, 333.3, 1e4]),
     st.sampled_from([1, 100, 250.5]),
     st.booleans(),
@@ -154,11 +161,11 @@ def test_starts_within_counts_every_slot(given: dict[str, Any], more: int, withi
     snapshot = Snapshot(**given)
     containers = snapshot.existing + more
     slots = slots_of(snapshot, containers)
-    # Half a step off the whole milliseconds on which starts fall when a run takes whole ones.
-    expected = starts(slots.there + slots.making, slots.run, Fraction(within_ms))
+    ready = slots.there + slots.making
+    expected = starts(ready, slots.run, Fraction(within_ms))
     found = starts_within(snapshot, containers, float(within_ms))
-    # A run of a microsecond divides no millisecond exactly in binary.
-    assert found == (expected if slots.run >= 1 else pytest.approx(expected, rel=1e-6, abs=60))
+    # A run of a microsecond divides no millisecond exactly: each slot may be one off.
+    assert abs(found - expected) <= (0 if slots.run >= 1 else len(ready))
 
 
 @SOME

@@ -64,7 +64,7 @@ class ForcibleMachine(RuleBasedStateMachine):
 class ResizableMachine(RuleBasedStateMachine):
     """Multiples of the size go away; operations are counted once a call."""
 
-    @initialize(permits=st.integers(0, 20), size=st.integers(1, 7))
+    @initialize(permits=st.integers(-9, 20), size=st.integers(1, 7))
     def build(self, permits: int, size: int) -> None:
         self.real, self.model = ResizableSemaphore(permits, size), PlainResizable(permits, size)
 

@@ -84,11 +84,9 @@ class SchedulerLoop:
 
     def fill(self) -> None:
         """Let every container run something, so that arrivals wait for a pull."""
-        for index, queue in enumerate(self.queues):
-            activation_id = f"first-{index}"
-            activation = Activation(activation_id, b"{}", self.now_us)
-            self.scheduler.step(Arrived(queue, activation), self.now_us)
-            self.running.append(activation_id)
+        for queue in self.queues:
+            self.scheduler.step(Arrived(queue, Activation(queue, b"{}", self.now_us)), self.now_us)
+        self.running = list(self.queues)
 
     def run_backlog(self, count: int) -> None:
         """Let ``count`` activations wait, each until the next pull; after ``fill``."""
@@ -96,9 +94,9 @@ class SchedulerLoop:
         now_us = self.now_us
         for index in range(self.position, self.position + count):
             place = self.order[index % ORDER_COUNT]
-            # An id of its own for each queue: the one before is still running there.
-            activation_id = self.queues[place] if index & 1 else self.ids[index % IDS_COUNT]
-            if activation_id == self.running[place]:
+            # Two ids for each queue, in turn: the one before is still running there.
+            activation_id = self.queues[place]
+            if self.running[place] is activation_id:
                 activation_id = self.containers[place]
             now_us += 1
             activation = Activation(activation_id, b"{}", now_us)

@@ -282,7 +282,8 @@ class RuntimeFitRule:
         target_ms = _wait_target_ms(snapshot, creation_ms, run_ms)
         limit_ms = max(creation_ms, target_ms)
         useful = _useful_containers(snapshot) - total
-        backlog = min(_backlog_containers(snapshot, run_ms, creation_ms, limit_ms), useful)
+        # Never more than is useful: each slot starts at least one within the limit.
+        backlog = _backlog_containers(snapshot, run_ms, creation_ms, limit_ms)
         room = _namespace_room(snapshot)
         namespace_full = room <= 0
         room = min(room, snapshot.action_limit - total)

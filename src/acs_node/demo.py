@@ -166,9 +166,10 @@ class ServerProcess:
         raise DemoFailed(f"the server {how} and did not print {pattern!r}{self.last_output()}")
 
     def last_output(self) -> str:
-        """The last lines that the server printed, as the end of a message."""
+        """The last lines that the server printed, without its key, as the end of a message."""
         with self._changed:
-            shown = "".join(self._lines[-_OUTPUT_LINES_SHOWN:]).rstrip()
+            lines = [line for line in self._lines if "--auth " not in line]
+        shown = "".join(lines[-_OUTPUT_LINES_SHOWN:]).rstrip()
         return f"; it printed:\n{shown}" if shown else "; it printed nothing"
 
     def stop(self, within_s: float = STOP_S) -> int:

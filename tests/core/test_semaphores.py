@@ -314,7 +314,19 @@ def test_64_threads_share_32_permits(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.usefixtures("eager_switches")
-def test_threads_lose_no_permit() -> None:
+@pytest.mark.parametrize("semaphore", [ForcibleSemaphore(8), ResizableSemaphore(8, 99)])
+def test_threads_lose_no_permit(semaphore: Any) -> None:
+    def work() -> None:
+        for _ in range(300):
+            if semaphore.try_acquire(3):
+                semaphore.release(3)
+
+    together(8, work)
+    assert semaphore.available_permits == 8
+
+
+@pytest.mark.usefixtures("eager_switches")
+def test_threads_lose_no_forced_permit() -> None:
     semaphore = ForcibleSemaphore(8)
 
     def work() -> None:

@@ -192,14 +192,15 @@ def test_a_server_that_ends_badly_fails_the_demo(
         assert auth == "a:b"
 
     monkeypatch.setattr(demo, "exercise", skip)
-    write_key = "open(f'{home}/.wskprops', 'w').write('AUTH=a:b')\n"
+    write_key = "open(f'{home}/.wskprops', 'w').write('AUTH=a:b'); print('--auth a:b')\n"
     child(
         monkeypatch,
         f"signal.signal(15, lambda *a: sys.exit(3))\n{write_key}{SAY_URL}signal.pause()",
     )
     result = demo_command()
     assert result.exit_code == 1
-    assert "the server ended with code 3" in result.stderr
+    assert "the server ended with code 3; it printed:" in result.stderr
+    assert "a:b" not in result.stderr
 
 
 # Against a real server
