@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -65,7 +65,7 @@ def original(
     none_allowed, full = min(s.namespace_limit, s.action_limit) <= 0, capacity <= 0
     exceed = over_provision and op_cap > 0
     stale = s.stale > 0
-    rows = [
+    rows: list[tuple[bool, Callable[[], tuple[str, int, bool]]]] = [
         (none_allowed and flushing, lambda: ("SKIP", 0, False)),
         (none_allowed, lambda: ("PAUSE", 0, False)),
         (full and running and not exceed, lambda: ("THROTTLE_NAMESPACE", 0, total == 0)),

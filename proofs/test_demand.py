@@ -54,7 +54,7 @@ SPACIOUS = {"namespace_limit": 1_000, "action_limit": 1_000, "contending_queues"
 
 
 @st.composite
-def fields(draw: st.DrawFn, **fixed: Any) -> dict[str, Any]:
+def fields(draw: st.DrawFn, /, **fixed: Any) -> dict[str, Any]:
     """Draw the fields of a snapshot; durations are whole milliseconds, which models share."""
     existing, in_progress = draw(small), draw(st.integers(0, 4))
     concurrency = draw(st.integers(1, 4))
@@ -88,7 +88,7 @@ def fields(draw: st.DrawFn, **fixed: Any) -> dict[str, Any]:
     return drawn
 
 
-def facts(decision: Decision) -> tuple[object, ...]:
+def contents(decision: Decision) -> tuple[object, ...]:
     return (
         decision.verdict,
         decision.count,
@@ -117,6 +117,7 @@ def decide(given: dict[str, Any]) -> Decision:
         state=st.sampled_from([*QueueState, *[QueueState.RUNNING] * 8, QueueState.REMOVING]),
         namespace_limit=st.sampled_from([-1, 5, 12, 40, 1_000]),
         action_limit=st.sampled_from([0, 5, 40, 1_000]),
+        stale=st.just(0) | st.integers(0, 60),
     ),
     st.none() | st.sampled_from([-1.0, 0.0, 0.3, 7.0, 50.0, 100.0, 333.3, 1e4]),
     st.sampled_from([1, 100, 250.5]),
@@ -174,7 +175,7 @@ def test_adds_exactly_when_the_predicted_wait_is_too_long(given: dict[str, Any])
     snapshot = Snapshot(**given)
     decision = decide(given)
     limit_ms = float(wait_limit(snapshot))
-    assume(limit_ms >= 1.0)  # predictions are exact to a microsecond
+    assume(slots_of(snapshot, snapshot.existing).run >= 1)  # predictions are exact to 1 us
     assert decision.limit_ms == pytest.approx(limit_ms)
     creation_ms = 300.0 if snapshot.creation_ms is None else snapshot.creation_ms
     too_long = predicted_wait_ms(snapshot, snapshot.existing) > limit_ms + 0.002
@@ -292,9 +293,9 @@ def test_first_container_is_asked_for_at_once(given: dict[str, Any], state: Queu
 def test_decisions_are_pure(given: dict[str, Any]) -> None:
     for rule in (RuntimeFitRule(), OpenWhiskRule()):
         snapshot = Snapshot(**given)
-        first = facts(rule.decide(snapshot))
-        assert facts(rule.decide(snapshot)) == first
-        assert facts(type(rule)().decide(Snapshot(**given))) == first
+        first = contents(rule.decide(snapshot))
+        assert contents(rule.decide(snapshot)) == first
+        assert contents(type(rule)().decide(Snapshot(**given))) == first
         for name, value in given.items():
             assert getattr(snapshot, name) == value
 
@@ -306,7 +307,7 @@ extreme_ms = st.sampled_from([0.0, 1e-9, 1.0, MS_MAX])
 @SOME
 @given(st.data())
 def test_the_bounds_of_every_field_are_survived(data: st.DataObject) -> None:
-    given = {
+    given: dict[str, Any] = {
         name: data.draw(extreme, name)
         for name in (
             "incoming",

@@ -45,3 +45,11 @@ def docker_images(docker_client: DockerClient) -> None:
     from acs_node.images import build_images
 
     build_images(docker_client, mode="host")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite",
+        action="store_true",
+        help="write what the scenarios of tests/scenarios do now into their files",
+    )

@@ -27,6 +27,7 @@ from acs_core.events import (
     SandboxReady,
     TimeReached,
 )
+from acs_core.limits import DECISION_INTERVAL_US
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
 ORDER_COUNT = 2**17
@@ -108,11 +109,9 @@ class SchedulerLoop:
         self.now_us = now_us
 
     def tick(self) -> None:
-        """Let all time pass that the scheduler waits for."""
-        due_us = self.scheduler.next_deadline_us()
-        if due_us is not None:
-            self.now_us = max(self.now_us, due_us)
-            self.scheduler.step(TimeReached(), self.now_us)
+        """Let the interval between two looks pass, and every queue be looked at in one step."""
+        self.now_us += DECISION_INTERVAL_US
+        self.scheduler.step(TimeReached(), self.now_us)
 
     def check(self, ended: int) -> None:
         """Assert that the state is as before and that ``ended`` activations have ended."""

@@ -37,8 +37,8 @@ def test_work_waits(benchmark: BenchmarkFixture, step_loop: ModuleType, queues: 
 
 @pytest.mark.parametrize("queues", [1_000, 10_000])
 def test_tick(benchmark: BenchmarkFixture, step_loop: ModuleType, queues: int) -> None:
-    """One ``TimeReached`` after the arrivals of 100 ms: every queue that had some is looked at."""
-    benchmark.group = f"a tick after {ACTIVATIONS:,} arrivals at {queues:,} queues"
+    """The largest step: all queues that had arrivals within a moment are due at once."""
+    benchmark.group = f"one tick at {queues:,} queues after {ACTIVATIONS:,} arrivals"
     loop = step_loop.SchedulerLoop(queues)
 
     def arrivals() -> None:

@@ -21,6 +21,7 @@ cdef class ActionQueue:
 cdef class DeadlineIndex:
     cdef dict _times
     cdef object _order
+    cdef long long _next_us
     cpdef long long next_us(self)
     cpdef long long time_of(self, str key)
     cpdef object set(self, str key, long long due_us)

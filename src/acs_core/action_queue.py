@@ -97,10 +97,12 @@ class DeadlineIndex:
     def __init__(self) -> None:
         self._times: dict[str, int] = {}
         self._order = SortedList()
+        # The earliest time, asked after every step of a scheduler; -1 when there is none.
+        self._next_us = -1
 
     def next_us(self) -> int:
-        """Return the earliest time, -1 when there is none."""
-        return self._order[0][0] if self._order else -1
+        """Return the earliest time, -1 when there is none.  Cost: O(1)."""
+        return self._next_us
 
     def time_of(self, key: str) -> int:
         """Return the time at which the key is due, -1 when it is not.  Cost: O(1)."""
@@ -111,21 +113,25 @@ class DeadlineIndex:
         self.discard(key)
         self._times[key] = due_us
         self._order.add((due_us, key))
+        self._next_us = self._order[0][0]
 
     def discard(self, key: str) -> None:
         """Let the key not be due; a key that was not is fine."""
         due_us = self._times.pop(key, -1)
         if due_us >= 0:
             self._order.remove((due_us, key))
+            self._next_us = self._order[0][0] if self._order else -1
 
     def pop_due(self, now_us: int) -> str | None:
         """Remove and return the key that is due longest, None when none is due at ``now_us``."""
-        if not self._order or self._order[0][0] > now_us:
+        if self._next_us < 0 or self._next_us > now_us:
             return None
         key: str = self._order.pop(0)[1]
         del self._times[key]
+        self._next_us = self._order[0][0] if self._order else -1
         return key
 
     def check(self) -> None:
         """Assert that both views agree.  Cost: O(n log n)."""
         assert sorted((due, key) for key, due in self._times.items()) == list(self._order)
+        assert self._next_us == min(self._times.values(), default=-1)

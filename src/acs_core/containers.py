@@ -278,16 +278,22 @@ class ContainerPool:
         if container.state_index == _LEAVING:  # released while it started
             self._leave(container, container.cause, False, out)
             return
-        assert container.state_index == _STARTING
+        if container.state_index != _STARTING:
+            return  # said before
         container.state_index = _FRESH
         self._idle[event.container] = now_us
         out.append(ContainerServing(event.container, self.config.invoker))
         out.append(Pulled(event.container, container.epoch, 1))
 
     def _sandbox_failed(self, event: SandboxFailed, now_us: int, out: list[object]) -> None:
-        container = self._containers.pop(event.container, None)
-        if container is not None:
-            out.append(CreationFailed(event.container, event.failure, event.cause))
+        container = self._containers.get(event.container)
+        if container is None or not (
+            container.state_index == _STARTING
+            or (container.state_index == _LEAVING and not container.running)
+        ):
+            return  # it is up, or was: no creation fails any more
+        del self._containers[event.container]
+        out.append(CreationFailed(event.container, event.failure, event.cause))
 
     def _initialised(self, event: Initialised, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -295,8 +301,10 @@ class ContainerPool:
             return
         if container.state_index not in (_INITIALISING, _LEAVING):
             return
-        container.init_us = event.init_us
         first = container.first
+        if container.running[first.activation_id] == _NEVER:
+            return  # it was aborted, and the node answers for it
+        container.init_us = event.init_us
         # /init and /run have the full time limit each.
         self._limit(container, first.activation_id, now_us)
         out.append(Run(event.container, first, event.init_us))
@@ -319,7 +327,8 @@ class ContainerPool:
     def _sandbox_removed(self, event: SandboxRemoved, now_us: int, out: list[object]) -> None:
         container = self._containers.pop(event.container, None)
         if container is not None:
-            out.append(ContainerGone(event.container, container.cause))
+            self._idle.pop(event.container, None)  # when nobody had asked for the removal
+            out.append(ContainerGone(event.container, container.cause or "its sandbox is gone"))
 
     def _release(self, event: Release, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)

@@ -75,7 +75,8 @@ cdef class OpenWhiskRule:
     @cython.locals(
         s=Snapshot, duration_ms=double, throughput=double, stale=Py_ssize_t, fresh=Py_ssize_t,
         fresh_share=Py_ssize_t)
-    cdef Py_ssize_t _wanted(self, Snapshot snapshot, Py_ssize_t total, Py_ssize_t available) except? -1
+    cdef Py_ssize_t _wanted(
+        self, Snapshot snapshot, Py_ssize_t total, Py_ssize_t available) except? -1
 
 
 @cython.locals(
@@ -88,7 +89,7 @@ cpdef double starts_within(Snapshot snapshot, Py_ssize_t containers, double with
 
 @cython.locals(
     offered=double, slots_max=double, ratio=double, tail_ms=double, deviation=double,
-    slots=double, blocked=double, plenty=double, waits=double)
+    slots=double, blocked=double, waits=double)
 cpdef Py_ssize_t steady_containers(
     double arrivals_per_s, double duration_ms, double spread_ms, Py_ssize_t concurrency,
     double wait_target_ms, Py_ssize_t containers_max=*) except? -1
@@ -99,7 +100,9 @@ cdef Py_ssize_t _backlog_containers(
 @cython.locals(concurrency=double, slots=double, running=double, resumed_ms=double)
 cdef double _starts_there(
     Snapshot snapshot, double run_ms, double creation_ms, double within_ms) except? -1
-@cython.locals(window_ms=double, starts=double, staggered=double, since_ms=double, rounds=double, ended=double)
+@cython.locals(
+    window_ms=double, starts=double, staggered=double, since_ms=double, rounds=double,
+    ended=double)
 cdef double _busy_starts(double running, double oldest_ms, double run_ms, double within_ms) except? -1
 cdef double _slot_starts(double since_ms, double run_ms) except? -1
 @cython.locals(spread_ms=double)

@@ -16,7 +16,7 @@ container goes is ``placement``'s business, who keeps the counts is ``scheduler`
               When a > d the last one becomes free at a instead: it may last as long again.
 
 Q waiting and incoming, R running, c concurrency, d mean run, a age of the oldest run (0 means
-unknown, and then g = d), C creation, U resume of a paused container, and
+unknown, and then g = d), C creation, U resume of a paused container (at most C), and
 idle = c * (existing - paused) - R.  While no run has ended, a is the lower bound of d that is
 used in its place: containers then grow with what is known (a bounded slow start).
 
@@ -451,7 +451,7 @@ def predicted_wait_ms(snapshot: Snapshot, containers: int) -> float:
     # When all slots are ready, and each has then had its share of the backlog.
     ready_ms = _creation_ms(snapshot) + run_ms + snapshot.oldest_run_ms
     low_ms = 0.0
-    high_ms = ready_ms + run_ms * (1.0 + backlog / (float(containers) * snapshot.concurrency))
+    high_ms = ready_ms + run_ms * backlog / (float(containers) * snapshot.concurrency)
     while high_ms - low_ms > max(0.001, high_ms * 1e-12):
         middle_ms = (low_ms + high_ms) / 2
         if starts_within(snapshot, containers, middle_ms) >= backlog:
@@ -520,12 +520,10 @@ def steady_containers(
         return min(containers_max, int(_ceil((offered + 2.5 * deviation) / concurrency)))
     slots = max(0.0, (offered - 6.0 * deviation) // 1.0)
     blocked = 1.0 - slots / offered
-    # Ten deviations above the load nobody waits, whatever the target.
-    plenty = offered + 10.0 * deviation + 10.0
     while slots < slots_max:
         slots += 1.0
         blocked = offered * blocked / (slots + offered * blocked)
-        if slots <= offered or (slots % concurrency > 0.0 and slots < plenty):
+        if slots <= offered:
             continue
         waits = blocked / (1.0 - offered / slots * (1.0 - blocked))
         if waits <= 0.01 or tail_ms / (slots - offered) * log(100.0 * waits) <= wait_target_ms:

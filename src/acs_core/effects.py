@@ -97,7 +97,10 @@ class CloseQueue:
 
 
 class Throttle:
-    """The queue takes arrivals or does not; tell the controllers.  ``reason`` is for people."""
+    """The queue takes arrivals or does not; tell the controllers.  ``reason`` is for people.
+
+    Each throttle is lifted before the queue is closed or forwarded.
+    """
 
     def __init__(self, queue: str, on: bool, reason: str) -> None:
         self.queue = queue

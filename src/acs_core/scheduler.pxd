@@ -23,6 +23,7 @@ cdef class NamespaceEntry:
     cdef public dict in_progress
     cdef public dict serving
     cdef public Py_ssize_t queues
+    cdef public Py_ssize_t reserving
 
 
 @cython.final

@@ -92,6 +92,8 @@ class SchedulerConfig:
 
     ``name`` starts every container id, so it must be new for each start of a node.  Bounds and
     durations are explained in ``limits``.  With ``report_decisions`` each decision is an effect.
+
+    Raises: ValueError that names the field, the value and the limit.
     """
 
     name: str = "scheduler"
@@ -108,15 +110,39 @@ class SchedulerConfig:
     retry_max_us: int = limits.RETRY_MAX_US
     report_decisions: bool = False
 
+    def __post_init__(self) -> None:
+        # A look that is due again at once would never let ``step`` return.
+        for name in (
+            "waiting_max",
+            "wait_max_us",
+            "decision_interval_us",
+            "idle_grace_us",
+            "stop_grace_us",
+            "retry_min_us",
+            "retry_max_us",
+        ):
+            value = getattr(self, name)
+            if not 1 <= value <= limits.TIME_MAX_US:
+                raise ValueError(f"{name} is {value}; it must be in 1..{limits.TIME_MAX_US}")
+        for name in ("namespace_containers_max", "backlog_interval_us"):
+            value = getattr(self, name)
+            if not 0 <= value <= limits.TIME_MAX_US:
+                raise ValueError(f"{name} is {value}; it must be in 0..{limits.TIME_MAX_US}")
+        if not 0.0 <= self.waiting_low_fraction < 1.0:
+            raise ValueError(
+                f"waiting_low_fraction is {self.waiting_low_fraction}; it must be in 0..1, below 1"
+            )
+
 
 class NamespaceEntry:
-    """A namespace's cap and every container that counts against it."""
+    """A namespace's cap and every container that counts against it, reserved ones included."""
 
     def __init__(self, containers_max: int) -> None:
         self.containers_max = containers_max
         self.in_progress: dict[str, ContainerEntry] = {}
         self.serving: dict[str, ContainerEntry] = {}
         self.queues = 0
+        self.reserving = 0
 
 
 class QueueEntry:
@@ -189,7 +215,7 @@ class InvokerEntry:
 class Scheduler:
     """Queues, containers and decisions of one scheduler node; see the module.
 
-    Invariants: S1-S4, K1, L1-L3, B1 (docs/invariants.md).
+    Invariants: S1-S6, K1, L1-L3, B1 (docs/invariants.md).
     """
 
     def __init__(self, config: SchedulerConfig | None = None) -> None:
@@ -307,10 +333,11 @@ class Scheduler:
             assert not queue.in_progress.keys() & queue.serving.keys()
             assert queue.leaving.keys() <= queue.serving.keys()
             assert queue.life.state_index != QueueState.REMOVED
-            if queue.line.waiting and queue.life.state_index != _UNINITIALIZED:
-                # L1: nobody idles beside work.  L3: somebody will look.
-                assert not any(c.free for c in queue.serving.values())
-                assert self._due.time_of(key) >= 0
+            assert bool(queue.adopting) or queue.life.state_index != _UNINITIALIZED
+            if queue.line.waiting:
+                assert self._due.time_of(key) >= 0  # L3: somebody will look
+                # L1: nobody idles beside work, once it may be served (S5).
+                assert queue.adopting or not any(c.free for c in queue.serving.values())
         for name, container in self._containers.items():
             queue = container.queue
             assert queues.get(queue.spec.queue) is queue
@@ -320,7 +347,9 @@ class Scheduler:
             assert 0 <= container.free <= queue.spec.concurrency - len(container.outstanding)  # S1
             assert container.free == 0 or (container.stacked and name not in queue.leaving)
         for namespace in self._namespaces.values():
-            assert namespace.queues == sum([q.namespace is namespace for q in queues.values()])
+            own = [q for q in queues.values() if q.namespace is namespace]
+            assert namespace.queues == len(own)
+            assert namespace.reserving == sum([len(q.reserving) for q in own])
         reserved_mb = dict.fromkeys(self._invokers, 0)
         for queue in queues.values():
             for spot in queue.reserving:
@@ -340,12 +369,19 @@ class Scheduler:
         activation = event.activation
         if activation.activation_id in self._activations:
             return  # a controller's resend of what is waiting or delivered already
+        if activation.withdrawn or activation.delivered_us >= 0:
+            return  # the same object again, after its end
         self._accepted += 1
+        if self._expires_us(activation) <= now_us:
+            self._reject_new(
+                activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out
+            )
+            return
         state = queue.life.state_index
         if state != _RUNNING and not self._admit(queue, activation, now_us, out):
             return
         queue.arrivals += 1
-        if queue.line.waiting == 0:
+        if queue.line.waiting == 0 and not queue.adopting:
             container = self._top(queue)
             if container is not None:
                 activation.queue = event.queue
@@ -390,7 +426,7 @@ class Scheduler:
                 if not container.stacked:
                     container.stacked = True
                     queue.open.append(container)
-                while container.free > 0 and queue.line.waiting > 0:
+                while container.free > 0 and queue.line.waiting > 0 and not queue.adopting:
                     activation = self._take(queue, now_us, out)
                     if activation is None:
                         break
@@ -436,7 +472,7 @@ class Scheduler:
 
     def _serve_line(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Hand waiting activations to free slots until one of both runs out."""
-        while queue.line.waiting > 0:
+        while queue.line.waiting > 0 and not queue.adopting:
             container = self._top(queue)
             if container is None:
                 return
@@ -534,11 +570,12 @@ class Scheduler:
         queue = container.queue
         container.free = 0  # whoever returns work has no use for more
         for activation_id in reversed(event.activation_ids):
-            activation = container.outstanding.pop(activation_id, None)
-            if activation is not None:
+            activation = container.outstanding.get(activation_id)
+            # One that is known to have started is never run again, whatever is said of it.
+            if activation is not None and not activation.started:
+                del container.outstanding[activation_id]
                 queue.running -= 1
                 activation.delivered_us = -1
-                activation.started = False
                 queue.line.put_back(activation)
         self._serve_line(queue, now_us, out)
         self._consider(queue, now_us, out)
@@ -577,8 +614,13 @@ class Scheduler:
             if held.serving:
                 self._serve(container, now_us)
             for activation_id in held.activation_ids:
-                if activation_id in self._activations:
+                known = self._activations.get(activation_id)
+                if known is not None and known.delivered_us >= 0:
                     continue
+                if known is None:
+                    self._accepted += 1
+                else:  # a controller has sent it again, and it waits here
+                    self._queues[known.queue].line.withdraw(known)
                 # Its payload stays where it runs; here it only must not be delivered again.
                 activation = Activation(activation_id, b"", now_us)
                 activation.queue = event.queue
@@ -587,20 +629,31 @@ class Scheduler:
                 self._activations[activation_id] = activation
                 container.outstanding[activation_id] = activation
                 queue.running += 1
-                self._accepted += 1
         self._adoption_over(queue, now_us, out)
 
     def _adoption_over(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
-        if not queue.adopting and queue.life.state_index == _UNINITIALIZED:
+        """Begin to serve, unless some invoker has not told yet what it holds."""
+        if queue.adopting:
+            return
+        if queue.life.state_index == _UNINITIALIZED:
             queue.life.fire(Signal.ADOPTED)
-            self._consider(queue, now_us, out)
+        self._serve_line(queue, now_us, out)
+        self._consider(queue, now_us, out)
+        self._settle(queue, now_us, out)
 
     def _queue_closing(self, event: QueueClosing, now_us: int, out: list[object]) -> None:
         queue = self._entry(event.queue)
-        queue.life.fire(Signal.CLOSE_REQUESTED)
+        self._move(queue, Signal.CLOSE_REQUESTED, event.why, out)
         queue.cause = event.why
         self._consider(queue, now_us, out)
         self._settle(queue, now_us, out)
+
+    def _move(self, queue: QueueEntry, signal: Signal, why: str, out: list[object]) -> None:
+        """Move the queue along; whatever leads out of ACTION_THROTTLED lifts the throttle (L3)."""
+        throttled = queue.life.state_index == _ACTION_THROTTLED
+        queue.life.fire(signal)
+        if throttled and queue.life.state_index != _ACTION_THROTTLED:
+            out.append(Throttle(queue.spec.queue, False, why))
 
     def _leadership_lost(self, event: LeadershipLost, now_us: int, out: list[object]) -> None:
         queue = self._entry(event.queue)
@@ -618,7 +671,7 @@ class Scheduler:
             self._forget(container)
         self._forwarded += len(waiting)
         queue.running = 0
-        queue.life.fire(Signal.SUPERSEDED)
+        self._move(queue, Signal.SUPERSEDED, f"{event.to} leads the queue", out)
         if queue.reserving:
             self._drop_reservation(queue, queue.reserving, out)
         self._drop_queue(queue)
@@ -634,7 +687,9 @@ class Scheduler:
         namespace.containers_max = event.containers_max
         for queue in list(self._queues.values()):
             if queue.namespace is namespace:
+                queue.retry_us = now_us  # what failed before may succeed now
                 self._decide(queue, now_us, out)
+        self._tidy(event.namespace)
 
     def _settle(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Lift throttles whose cause is gone, and end a queue that has nothing left."""
@@ -642,11 +697,10 @@ class Scheduler:
         if state == _ACTION_THROTTLED:
             low = int(queue.line.capacity * self.config.waiting_low_fraction)
             if queue.line.waiting <= low:
-                queue.life.fire(Signal.BACKLOG_LOW)
                 text = f"{queue.line.waiting} activations wait"
-                out.append(Throttle(queue.spec.queue, False, text))
+                self._move(queue, Signal.BACKLOG_LOW, text, out)
                 self._consider(queue, now_us, out)
-        elif state == _REMOVING and queue.line.waiting == 0 and queue.running == 0:
+        elif state == _REMOVING and not (queue.line.waiting or queue.running or queue.adopting):
             for container in list(queue.serving.values()):
                 if container.container not in queue.leaving:
                     self._release(container, queue.cause, out)
@@ -664,6 +718,16 @@ class Scheduler:
         self._due.discard(key)
         self._starved.pop(key, None)
         queue.namespace.queues -= 1
+        self._tidy(queue.spec.namespace)
+
+    def _tidy(self, name: str) -> None:
+        """Forget a namespace of which nothing is left but the cap that every one has."""
+        namespace = self._namespaces[name]
+        if (
+            namespace.queues == 0
+            and namespace.containers_max == self.config.namespace_containers_max
+        ):
+            del self._namespaces[name]
 
     # --- decisions ---------------------------------------------------------------------------
 
@@ -674,7 +738,9 @@ class Scheduler:
             if queue.decided_us >= 0 and (queue.serving or queue.in_progress):
                 due_us = max(due_us, queue.decided_us + self._backlog_interval_us)
             if now_us < due_us:
-                self._wake(queue, due_us)
+                head = queue.line.head()
+                assert head is not None
+                self._wake(queue, min(due_us, self._expires_us(head)))
                 return
             self._decide(queue, now_us, out)
         self._wake(queue, self._next_look_us(queue, now_us))
@@ -682,7 +748,7 @@ class Scheduler:
     def _decide(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Ask the rule, act on its verdict, and note whether the queue lacks room for it."""
         state = queue.life.state_index
-        if state in (_UNINITIALIZED, _IDLE) or queue.reserving:
+        if state == _IDLE or queue.adopting or queue.reserving:
             return
         creation_us = self._creation_us()
         self._judge_growth(queue, creation_us, now_us)
@@ -780,7 +846,7 @@ class Scheduler:
             in_progress=len(queue.in_progress),
             stale=queue.line.older_than(now_us - self._stale_us) if self._stale_us else 0,
             namespace_existing=len(namespace.serving),
-            namespace_in_progress=len(namespace.in_progress),
+            namespace_in_progress=len(namespace.in_progress) + namespace.reserving,
             average_duration_ms=queue.mean_us / 1000 if known else None,
             namespace_limit=limit,
             action_limit=own,
@@ -827,6 +893,7 @@ class Scheduler:
         """Ask for up to ``count`` places within the caps; tell whether memory for some lacks."""
         namespace = queue.namespace
         room = namespace.containers_max - len(namespace.serving) - len(namespace.in_progress)
+        room -= namespace.reserving
         if queue.spec.action_limit is not None:
             held = len(queue.serving) + len(queue.in_progress)
             room = min(room, queue.spec.action_limit - held)
@@ -847,6 +914,7 @@ class Scheduler:
                 places.append(Place(f"{self.config.name}-{self._serial}", name))
                 self._invokers[name].used_mb += memory_mb
             queue.reserving = tuple(places)
+            namespace.reserving += len(places)
             key = queue.spec.queue
             namespace_name = queue.spec.namespace
             out.append(Reserve(key, queue.epoch, namespace_name, memory_mb, queue.reserving))
@@ -889,8 +957,13 @@ class Scheduler:
         granted = [spot for spot in spots if spot.container in event.containers]
         if len(granted) < len(event.containers):
             asked = [spot.container for spot in spots]
-            late = tuple([name for name in event.containers if name not in asked])
-            out.append(Unreserve(event.queue, queue.epoch if queue is not None else 0, late))
+            # A repeated grant may name containers that exist by now: they keep their places.
+            late = tuple(
+                [n for n in event.containers if n not in asked and n not in self._containers]
+            )
+            if late:
+                epoch = queue.epoch if queue is not None else 0
+                out.append(Unreserve(event.queue, epoch, late))
         if queue is None or not granted:
             return
         self._end_reservation(queue)
@@ -909,12 +982,14 @@ class Scheduler:
             return
         self._end_reservation(queue)
         self._failed(queue, event.reason, False, now_us, out)
+        self._settle(queue, now_us, out)
 
     def _end_reservation(self, queue: QueueEntry) -> None:
         for reserved in queue.reserving:
             invoker = self._invokers.get(reserved.invoker)
             if invoker is not None:
                 invoker.used_mb -= queue.spec.memory_mb
+        queue.namespace.reserving -= len(queue.reserving)
         queue.reserving = ()
 
     def _drop_reservation(
@@ -1044,7 +1119,7 @@ class Scheduler:
         if not (queue.serving or queue.in_progress):
             queue.quiet_since_us = now_us
             if queue.life.can(Signal.CREATION_FAILED):
-                queue.life.fire(Signal.CREATION_FAILED)
+                self._move(queue, Signal.CREATION_FAILED, cause, out)
             queue.final = final
             if final:
                 self._reject_waiting(queue, Cause.CREATION_FAILED, cause, wait_us, out)
@@ -1086,9 +1161,13 @@ class Scheduler:
             touched[container.queue.spec.queue] = container.queue
             self._lose(container, f"invoker {event.invoker} is gone", out)
         for queue in list(self._queues.values()):
-            queue.reserving = tuple([s for s in queue.reserving if s.invoker != event.invoker])
-            queue.adopting.pop(event.invoker, None)
-            self._adoption_over(queue, now_us, out)
+            left = tuple([spot for spot in queue.reserving if spot.invoker != event.invoker])
+            if len(left) < len(queue.reserving):
+                touched[queue.spec.queue] = queue
+                queue.namespace.reserving -= len(queue.reserving) - len(left)
+                queue.reserving = left
+            if queue.adopting.pop(event.invoker, None) is not None:
+                self._adoption_over(queue, now_us, out)
         for queue in touched.values():
             self._after_loss(queue, now_us, out)
 
@@ -1143,7 +1222,7 @@ class Scheduler:
                 due_us = min(due_us, max(now_us + self._decision_interval_us, queue.retry_us))
         elif queue.arrivals > 0 or queue.life.state_index == _NAMESPACE_THROTTLED:
             due_us = max(now_us + self._decision_interval_us, queue.retry_us)
-        elif self._is_quiet(queue) and queue.life.state_index != _REMOVING:
+        elif self._is_quiet(queue) and queue.life.can(Signal.QUIET_LONG):
             idle = queue.life.state_index == _IDLE
             grace_us = self.config.stop_grace_us if idle else self.config.idle_grace_us
             due_us = queue.quiet_since_us + grace_us

@@ -258,6 +258,8 @@ def run_demo(sandbox: str = "auto", say: Callable[[str], object] = lambda text: 
     """
     import uvloop
 
+    if sandbox != "process":
+        _make_images(say)
     with tempfile.TemporaryDirectory(prefix="acs-demo-") as folder:
         server = ServerProcess(Path(folder), "--sandbox", sandbox)
         say("starting `acs standalone` in a temporary folder")
@@ -268,6 +270,24 @@ def run_demo(sandbox: str = "auto", say: Callable[[str], object] = lambda text: 
             if (exit_code := server.stop()) != 0:
                 raise DemoFailed(f"the server ended with code {exit_code}{server.last_output()}")
     return report
+
+
+def _make_images(say: Callable[[str], object]) -> None:
+    """Make the image that functions run in, where an engine answers; a second time is quick."""
+    from acs_node.docker_client import connect
+    from acs_node.images import build_images
+    from acs_node.sandboxes import EngineUnavailable, SandboxError
+
+    try:
+        client = connect()
+    except EngineUnavailable:
+        return  # the server will say so, and what it does instead
+    try:
+        build_images(client, lambda text: say(f"image: {text}"))
+    except SandboxError as error:
+        raise DemoFailed(f"the image was not made: {error}") from error
+    finally:
+        client.close()
 
 
 async def exercise(port: int, auth: str, say: Callable[[str], object]) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,12 @@ def test_long_runs_get_a_container_each_unless_one_is_about_to_end() -> None:
 
 
 def test_short_runs_never_get_more_than_they_fill() -> None:
-    few = {"average_duration_ms": 10.0, "existing": 10, "running": 10, "waiting": 105}
+    few: dict[str, Any] = {
+        "average_duration_ms": 10.0,
+        "existing": 10,
+        "running": 10,
+        "waiting": 105,
+    }
     assert fit(**few, stale=105).count == 0
     # OpenWhisk adds one container for every ten that are stale.
     assert old(**few, stale=105)[:2] == (Verdict.ADD, 11)
@@ -407,7 +413,7 @@ def test_predicted_wait_counts_the_containers_in_the_making() -> None:
 
 def test_fewer_containers_than_there_are_is_refused() -> None:
     few = snapshot(existing=3)
-    for ask in (lambda: predicted_wait_ms(few, 2), lambda: starts_within(few, 2, 1.0)):
+    for ask in (partial(predicted_wait_ms, few, 2), partial(starts_within, few, 2, 1.0)):
         with pytest.raises(
             ValueError, match=r"containers is 2; it must be at least existing \(3\)"
         ):
@@ -512,14 +518,15 @@ def test_arguments_of_the_original_are_checked() -> None:
 
 
 def test_nothing_in_place_of_a_snapshot_is_an_error_not_a_crash() -> None:
+    none: Any = None
     for ask in (
-        RuntimeFitRule().decide,
-        OpenWhiskRule().decide,
-        lambda none: starts_within(none, 1, 1.0),
-        lambda none: predicted_wait_ms(none, 1),
+        partial(RuntimeFitRule().decide, none),
+        partial(OpenWhiskRule().decide, none),
+        partial(starts_within, none, 1, 1.0),
+        partial(predicted_wait_ms, none, 1),
     ):
         with pytest.raises(AttributeError):
-            ask(None)
+            ask()
 
 
 def test_the_formula_is_written_down() -> None:

@@ -93,10 +93,8 @@ def test_answers_the_original_gave(vector: dict[str, Any]) -> None:
         for step in vector["steps"]:
             op, args, expect = step["op"], step["args"], step["expect"]
             if op == "concurrently":
-                inner = args
-                results = together(
-                    inner["times"], lambda s=semaphore, i=inner: perform(s, i["op"], i["args"])
-                )
+                call = partial(perform, semaphore, args["op"], args["args"])
+                results = together(args["times"], call)
                 if expect is not None:
                     counts = Counter(json.dumps(result) for result in results)
                     assert counts == expect["multiset"]

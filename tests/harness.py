@@ -1,0 +1,431 @@
+"""One scheduler and the pools of its invokers, joined by a wire, in a world without chance.
+
+The fixture of scenarios and of the proof of both cores together.  Everything happens at a time
+of the world's own clock and in the same order each time.  The wire keeps the order of each
+direction between two nodes, as real links do; it delays, repeats and loses what it is told to.
+Sandboxes take the time and have the faults that they are given.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from acs_core import effects as fx
+from acs_core import events as ev
+from acs_core.containers import ContainerPool, PoolConfig
+from acs_core.scheduler import Scheduler, SchedulerConfig
+
+NEVER_US = 2**62
+
+
+@dataclass
+class Times:
+    """How long things take in the world, in microseconds."""
+
+    creation_us: int = 300_000
+    init_us: int = 10_000
+    run_us: int = 20_000
+    remove_us: int = 50_000
+    reserve_us: int = 0
+    latency_us: int = 0
+
+
+class Engine:
+    """What one invoker's engine does: ``fault`` is "", "down" or "no image"."""
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self.up: set[str] = set()
+        self.runs: dict[str, set[str]] = {}
+
+
+class SchedulerPair:
+    """A ``Scheduler``, a ``ContainerPool`` per invoker, and the world around them.
+
+    Args:
+      invokers: Memory in MB by invoker.
+      keep_alive_us: Of the pools.
+      delay: Returns how long a message is under way; None: ``times.latency_us``.
+      copies: Returns how often a message arrives; None: once.
+    ``trace`` has a line for everything that a core asked for and for each result.  ``check`` runs
+    after each step.  ``watch`` is called with every event of the scheduler, its time and its
+    effects.
+    """
+
+    def __init__(
+        self,
+        invokers: Mapping[str, int],
+        *,
+        config: SchedulerConfig | None = None,
+        keep_alive_us: int = 10_000_000,
+        times: Times | None = None,
+        delay: Callable[[object], int] | None = None,
+        copies: Callable[[object], int] | None = None,
+    ) -> None:
+        self.now_us = 0
+        self.config = config or SchedulerConfig(name="c")
+        self.scheduler = Scheduler(self.config)
+        self.pools: dict[str, ContainerPool] = {}
+        self.engines: dict[str, Engine] = {}
+        self.times = times or Times()
+        self.keep_alive_us = keep_alive_us
+        self.delay = delay or (lambda message: self.times.latency_us)
+        self.copies = copies or (lambda message: 1)
+        self.trace: list[str] = []
+        self.watch: Callable[[ev.Event, int, list[object]], None] | None = None
+        # What became of each activation: its rejection, and its result.  Both, only if unknown.
+        self.accepted: set[str] = set()
+        self.rejected: dict[str, fx.Cause] = {}
+        self.results: dict[str, ev.Outcome] = {}
+        self.starts: dict[str, int] = {}
+        self.run_us: dict[str, int] = {}
+        self.outcomes: dict[str, ev.Outcome] = {}
+        self.denial = ""
+        self.caps: dict[str, int] = {}
+        self._memory_mb = dict(invokers)
+        self._granted: dict[str, tuple[str, str, int]] = {}
+        self._epochs = 0
+        self._agenda: list[tuple[int, int, Callable[[], None]]] = []
+        self._serial = 0
+        self._link_us: dict[tuple[str, str], int] = {}
+        self._cut: set[str] = set()
+        # What was sent to or from an invoker up to here was lost when it was cut off.
+        self._lost_until: dict[str, int] = {}
+        self._specs: dict[str, ev.QueueSpec] = {}
+        self._forwarded: list[ev.Activation] = []
+        for name in invokers:
+            self.pools[name] = ContainerPool(
+                PoolConfig(
+                    invoker=name, memory_mb=invokers[name], keep_alive_us=self.keep_alive_us
+                )
+            )
+            self.engines[name] = Engine()
+            self._report(name)
+
+    # --- what tests tell the world ---------------------------------------------------------------
+
+    def open(self, spec: ev.QueueSpec, history_us: int = 0) -> None:
+        """Open the queue under a new epoch; what was forwarded from it arrives again."""
+        self._epochs += 1
+        self._specs[spec.queue] = spec
+        self.tell(ev.QueueOpened(spec, self._epochs, history_us))
+        again, self._forwarded = self._forwarded, []
+        for activation in again:
+            if activation.queue == spec.queue:
+                self.tell(ev.Arrived(spec.queue, activation))
+            else:
+                self._forwarded.append(activation)
+
+    def arrive(self, queue: str, *names: str, deadline_us: int = 0) -> None:
+        """Let activations arrive now."""
+        for name in names:
+            self.accepted.add(name)
+            self.tell(ev.Arrived(queue, ev.Activation(name, b"", self.now_us, deadline_us)))
+
+    def tell(self, event: ev.Event) -> None:
+        """Let the scheduler have the event now, and do what it asks for."""
+        effects = self.scheduler.step(event, self.now_us)
+        self.scheduler.check()
+        if self.watch is not None:
+            self.watch(event, self.now_us, effects)
+        for effect in effects:
+            self._note("scheduler", effect)
+            self._perform(effect)
+
+    def tell_pool(self, invoker: str, event: ev.Event) -> None:
+        """Let the pool have the event now, and do what it asks for."""
+        pool = self.pools[invoker]
+        effects = pool.step(event, self.now_us)
+        pool.check()
+        for effect in effects:
+            self._note(invoker, effect)
+            if isinstance(effect, ev.Event):
+                self._send(invoker, "scheduler", effect)
+            else:
+                self._carry_out(invoker, effect)
+
+    def cap(self, namespace: str, containers_max: int) -> None:
+        """Change the cap of a namespace, for the scheduler and for the coordination."""
+        self.caps[namespace] = containers_max
+        self.tell(ev.LimitsChanged(namespace, containers_max))
+
+    def cut_off(self, invoker: str) -> None:
+        """Lose all that is under way to and from the invoker; its lease expires now."""
+        self._cut.add(invoker)
+        self._lost_until[invoker] = self._serial
+        self._granted = {c: g for c, g in self._granted.items() if g[1] != invoker}
+        self.tell(ev.InvokerGone(invoker))
+
+    def join(self, invoker: str) -> None:
+        """Let a cut-off invoker come back with what it still holds."""
+        if invoker in self._cut:
+            self._cut.remove(invoker)
+            self._report(invoker)
+
+    def break_sandbox(self, invoker: str, container: str) -> None:
+        """Let a sandbox die; the node answers for what ran in it."""
+        engine = self.engines[invoker]
+        if container not in engine.up:
+            return
+        for activation_id in sorted(engine.runs[container]):
+            self._end(invoker, container, activation_id, ev.Outcome.DEVELOPER_ERROR)
+        self.tell_pool(invoker, ev.SandboxBroke(container, "it exited"))
+
+    def advance(self, us: int) -> None:
+        """Let time pass; everything that is due happens, in its order."""
+        end_us = self.now_us + us
+        while self._next_us() <= end_us:
+            self._turn()
+        self.now_us = end_us
+
+    def run_until_quiet(self, limit_us: int) -> None:
+        """Let time pass until nothing is due any more; fail when that takes longer."""
+        end_us = self.now_us + limit_us
+        while self._next_us() < NEVER_US:
+            assert self._next_us() <= end_us, f"not quiet after {limit_us} us"
+            self._turn()
+
+    def containers_of(self, invoker: str) -> list[str]:
+        """Return the containers whose sandbox is up, by name."""
+        return sorted(self.engines[invoker].up)
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def at(self, delay_us: int, what: Callable[[], None]) -> None:
+        """Do something later."""
+        self._serial += 1
+        heapq.heappush(self._agenda, (self.now_us + delay_us, self._serial, what))
+
+    def _next_us(self) -> int:
+        due_us = self._agenda[0][0] if self._agenda else NEVER_US
+        for core in (self.scheduler, *self.pools.values()):
+            wanted_us = core.next_deadline_us()
+            if wanted_us is not None:
+                due_us = min(due_us, max(wanted_us, self.now_us))
+        return due_us
+
+    def _turn(self) -> None:
+        """Do the one thing that is due next; what is on the agenda goes before timers."""
+        due_us = self.now_us = max(self.now_us, self._next_us())
+        if self._agenda and self._agenda[0][0] <= due_us:
+            heapq.heappop(self._agenda)[2]()
+            return
+        wanted_us = self.scheduler.next_deadline_us()
+        if wanted_us is not None and wanted_us <= due_us:
+            self.tell(ev.TimeReached())
+            return
+        for name, pool in self.pools.items():
+            wanted_us = pool.next_deadline_us()
+            if wanted_us is not None and wanted_us <= due_us:
+                self.tell_pool(name, ev.TimeReached())
+                return
+
+    # --- the wire --------------------------------------------------------------------------------
+
+    def _send(self, source: str, target: str, message: ev.Event) -> None:
+        invoker = source if target == "scheduler" else target
+        if invoker in self._cut:
+            return
+        for _ in range(self.copies(message)):
+            link = (source, target)
+            due_us = max(self.now_us + self.delay(message), self._link_us.get(link, 0))
+            self._link_us[link] = due_us
+            serial = self._serial + 1
+            self.at(due_us - self.now_us, lambda: self._receive(invoker, target, message, serial))
+
+    def _receive(self, invoker: str, target: str, message: ev.Event, serial: int) -> None:
+        if invoker in self._cut or serial <= self._lost_until.get(invoker, 0):
+            return
+        if target != "scheduler":
+            self.tell_pool(target, message)
+            return
+        if isinstance(message, (ev.ContainerGone, ev.CreationFailed)):
+            self._granted.pop(message.container, None)
+        self.tell(message)
+
+    # --- what the scheduler asks for -------------------------------------------------------------
+
+    def _perform(self, effect: object) -> None:
+        if isinstance(effect, fx.Adopt):
+            for invoker in self.pools:
+                self._send("scheduler", invoker, effect)
+        elif isinstance(effect, (fx.Create, fx.Deliver, fx.Release)):
+            self._send("scheduler", effect.invoker, effect)
+        elif isinstance(effect, fx.Reserve):
+            reserve = effect
+            self.at(self.times.reserve_us, lambda: self._reserve(reserve))
+        elif isinstance(effect, fx.Unreserve):
+            for container in effect.containers:
+                self._granted.pop(container, None)
+        elif isinstance(effect, fx.Reject):
+            name = effect.activation.activation_id
+            assert name not in self.rejected, f"{name} ended twice"
+            assert effect.cause == fx.Cause.UNKNOWN or name not in self.starts
+            self.rejected[name] = fx.Cause(effect.cause)
+        elif isinstance(effect, fx.Forward):
+            self._forwarded.extend(effect.activations)
+
+    def _reserve(self, effect: fx.Reserve) -> None:
+        """Grant what the caps and the invokers' memory allow, in one transaction."""
+        granted = []
+        held = sum([owner == effect.namespace for owner, _, _ in self._granted.values()])
+        cap = self.caps.get(effect.namespace, self.config.namespace_containers_max)
+        for place in [] if self.denial else effect.places:
+            used_mb = sum([mb for _, at, mb in self._granted.values() if at == place.invoker])
+            free_mb = self._memory_mb[place.invoker] - used_mb
+            if held < cap and free_mb >= effect.memory_mb and place.invoker not in self._cut:
+                held += 1
+                granted.append(place.container)
+                self._granted[place.container] = (
+                    effect.namespace,
+                    place.invoker,
+                    effect.memory_mb,
+                )
+        if granted:
+            self.tell(ev.Reserved(effect.queue, tuple(granted)))
+        else:
+            self.tell(ev.Denied(effect.queue, self.denial or "no room"))
+
+    def _report(self, invoker: str) -> None:
+        self.tell(
+            ev.InvokerReported(
+                invoker, self._memory_mb[invoker], creation_us=self.times.creation_us
+            )
+        )
+
+    # --- what a pool asks for --------------------------------------------------------------------
+
+    def _carry_out(self, invoker: str, effect: object) -> None:
+        times, engine = self.times, self.engines[invoker]
+        if isinstance(effect, fx.StartSandbox):
+            container = effect.container
+            self.at(times.creation_us, lambda: self._started(invoker, container))
+        elif isinstance(effect, fx.Initialise):
+            container, name = effect.container, effect.activation.activation_id
+            self._start(name)
+            engine.runs[container].add(name)
+            self.at(times.init_us, lambda: self._initialised(invoker, container, name))
+        elif isinstance(effect, fx.Run):
+            container, name = effect.container, effect.activation.activation_id
+            if name not in engine.runs[container]:
+                self._start(name)
+                engine.runs[container].add(name)
+            run_us = self.run_us.get(name, times.run_us)
+            outcome = self.outcomes.get(name, ev.Outcome.SUCCESS)
+            self.at(run_us, lambda: self._end(invoker, container, name, outcome, run_us))
+        elif isinstance(effect, fx.Abort):
+            outcome = ev.Outcome.DEVELOPER_ERROR
+            self._end(invoker, effect.container, effect.activation_id, outcome, effect.timeout_us)
+        elif isinstance(effect, fx.Remove):
+            container = effect.container
+            self.at(times.remove_us, lambda: self._removed(invoker, container))
+
+    def _start(self, name: str) -> None:
+        assert name not in self.starts, f"{name} started twice"
+        assert self.rejected.get(name, fx.Cause.UNKNOWN) is fx.Cause.UNKNOWN
+        self.starts[name] = self.now_us
+
+    def _started(self, invoker: str, container: str) -> None:
+        engine = self.engines[invoker]
+        if engine.fault == "down":
+            failure, cause = ev.FailureClass.RECOVERABLE, "the engine does not answer"
+        elif engine.fault == "no image":
+            failure, cause = ev.FailureClass.FINAL, "the image is missing"
+        else:
+            engine.up.add(container)
+            engine.runs[container] = set()
+            self.tell_pool(invoker, ev.SandboxReady(container))
+            return
+        self.tell_pool(invoker, ev.SandboxFailed(container, failure, cause))
+
+    def _initialised(self, invoker: str, container: str, name: str) -> None:
+        if name in self.engines[invoker].runs.get(container, ()):
+            self.tell_pool(invoker, ev.Initialised(container, self.times.init_us))
+
+    def _end(
+        self, invoker: str, container: str, name: str, outcome: ev.Outcome, run_us: int = 0
+    ) -> None:
+        """Hand on the result of a run, once, then let the pool know."""
+        runs = self.engines[invoker].runs.get(container, set())
+        if name not in runs:
+            return
+        runs.remove(name)
+        assert name not in self.results, f"{name} has two results"
+        self.results[name] = outcome
+        self._note("result", f"{name} {outcome.name}")
+        self.tell_pool(invoker, ev.RunEnded(container, name, run_us, outcome))
+
+    def _removed(self, invoker: str, container: str) -> None:
+        engine = self.engines[invoker]
+        engine.up.discard(container)
+        assert not engine.runs.pop(container, set()), "removed while something ran"
+        self.tell_pool(invoker, ev.SandboxRemoved(container))
+
+    def _note(self, who: str, what: object) -> None:
+        text = what if isinstance(what, str) else describe(what)
+        self.trace.append(f"{self.now_us / 1000:.1f} {who}: {text}")
+
+
+def describe(effect: object) -> str:
+    """Return an effect in one line."""
+    return _WORDS[type(effect)](effect)
+
+
+def _pulled(e: ev.Pulled) -> str:
+    ended = [f"{c.activation_id} {ev.Outcome(c.outcome).name}" for c in e.completions]
+    return (
+        f"pull {e.container} epoch {e.epoch} free {e.free_slots}"
+        + _list(" started", e.started)
+        + _list(" ended", ended)
+    )
+
+
+def _list(word: str, items: Iterable[str]) -> str:
+    text = ", ".join(items)
+    return f"{word} {text}" if text else ""
+
+
+def _held(e: ev.Adopted) -> str:
+    held = [
+        f"{h.container}{'' if h.serving else ' (starting)'}{_list(' with', h.activation_ids)}"
+        for h in e.held
+    ]
+    return f"adopted {e.queue} epoch {e.epoch}{_list(' holds', held)}"
+
+
+_WORDS: dict[type, Callable[..., str]] = {
+    fx.Adopt: lambda e: f"adopt {e.queue} epoch {e.epoch}",
+    fx.Reserve: lambda e: (
+        f"reserve for {e.queue}" + _list("", [f"{p.container}@{p.invoker}" for p in e.places])
+    ),
+    fx.Unreserve: lambda e: f"unreserve{_list('', e.containers)}",
+    fx.Create: lambda e: f"create {e.container}@{e.invoker} for {e.spec.queue}",
+    fx.Deliver: lambda e: f"deliver {e.activation.activation_id} to {e.container}",
+    fx.Release: lambda e: f"release {e.container}: {e.why}",
+    fx.Reject: lambda e: (
+        f"reject {e.activation.activation_id} {fx.Cause(e.cause).name}: {e.reason}"
+        + (f" (retry after {e.retry_after_us / 1000:g} ms)" if e.retry_after_us else "")
+    ),
+    fx.Forward: lambda e: (
+        f"forward to {e.to}" + _list(":", [a.activation_id for a in e.activations])
+    ),
+    fx.CloseQueue: lambda e: f"close {e.queue} epoch {e.epoch}",
+    fx.Throttle: lambda e: f"throttle {e.queue} {'on' if e.on else 'off'}: {e.reason}",
+    fx.Decided: lambda e: f"decide {e.queue} {e.decision.verdict.name} {e.decision.count}",
+    fx.StartSandbox: lambda e: f"start {e.container}",
+    fx.Initialise: lambda e: f"init {e.container} for {e.activation.activation_id}",
+    fx.Run: lambda e: f"run {e.activation.activation_id} in {e.container}",
+    fx.Abort: lambda e: f"abort {e.activation_id} after {e.timeout_us / 1000:g} ms",
+    fx.Remove: lambda e: f"remove {e.container}: {e.cause}",
+    ev.Adopted: _held,
+    ev.ContainerServing: lambda e: f"serving {e.container}",
+    ev.ContainerLeaving: lambda e: f"leaving {e.container}: {e.cause}",
+    ev.ContainerGone: lambda e: f"gone {e.container}: {e.cause}",
+    ev.CreationFailed: lambda e: (
+        f"failed {e.container} {ev.FailureClass(e.failure).name}: {e.cause}"
+    ),
+    ev.Pulled: _pulled,
+    ev.Returned: lambda e: f"return from {e.container}{_list('', e.activation_ids)}",
+}
