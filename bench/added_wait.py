@@ -27,6 +27,7 @@ from standalone import (
     folder,
     machine,
     parser,
+    require_wrk,
     write_json,
 )
 
@@ -218,6 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"sandbox {chosen.sandbox}, {chosen.arrivals} arrivals, {document['machine']}")
     results = []
     try:
+        require_wrk()
         for containers in chosen.containers:
             with folder() as here, Server(here, chosen.sandbox, 1, containers) as server:
                 poisson = chosen.arrivals == "poisson"

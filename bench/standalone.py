@@ -21,6 +21,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,16 +75,19 @@ class Load:
 
 def wrk(url: str, script: Path, users: int, seconds: int) -> Load:
     """Load ``url`` in a closed loop with ``users`` connections from one thread."""
-    program = shutil.which("wrk")
-    if program is None:
-        raise BenchFailed("the load generator wrk is not installed (package wrk)")
-    command = [program, "-t1", f"-c{users}", f"-d{seconds}s", "--latency", "--timeout", "60s"]
+    command = ["wrk", "-t1", f"-c{users}", f"-d{seconds}s", "--latency", "--timeout", "60s"]
     done = subprocess.run(
         [*command, "-s", str(script), url], capture_output=True, text=True, timeout=seconds + 90
     )
     if done.returncode:
         raise BenchFailed(f"wrk ended with code {done.returncode}: {done.stderr or done.stdout}")
     return parse_wrk(done.stdout)
+
+
+def require_wrk() -> None:
+    """Raise BenchFailed where there is no load generator."""
+    if shutil.which("wrk") is None:
+        raise BenchFailed("the load generator wrk is not installed (package wrk)")
 
 
 def parse_wrk(text: str) -> Load:
@@ -142,11 +146,11 @@ class Yardstick:
             for path in sockets:
                 self._start(str(BENCH / "bare_container.py"), path)
             for path in sockets:
-                _wait_for(lambda path=path: _connects(socket.AF_UNIX, path), "an echo container")
+                _wait_for(partial(_connects, socket.AF_UNIX, path), "an echo container")
             port = free_port()
             front = (BENCH / "bare_front.py").read_text().replace("7100", str(port))
             self._start("-c", front, *sockets)
-            _wait_for(lambda: _connects(socket.AF_INET, ("127.0.0.1", port)), "the bare front")
+            _wait_for(partial(_connects, socket.AF_INET, ("127.0.0.1", port)), "the bare front")
         except BaseException:
             self.__exit__()
             raise
@@ -465,6 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = {"sandbox": chosen.sandbox, "seconds": chosen.seconds, "machine": machine()}
     print(f"sandbox {chosen.sandbox}, {chosen.seconds} s each, {document['machine']}")
     try:
+        require_wrk()
         results = list(comparisons(chosen))
     except (BenchFailed, httpx.HTTPError) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -48,7 +48,7 @@ class SchedulerPair:
       invokers: Memory in MB by invoker.
       keep_alive_us: Of the pools.
       delay: Returns how long a message is under way; None: ``times.latency_us``.
-      copies: Returns how often a message arrives; None: once.
+      copies: Returns how often a message arrives, one copy right after the other; None: once.
     ``trace`` has a line for everything that a core asked for and for each result.  ``check`` runs
     after each step.  ``watch`` is called with every event of the scheduler, its time and its
     effects.
@@ -191,6 +191,10 @@ class SchedulerPair:
         """Return the containers whose sandbox is up, by name."""
         return sorted(self.engines[invoker].up)
 
+    def held(self) -> list[str]:
+        """Return the containers that hold a place with the coordination."""
+        return sorted(self._granted)
+
     # --- time ------------------------------------------------------------------------------------
 
     def at(self, delay_us: int, what: Callable[[], None]) -> None:
@@ -228,10 +232,10 @@ class SchedulerPair:
         invoker = source if target == "scheduler" else target
         if invoker in self._cut:
             return
-        for _ in range(self.copies(message)):
-            link = (source, target)
-            due_us = max(self.now_us + self.delay(message), self._link_us.get(link, 0))
-            self._link_us[link] = due_us
+        link = (source, target)
+        due_us = max(self.now_us + self.delay(message), self._link_us.get(link, 0))
+        self._link_us[link] = due_us
+        for _ in range(self.copies(message)):  # one right after the other
             serial = self._serial + 1
             self.at(due_us - self.now_us, lambda: self._receive(invoker, target, message, serial))
 

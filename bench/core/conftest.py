@@ -11,7 +11,7 @@ import pytest
 
 import acs_core
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent))
 
 from build_loop import CannotBuild, build_loop
 

@@ -20,6 +20,7 @@ cdef class SchedulerLoop:
     cdef list ids
     cdef list order
     cdef list running
+    cdef long long ended
     @cython.locals(
         scheduler=Scheduler, now_us='long long', index='long long', place=Py_ssize_t,
         activation_id=str, activation=Activation, completion=Completion,

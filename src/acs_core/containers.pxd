@@ -25,6 +25,7 @@ cdef class PoolContainer:
     cdef public long long init_us
     cdef public list unreported
     cdef public str cause
+    cdef public bint initialised
 
 
 @cython.final

@@ -100,6 +100,7 @@ class PoolContainer:
         # Started since the last pull and not ended: the next pull says so.
         self.unreported: list[str] = []
         self.cause = ""
+        self.initialised = False
 
 
 class ContainerPool:
@@ -287,23 +288,19 @@ class ContainerPool:
 
     def _sandbox_failed(self, event: SandboxFailed, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
-        if container is None or not (
-            container.state_index == _STARTING
-            or (container.state_index == _LEAVING and not container.running)
-        ):
-            return  # it is up, or was: no creation fails any more
+        if container is None or not _is_starting(container):
+            return  # it is up, or was: its creation fails no more
         del self._containers[event.container]
         out.append(CreationFailed(event.container, event.failure, event.cause))
 
     def _initialised(self, event: Initialised, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
-        if container is None or container.first is None:
-            return
-        if container.state_index not in (_INITIALISING, _LEAVING):
+        if container is None or container.first is None or container.initialised:
             return
         first = container.first
         if container.running[first.activation_id] == _NEVER:
             return  # it was aborted, and the node answers for it
+        container.initialised = True
         container.init_us = event.init_us
         # /init and /run have the full time limit each.
         self._limit(container, first.activation_id, now_us)
@@ -319,6 +316,8 @@ class ContainerPool:
         container = self._containers.get(event.container)
         if container is None or container.state_index == _REMOVING:
             return
+        if container.state_index == _LEAVING and _is_starting(container):
+            return  # said before
         # The node has answered for the runs; what it has not is unknown when the container goes.
         container.running.clear()
         container.first = None
@@ -364,21 +363,23 @@ class ContainerPool:
         if len(self._epochs) > limits.EPOCHS_MAX:
             del self._epochs[next(iter(self._epochs))]
         held = []
-        pulls = []
+        news: list[object] = []
         for name, container in self._containers.items():
             if container.spec.queue != event.queue:
                 continue
             container.epoch = event.epoch
             state = container.state_index
-            held.append(Held(name, state != _STARTING, tuple(container.running)))
-            # What it offered to an earlier leader is void; it offers anew.
-            if state == _FRESH:
-                pulls.append(Pulled(name, event.epoch, 1))
+            held.append(Held(name, not _is_starting(container), tuple(container.running)))
+            # What was said to an earlier leader is void; it is said anew.
+            if state in (_LEAVING, _REMOVING):
+                news.append(ContainerLeaving(name, container.cause))
+            elif state == _FRESH:
+                news.append(Pulled(name, event.epoch, 1))
             elif state == _READY and len(container.running) < container.spec.concurrency:
                 free_slots = container.spec.concurrency - len(container.running)
-                pulls.append(Pulled(name, event.epoch, free_slots, self._started(container)))
+                news.append(Pulled(name, event.epoch, free_slots, self._started(container)))
         out.append(Adopted(self.config.invoker, event.queue, event.epoch, tuple(held)))
-        out.extend(pulls)
+        out.extend(news)
 
     def _time_reached(self, event: TimeReached, now_us: int, out: list[object]) -> None:
         while self._idle:
@@ -400,6 +401,13 @@ class ContainerPool:
                 else:
                     next_us = min(next_us, deadline_us)
         self._next_abort_us = next_us
+
+
+def _is_starting(container: PoolContainer) -> bool:
+    """Tell whether its sandbox is not up yet; it may be on its way out already."""
+    state = container.state_index
+    # What leaves although it was up runs something; else it is being removed.
+    return state == _STARTING or (state == _LEAVING and not container.running)
 
 
 _HANDLERS: dict[type[Event], Callable[..., None]] = {

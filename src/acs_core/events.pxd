@@ -1,5 +1,8 @@
 cimport cython
 
+cdef object _check_name(str field, object text)
+cdef object _check_range(str field, object value, object low, object high)
+
 
 @cython.final
 cdef class QueueSpec:

@@ -3,8 +3,9 @@
 ``step(event, now_us)`` returns effects; the caller performs them in order and reports what
 happened as new events.  An event is applied whole or not at all.  One thread at a time.
 
-What a queue's states are is ``queue_states``; how many containers it needs ``demand``; where
-they go ``placement``.  This module leaves out what happens inside an invoker: ``containers``.
+Who holds what is kept in ``ledger``; what a queue's states are is ``queue_states``; how many
+containers it needs ``demand``; where they go ``placement``.  This module leaves out what happens
+inside an invoker: ``containers``.
 
 Time: all of it is the caller's ``now_us``.  A queue has at most one entry in the deadline
 index, never later than its next due moment; a look that finds nothing due costs one entry.
@@ -16,10 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import limits
-from .action_queue import ActionQueue, DeadlineIndex
+from .action_queue import DeadlineIndex
 from .demand import (
     STEADY_HOLD_CREATIONS,
-    Decision,
     DemandRule,
     RuntimeFitRule,
     Snapshot,
@@ -45,7 +45,6 @@ from .events import (
     Adopted,
     Arrived,
     Cancelled,
-    Completion,
     ContainerGone,
     ContainerLeaving,
     ContainerServing,
@@ -61,13 +60,14 @@ from .events import (
     Pulled,
     QueueClosing,
     QueueOpened,
-    QueueSpec,
     Reserved,
     Returned,
     TimeReached,
 )
-from .placement import InvokerView, place
-from .queue_states import QueueLife, QueueState, Signal
+from .ledger import ContainerEntry, Ledger, NamespaceEntry, QueueEntry
+from .load import QueueLoad
+from .placement import place
+from .queue_states import QueueState, Signal
 
 # Enum members as plain integers: comparing them costs nothing when compiled.
 _UNINITIALIZED = int(QueueState.UNINITIALIZED)
@@ -78,8 +78,8 @@ _NAMESPACE_THROTTLED = int(QueueState.NAMESPACE_THROTTLED)
 _ACTION_THROTTLED = int(QueueState.ACTION_THROTTLED)
 _REMOVING = int(QueueState.REMOVING)
 _APPLICATION_ERROR = int(Outcome.APPLICATION_ERROR)
-_DURATION_SAMPLES = limits.DURATION_SAMPLES
 _NEVER = limits.TIME_MAX_US
+_LOOKS_MAX = limits.LOOKS_MAX
 
 
 class UnknownQueue(KeyError):
@@ -123,93 +123,19 @@ class SchedulerConfig:
         ):
             value = getattr(self, name)
             if not 1 <= value <= limits.TIME_MAX_US:
-                raise ValueError(f"{name} is {value}; it must be in 1..{limits.TIME_MAX_US}")
+                raise ValueError(
+                    f"{name} is {value}; it must be in 1..{limits.TIME_MAX_US}"
+                )
         for name in ("namespace_containers_max", "backlog_interval_us"):
             value = getattr(self, name)
             if not 0 <= value <= limits.TIME_MAX_US:
-                raise ValueError(f"{name} is {value}; it must be in 0..{limits.TIME_MAX_US}")
+                raise ValueError(
+                    f"{name} is {value}; it must be in 0..{limits.TIME_MAX_US}"
+                )
         if not 0.0 <= self.waiting_low_fraction < 1.0:
             raise ValueError(
                 f"waiting_low_fraction is {self.waiting_low_fraction}; it must be in 0..1, below 1"
             )
-
-
-class NamespaceEntry:
-    """A namespace's cap and every container that counts against it, reserved ones included."""
-
-    def __init__(self, containers_max: int) -> None:
-        self.containers_max = containers_max
-        self.in_progress: dict[str, ContainerEntry] = {}
-        self.serving: dict[str, ContainerEntry] = {}
-        self.queues = 0
-        self.reserving = 0
-
-
-class QueueEntry:
-    """One queue with all that belongs to it; every count is the length of something."""
-
-    def __init__(
-        self, spec: QueueSpec, epoch: int, capacity: int, namespace: NamespaceEntry, now_us: int
-    ) -> None:
-        self.spec = spec
-        self.epoch = epoch
-        self.namespace = namespace
-        self.life = QueueLife()
-        self.line = ActionQueue(capacity)
-        self.in_progress: dict[str, ContainerEntry] = {}
-        self.serving: dict[str, ContainerEntry] = {}
-        self.leaving: dict[str, ContainerEntry] = {}
-        # Containers with free slots, the one that pulled last on top: few stay hot.
-        self.open: list[ContainerEntry] = []
-        self.running = 0
-        self.adopting: dict[str, bool] = {}
-        self.reserving: tuple[Place, ...] = ()
-        # Run times, smoothed; valid when samples > 0.
-        self.mean_us = 0.0
-        self.variance = 0.0
-        self.samples = 0
-        # Arrivals since rate_since_us, and the smoothed rate before that.
-        self.arrivals = 0
-        self.rate_since_us = now_us
-        self.rate_per_s = 0.0
-        self.decided_us = -1
-        self.decision: Decision | None = None
-        # Since when the steady term asks for more, and the runs that had ended by then; the
-        # containers and the runs per second at the last growth that it caused.
-        self.steady_since_us = -1
-        self.steady_ended = 0
-        self.runs_ended = 0
-        self.growth_containers = 0
-        self.growth_rate_per_s = 0.0
-        self.retry_us = 0
-        self.failures = 0
-        self.final = False
-        self.cause = ""
-        self.quiet_since_us = now_us
-        self.initialized = False
-
-
-class ContainerEntry:
-    """A container as this scheduler knows it."""
-
-    def __init__(self, container: str, invoker: str, queue: QueueEntry) -> None:
-        self.container = container
-        self.invoker = invoker
-        self.queue = queue
-        self.free = 0
-        self.stacked = False
-        self.outstanding: dict[str, Activation] = {}
-        self.idle_since_us = 0
-
-
-class InvokerEntry:
-    """An invoker's last report, the containers there, and what they and reservations hold."""
-
-    def __init__(self, report: InvokerReported) -> None:
-        self.report = report
-        self.containers: dict[str, ContainerEntry] = {}
-        self.used_mb = 0
-        self.creations = 0
 
 
 class Scheduler:
@@ -222,11 +148,13 @@ class Scheduler:
         self.config = config or SchedulerConfig()
         self._now_us = 0
         self._serial = 0
-        self._queues: dict[str, QueueEntry] = {}
-        self._containers: dict[str, ContainerEntry] = {}
+        self._ledger = Ledger()
+        # The ledger's own, at hand for the hot path.
+        self._queues = self._ledger.queues
+        self._containers = self._ledger.containers
+        self._namespaces = self._ledger.namespaces
+        self._invokers = self._ledger.invokers
         self._activations: dict[str, Activation] = {}
-        self._namespaces: dict[str, NamespaceEntry] = {}
-        self._invokers: dict[str, InvokerEntry] = {}
         self._due = DeadlineIndex()
         # Queues that found no room, oldest first: looked at again when room appears.
         self._starved: dict[str, bool] = {}
@@ -271,7 +199,10 @@ class Scheduler:
         return out
 
     def next_deadline_us(self) -> int | None:
-        """Return when ``TimeReached`` is wanted next, None when nothing is due.  Cost: O(1)."""
+        """Return when ``TimeReached`` is wanted next, None when nothing is due.  Cost: O(1).
+
+        It may be a time that has passed: one step looks at a bounded number of queues.
+        """
         due_us = self._due.next_us()
         return None if due_us < 0 else due_us
 
@@ -284,7 +215,7 @@ class Scheduler:
         return {
             "accepted": self._accepted,
             "waiting": sum([q.line.waiting for q in self._queues.values()]),
-            "delivered": sum([q.running for q in self._queues.values()]),
+            "delivered": sum([len(q.delivered) for q in self._queues.values()]),
             "ended": self._ended,
             "rejected": self._rejected,
             "forwarded": self._forwarded,
@@ -297,70 +228,46 @@ class Scheduler:
         """
         entry = self._entry(queue)
         decision = entry.decision
+        load = entry.load
         return {
             "queue": queue,
             "epoch": entry.epoch,
             "state": entry.life.state.name,
             "waiting": entry.line.waiting,
-            "running": entry.running,
+            "running": len(entry.delivered),
             "serving": len(entry.serving),
             "in_progress": len(entry.in_progress),
             "leaving": len(entry.leaving),
             "reserving": len(entry.reserving),
-            "mean_run_ms": round(entry.mean_us / 1000, 3) if entry.samples else None,
-            "arrivals_per_s": round(entry.rate_per_s, 3),
-            "namespace_containers": len(entry.namespace.serving) + len(entry.namespace.in_progress),
+            "mean_run_ms": round(load.mean_us / 1000, 3) if load.samples else None,
+            "arrivals_per_s": round(load.rate_per_s, 3),
+            "namespace_containers": len(entry.namespace.serving)
+            + len(entry.namespace.in_progress),
             "namespace_containers_max": entry.namespace.containers_max,
             "no_room": queue in self._starved,
             "trouble": entry.cause,
             "verdict": decision.verdict.name if decision is not None else None,
             "count": decision.count if decision is not None else 0,
-            "reason": decision.reason if decision is not None else "nothing was decided yet",
+            "reason": decision.reason
+            if decision is not None
+            else "nothing was decided yet",
         }
 
     def check(self) -> None:
         """Assert every invariant that can be seen from inside.  Cost: O(everything)."""
-        queues = self._queues
+        self._ledger.check()
+        self._due.check()
         counts = self.counts()
         assert counts["accepted"] == sum(counts.values()) - counts["accepted"]  # K1
         assert len(self._activations) == counts["waiting"] + counts["delivered"]
-        for key, queue in queues.items():
-            assert key == queue.spec.queue
-            queue.line.check()
-            assert queue.running == sum([len(c.outstanding) for c in queue.serving.values()]) + sum(
-                [len(c.outstanding) for c in queue.in_progress.values()]
-            )
-            assert not queue.in_progress.keys() & queue.serving.keys()
-            assert queue.leaving.keys() <= queue.serving.keys()
+        assert self._starved.keys() <= self._queues.keys()
+        for key, queue in self._queues.items():
             assert queue.life.state_index != QueueState.REMOVED
             assert bool(queue.adopting) or queue.life.state_index != _UNINITIALIZED
             if queue.line.waiting:
                 assert self._due.time_of(key) >= 0  # L3: somebody will look
                 # L1: nobody idles beside work, once it may be served (S5).
                 assert queue.adopting or not any(c.free for c in queue.serving.values())
-        for name, container in self._containers.items():
-            queue = container.queue
-            assert queues.get(queue.spec.queue) is queue
-            assert (name in queue.in_progress) != (name in queue.serving)
-            assert (name in queue.in_progress) == (name in queue.namespace.in_progress)
-            assert (name in queue.serving) == (name in queue.namespace.serving)
-            assert 0 <= container.free <= queue.spec.concurrency - len(container.outstanding)  # S1
-            assert container.free == 0 or (container.stacked and name not in queue.leaving)
-        for namespace in self._namespaces.values():
-            own = [q for q in queues.values() if q.namespace is namespace]
-            assert namespace.queues == len(own)
-            assert namespace.reserving == sum([len(q.reserving) for q in own])
-        reserved_mb = dict.fromkeys(self._invokers, 0)
-        for queue in queues.values():
-            for spot in queue.reserving:
-                if spot.invoker in reserved_mb:
-                    reserved_mb[spot.invoker] += queue.spec.memory_mb
-        for name, invoker in self._invokers.items():
-            there = invoker.containers.values()
-            used_mb = sum(c.queue.spec.memory_mb for c in there) + reserved_mb[name]
-            assert invoker.used_mb == used_mb  # B1
-            assert invoker.creations == sum(c.container in c.queue.in_progress for c in there)
-        self._due.check()
 
     # --- arrivals, pulls, deliveries: the hot path -------------------------------------------
 
@@ -380,7 +287,7 @@ class Scheduler:
         state = queue.life.state_index
         if state != _RUNNING and not self._admit(queue, activation, now_us, out):
             return
-        queue.arrivals += 1
+        queue.load.arrivals += 1
         if queue.line.waiting == 0 and not queue.adopting:
             container = self._top(queue)
             if container is not None:
@@ -395,9 +302,13 @@ class Scheduler:
             return
         activation.queue = event.queue
         self._activations[activation.activation_id] = activation
-        if queue.line.waiting >= queue.line.capacity and queue.life.can(Signal.BACKLOG_FULL):
+        if queue.line.waiting >= queue.line.capacity and queue.life.can(
+            Signal.BACKLOG_FULL
+        ):
             queue.life.fire(Signal.BACKLOG_FULL)
-            out.append(Throttle(event.queue, True, f"{queue.line.waiting} activations wait"))
+            out.append(
+                Throttle(event.queue, True, f"{queue.line.waiting} activations wait")
+            )
         self._consider(queue, now_us, out)
 
     def _pulled(self, event: Pulled, now_us: int, out: list[object]) -> None:
@@ -414,10 +325,11 @@ class Scheduler:
         for completion in event.completions:
             if container.outstanding.pop(completion.activation_id, None) is not None:
                 del self._activations[completion.activation_id]
-                queue.running -= 1
-                queue.runs_ended += 1
+                del queue.delivered[completion.activation_id]
                 self._ended += 1
-                self._ran(queue, completion)
+                queue.load.runs_ended += 1
+                if completion.outcome <= _APPLICATION_ERROR:
+                    queue.load.ran(completion.run_us)
         if event.container not in queue.leaving:
             room = queue.spec.concurrency - len(container.outstanding)
             container.free = min(container.free + event.free_slots, room)
@@ -426,7 +338,9 @@ class Scheduler:
                 if not container.stacked:
                     container.stacked = True
                     queue.open.append(container)
-                while container.free > 0 and queue.line.waiting > 0 and not queue.adopting:
+                while (
+                    container.free > 0 and queue.line.waiting > 0 and not queue.adopting
+                ):
                     activation = self._take(queue, now_us, out)
                     if activation is None:
                         break
@@ -445,9 +359,11 @@ class Scheduler:
         assert container.free > 0
         container.free -= 1
         container.outstanding[activation.activation_id] = activation
-        queue.running += 1
+        queue.delivered[activation.activation_id] = activation
         activation.delivered_us = now_us
-        out.append(Deliver(container.container, container.invoker, queue.epoch, activation))
+        out.append(
+            Deliver(container.container, container.invoker, queue.epoch, activation)
+        )
 
     def _top(self, queue: QueueEntry) -> ContainerEntry | None:
         """Return the container with a free slot that pulled last; forget those without."""
@@ -460,7 +376,9 @@ class Scheduler:
             stack.pop()
         return None
 
-    def _take(self, queue: QueueEntry, now_us: int, out: list[object]) -> Activation | None:
+    def _take(
+        self, queue: QueueEntry, now_us: int, out: list[object]
+    ) -> Activation | None:
         """Take the oldest activation that has not expired; the expired before it are rejected."""
         while True:
             activation = queue.line.take()
@@ -468,7 +386,9 @@ class Scheduler:
                 return None
             if self._expires_us(activation) > now_us:
                 return activation
-            self._reject(activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out)
+            self._reject(
+                activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out
+            )
 
     def _serve_line(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Hand waiting activations to free slots until one of both runs out."""
@@ -480,20 +400,6 @@ class Scheduler:
             if activation is None:
                 return
             self._deliver(queue, container, activation, now_us, out)
-
-    def _ran(self, queue: QueueEntry, completion: Completion) -> None:
-        """Let a run that ended as the action meant it count for the queue's run time."""
-        if completion.outcome > _APPLICATION_ERROR:
-            return
-        # About a second of runs: over a fixed few, one hiccup of the machine at 10,000 runs/s
-        # would count for a tenth of the mean, and containers would be added for it.
-        smoothed = _DURATION_SAMPLES + int(queue.rate_per_s)
-        queue.samples = min(queue.samples + 1, smoothed)
-        delta = completion.run_us - queue.mean_us
-        queue.mean_us += delta / queue.samples
-        queue.variance += (delta * (completion.run_us - queue.mean_us) - queue.variance) / (
-            queue.samples
-        )
 
     # --- arrivals off the hot path -----------------------------------------------------------
 
@@ -510,34 +416,55 @@ class Scheduler:
             return False
         if life.state_index == _FLUSHING and queue.final and now_us < queue.retry_us:
             self._reject_new(
-                activation, Cause.CREATION_FAILED, queue.cause, queue.retry_us - now_us, out
+                activation,
+                Cause.CREATION_FAILED,
+                queue.cause,
+                queue.retry_us - now_us,
+                out,
             )
             return False
         life.fire(Signal.WORK_ARRIVED)
         return True
 
-    def _refuse_full(self, queue: QueueEntry, activation: Activation, out: list[object]) -> None:
+    def _refuse_full(
+        self, queue: QueueEntry, activation: Activation, out: list[object]
+    ) -> None:
         waiting = queue.line.waiting
         reason = f"{waiting} activations of this action wait (allowed: {queue.line.capacity})"
         slots = max(1, len(queue.serving) * queue.spec.concurrency)
-        retry_us = int(waiting * queue.mean_us / slots)
+        retry_us = int(waiting * queue.load.mean_us / slots)
         self._reject_new(activation, Cause.QUEUE_FULL, reason, retry_us, out)
 
     def _reject_new(
-        self, activation: Activation, cause: int, reason: str, retry_us: int, out: list[object]
+        self,
+        activation: Activation,
+        cause: int,
+        reason: str,
+        retry_us: int,
+        out: list[object],
     ) -> None:
         self._rejected += 1
         out.append(Reject(activation, cause, reason, retry_us))
 
     def _reject(
-        self, activation: Activation, cause: int, reason: str, retry_us: int, out: list[object]
+        self,
+        activation: Activation,
+        cause: int,
+        reason: str,
+        retry_us: int,
+        out: list[object],
     ) -> None:
         """Reject an activation that was taken in before."""
         del self._activations[activation.activation_id]
         self._reject_new(activation, cause, reason, retry_us, out)
 
     def _reject_waiting(
-        self, queue: QueueEntry, cause: int, reason: str, retry_us: int, out: list[object]
+        self,
+        queue: QueueEntry,
+        cause: int,
+        reason: str,
+        retry_us: int,
+        out: list[object],
     ) -> None:
         activation = queue.line.take()
         while activation is not None:
@@ -574,7 +501,7 @@ class Scheduler:
             # One that is known to have started is never run again, whatever is said of it.
             if activation is not None and not activation.started:
                 del container.outstanding[activation_id]
-                queue.running -= 1
+                del queue.delivered[activation_id]
                 activation.delivered_us = -1
                 queue.line.put_back(activation)
         self._serve_line(queue, now_us, out)
@@ -591,10 +518,10 @@ class Scheduler:
             namespace = NamespaceEntry(self.config.namespace_containers_max)
             self._namespaces[spec.namespace] = namespace
         namespace.queues += 1
-        queue = QueueEntry(spec, event.epoch, self.config.waiting_max, namespace, now_us)
-        if event.history_us > 0:
-            queue.mean_us = float(event.history_us)
-            queue.samples = 1
+        load = QueueLoad(now_us, event.history_us)
+        queue = QueueEntry(
+            spec, event.epoch, self.config.waiting_max, namespace, load, now_us
+        )
         queue.adopting = dict.fromkeys(self._invokers, True)
         self._queues[spec.queue] = queue
         out.append(Adopt(spec.queue, event.epoch))
@@ -610,7 +537,7 @@ class Scheduler:
             if held.container in self._containers:
                 continue
             container = ContainerEntry(held.container, event.invoker, queue)
-            self._enter(container)
+            self._ledger.enter(container)
             if held.serving:
                 self._serve(container, now_us)
             for activation_id in held.activation_ids:
@@ -628,7 +555,7 @@ class Scheduler:
                 activation.started = True
                 self._activations[activation_id] = activation
                 container.outstanding[activation_id] = activation
-                queue.running += 1
+                queue.delivered[activation_id] = activation
         self._adoption_over(queue, now_us, out)
 
     def _adoption_over(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
@@ -641,21 +568,27 @@ class Scheduler:
         self._consider(queue, now_us, out)
         self._settle(queue, now_us, out)
 
-    def _queue_closing(self, event: QueueClosing, now_us: int, out: list[object]) -> None:
+    def _queue_closing(
+        self, event: QueueClosing, now_us: int, out: list[object]
+    ) -> None:
         queue = self._entry(event.queue)
         self._move(queue, Signal.CLOSE_REQUESTED, event.why, out)
         queue.cause = event.why
         self._consider(queue, now_us, out)
         self._settle(queue, now_us, out)
 
-    def _move(self, queue: QueueEntry, signal: Signal, why: str, out: list[object]) -> None:
+    def _move(
+        self, queue: QueueEntry, signal: Signal, why: str, out: list[object]
+    ) -> None:
         """Move the queue along; whatever leads out of ACTION_THROTTLED lifts the throttle (L3)."""
         throttled = queue.life.state_index == _ACTION_THROTTLED
         queue.life.fire(signal)
         if throttled and queue.life.state_index != _ACTION_THROTTLED:
             out.append(Throttle(queue.spec.queue, False, why))
 
-    def _leadership_lost(self, event: LeadershipLost, now_us: int, out: list[object]) -> None:
+    def _leadership_lost(
+        self, event: LeadershipLost, now_us: int, out: list[object]
+    ) -> None:
         queue = self._entry(event.queue)
         waiting = []
         activation = queue.line.take()
@@ -668,18 +601,22 @@ class Scheduler:
             for activation_id in container.outstanding:
                 del self._activations[activation_id]
             self._forwarded += len(container.outstanding)
-            self._forget(container)
+            self._ledger.forget(container)
         self._forwarded += len(waiting)
-        queue.running = 0
+        queue.delivered.clear()
         self._move(queue, Signal.SUPERSEDED, f"{event.to} leads the queue", out)
         if queue.reserving:
             self._drop_reservation(queue, queue.reserving, out)
         self._drop_queue(queue)
         out.append(Forward(event.queue, tuple(waiting), event.to))
 
-    def _limits_changed(self, event: LimitsChanged, now_us: int, out: list[object]) -> None:
+    def _limits_changed(
+        self, event: LimitsChanged, now_us: int, out: list[object]
+    ) -> None:
         if event.containers_max < 0:
-            raise ValueError(f"containers_max is {event.containers_max}; it must be at least 0")
+            raise ValueError(
+                f"containers_max is {event.containers_max}; it must be at least 0"
+            )
         namespace = self._namespaces.get(event.namespace)
         if namespace is None:
             namespace = NamespaceEntry(event.containers_max)
@@ -700,7 +637,9 @@ class Scheduler:
                 text = f"{queue.line.waiting} activations wait"
                 self._move(queue, Signal.BACKLOG_LOW, text, out)
                 self._consider(queue, now_us, out)
-        elif state == _REMOVING and not (queue.line.waiting or queue.running or queue.adopting):
+        elif state == _REMOVING and not (
+            queue.line.waiting or queue.delivered or queue.adopting
+        ):
             for container in list(queue.serving.values()):
                 if container.container not in queue.leaving:
                     self._release(container, queue.cause, out)
@@ -750,13 +689,14 @@ class Scheduler:
         state = queue.life.state_index
         if state == _IDLE or queue.adopting or queue.reserving:
             return
-        creation_us = self._creation_us()
-        self._judge_growth(queue, creation_us, now_us)
+        creation_us = self._ledger.creation_us()
+        containers = len(queue.serving) + len(queue.in_progress)
+        queue.load.judge_growth(containers, STEADY_HOLD_CREATIONS * creation_us, now_us)
         snapshot = self._snapshot(queue, creation_us, now_us)
         decision = self.config.rule.decide(snapshot)
         queue.decided_us = now_us
         queue.decision = decision
-        self._note_steady(queue, decision, now_us)
+        queue.load.note_steady(decision.steady_short, decision.count > 0, now_us)
         if self.config.report_decisions:
             out.append(Decided(queue.spec.queue, snapshot, decision))
         verdict = decision.verdict
@@ -777,7 +717,9 @@ class Scheduler:
             if queue.line.waiting > 0:
                 lacks_room = True
                 self._make_room(queue, 1, True, out)
-        elif verdict is Verdict.UNTHROTTLE_NAMESPACE and queue.life.can(Signal.NAMESPACE_FREE):
+        elif verdict is Verdict.UNTHROTTLE_NAMESPACE and queue.life.can(
+            Signal.NAMESPACE_FREE
+        ):
             queue.life.fire(Signal.NAMESPACE_FREE)
             # The original waits for its next tick here; nothing is won by that.
             self._decide(queue, now_us, out)
@@ -786,57 +728,23 @@ class Scheduler:
             queue.initialized = True
             lacks_room = self._reserve(queue, decision.count, now_us, out)
         if lacks_room:
-            self._starved[queue.spec.queue] = True  # keeps its place if it was starved before
+            self._starved[queue.spec.queue] = (
+                True  # keeps its place if it was starved before
+            )
         else:
             self._starved.pop(queue.spec.queue, None)
 
-    def _judge_growth(self, queue: QueueEntry, creation_us: int, now_us: int) -> None:
-        """Before the steady term is obeyed: did obeying it the last time bring anything?
-
-        Where something else than containers binds, more of them lengthen every run, and longer
-        runs ask for more containers.  So growth is measured: runs per second over the time that
-        the term has asked, against those before the last growth.  After growth in vain it is
-        listened to again only after a pause.
-        """
-        asked_us = now_us - queue.steady_since_us
-        if queue.steady_since_us < 0 or asked_us < STEADY_HOLD_CREATIONS * creation_us:
-            return
-        containers = len(queue.serving) + len(queue.in_progress)
-        rate_per_s = (queue.runs_ended - queue.steady_ended) * 1_000_000 / max(1, asked_us)
-        before = queue.growth_containers
-        if before > 0 and before < containers < before * limits.GROWTH_STEP_MIN:
-            return
-        if containers > before > 0:
-            hoped = (containers / before - 1.0) * limits.GROWTH_GAIN_MIN
-            if rate_per_s < queue.growth_rate_per_s * (1.0 + hoped):
-                queue.growth_containers = 0
-                queue.steady_since_us = now_us + limits.GROWTH_PAUSE_US
-                return
-        queue.growth_containers = containers
-        queue.growth_rate_per_s = rate_per_s
-
-    def _note_steady(self, queue: QueueEntry, decision: Decision, now_us: int) -> None:
-        """Keep since when every decision has said that the steady term asks for more."""
-        if not decision.steady_short:
-            queue.steady_since_us = -1
-        elif queue.steady_since_us < 0 or decision.count > 0:
-            queue.steady_since_us = now_us
-        if now_us <= queue.steady_since_us:
-            queue.steady_ended = queue.runs_ended
-
     def _snapshot(self, queue: QueueEntry, creation_us: int, now_us: int) -> Snapshot:
-        self._update_rate(queue, now_us)
+        load = queue.load
+        load.update_rate(now_us, self._decision_interval_us)
         namespace = queue.namespace
         spec = queue.spec
         limit = namespace.containers_max
-        own = limit if spec.action_limit is None else min(limit, spec.action_limit)
-        known = queue.samples > 0
+        known = load.samples > 0
         oldest_us = now_us
-        if not known:
-            for container in queue.serving.values():
-                for activation in container.outstanding.values():
-                    oldest_us = min(oldest_us, activation.delivered_us)
-        steady_us = max(0, now_us - queue.steady_since_us) if queue.steady_since_us >= 0 else 0
+        for activation in queue.delivered.values():
+            oldest_us = activation.delivered_us
+            break
         return Snapshot(
             state=queue.life.state,
             initialized=queue.initialized,
@@ -844,56 +752,30 @@ class Scheduler:
             waiting=queue.line.waiting,
             existing=len(queue.serving) - len(queue.leaving),
             in_progress=len(queue.in_progress),
-            stale=queue.line.older_than(now_us - self._stale_us) if self._stale_us else 0,
+            stale=queue.line.older_than(now_us - self._stale_us)
+            if self._stale_us
+            else 0,
             namespace_existing=len(namespace.serving),
             namespace_in_progress=len(namespace.in_progress) + namespace.reserving,
-            average_duration_ms=queue.mean_us / 1000 if known else None,
+            average_duration_ms=load.mean_us / 1000 if known else None,
             namespace_limit=limit,
-            action_limit=own,
+            action_limit=limit
+            if spec.action_limit is None
+            else min(limit, spec.action_limit),
             concurrency=spec.concurrency,
-            arrivals_per_s=queue.rate_per_s,
+            arrivals_per_s=load.rate_per_s,
             creation_ms=creation_us / 1000,
-            running=queue.running,
+            running=len(queue.delivered),
             oldest_run_ms=(now_us - oldest_us) / 1000,
-            duration_spread_ms=queue.variance**0.5 / 1000 if known else None,
-            steady_short_ms=steady_us / 1000,
+            duration_spread_ms=load.spread_us() / 1000 if known else None,
+            steady_short_ms=load.steady_short_us(now_us) / 1000,
         )
 
-    def _update_rate(self, queue: QueueEntry, now_us: int) -> None:
-        """Fold the arrivals since the last look into the smoothed rate."""
-        elapsed_us = now_us - queue.rate_since_us
-        if elapsed_us < self._decision_interval_us:
-            return
-        rate = queue.arrivals * 1_000_000 / elapsed_us
-        # Half of the old rate for each interval that passed, so that silence is forgotten.
-        weight = 0.5 ** min(elapsed_us / self._decision_interval_us, 60.0)
-        queue.rate_per_s = rate + (queue.rate_per_s - rate) * weight
-        queue.arrivals = 0
-        queue.rate_since_us = now_us
-
-    def _creation_us(self) -> int:
-        """Return when a container asked for now would be ready at the best invoker."""
-        views = self._views()
-        if not views:
-            return limits.CREATION_US
-        return min([view.ready_us() for view in views])
-
-    def _views(self) -> list[InvokerView]:
-        views = []
-        for name, entry in self._invokers.items():
-            report = entry.report
-            free_mb = report.memory_mb - report.elsewhere_mb - entry.used_mb
-            creation_us = report.creation_us or limits.CREATION_US
-            views.append(
-                InvokerView(name, free_mb, entry.creations, creation_us, report.creations_per_s)
-            )
-        return views
-
-    def _reserve(self, queue: QueueEntry, count: int, now_us: int, out: list[object]) -> bool:
+    def _reserve(
+        self, queue: QueueEntry, count: int, now_us: int, out: list[object]
+    ) -> bool:
         """Ask for up to ``count`` places within the caps; tell whether memory for some lacks."""
-        namespace = queue.namespace
-        room = namespace.containers_max - len(namespace.serving) - len(namespace.in_progress)
-        room -= namespace.reserving
+        room = queue.namespace.room()
         if queue.spec.action_limit is not None:
             held = len(queue.serving) + len(queue.in_progress)
             room = min(room, queue.spec.action_limit - held)
@@ -904,7 +786,7 @@ class Scheduler:
             self._failed(queue, "no invoker is known", False, now_us, out)
             return False
         memory_mb = queue.spec.memory_mb
-        names = place(self._views(), memory_mb, count)
+        names = place(self._ledger.views(), memory_mb, count)
         if len(names) < count:
             self._make_room(queue, count - len(names), False, out)
         if names:
@@ -912,12 +794,12 @@ class Scheduler:
             for name in names:
                 self._serial += 1
                 places.append(Place(f"{self.config.name}-{self._serial}", name))
-                self._invokers[name].used_mb += memory_mb
-            queue.reserving = tuple(places)
-            namespace.reserving += len(places)
+            self._ledger.reserve(queue, tuple(places))
             key = queue.spec.queue
             namespace_name = queue.spec.namespace
-            out.append(Reserve(key, queue.epoch, namespace_name, memory_mb, queue.reserving))
+            out.append(
+                Reserve(key, queue.epoch, namespace_name, memory_mb, queue.reserving)
+            )
         return len(names) < count
 
     def _make_room(
@@ -955,100 +837,58 @@ class Scheduler:
         queue = self._queues.get(event.queue)
         spots = queue.reserving if queue is not None else ()
         granted = [spot for spot in spots if spot.container in event.containers]
-        if len(granted) < len(event.containers):
-            asked = [spot.container for spot in spots]
-            # A repeated grant may name containers that exist by now: they keep their places.
-            late = tuple(
-                [n for n in event.containers if n not in asked and n not in self._containers]
+        usable = [spot for spot in granted if spot.invoker in self._invokers]
+        kept = [spot.container for spot in usable]
+        # A repeated grant may name containers that exist by now: they keep their places.
+        late = tuple(
+            [n for n in event.containers if n not in kept and n not in self._containers]
+        )
+        if late:
+            out.append(
+                Unreserve(event.queue, queue.epoch if queue is not None else 0, late)
             )
-            if late:
-                epoch = queue.epoch if queue is not None else 0
-                out.append(Unreserve(event.queue, epoch, late))
         if queue is None or not granted:
             return
-        self._end_reservation(queue)
-        if queue.life.state_index == _REMOVING and queue.line.waiting == 0:
-            self._drop_reservation(queue, tuple(granted), out)
-            self._settle(queue, now_us, out)
-            return
-        for spot in granted:
-            self._enter(ContainerEntry(spot.container, spot.invoker, queue))
+        self._ledger.end_reservation(queue)
+        if usable and queue.life.state_index == _REMOVING and queue.line.waiting == 0:
+            self._drop_reservation(queue, tuple(usable), out)
+            usable = []
+        for spot in usable:
+            self._ledger.enter(ContainerEntry(spot.container, spot.invoker, queue))
             out.append(Create(spot.container, spot.invoker, queue.epoch, queue.spec))
+        if not usable:
+            self._consider(queue, now_us, out)
+            self._settle(queue, now_us, out)
         self._wake(queue, self._next_look_us(queue, now_us))
 
     def _denied(self, event: Denied, now_us: int, out: list[object]) -> None:
         queue = self._queues.get(event.queue)
         if queue is None or not queue.reserving:
             return
-        self._end_reservation(queue)
+        self._ledger.end_reservation(queue)
         self._failed(queue, event.reason, False, now_us, out)
         self._settle(queue, now_us, out)
-
-    def _end_reservation(self, queue: QueueEntry) -> None:
-        for reserved in queue.reserving:
-            invoker = self._invokers.get(reserved.invoker)
-            if invoker is not None:
-                invoker.used_mb -= queue.spec.memory_mb
-        queue.namespace.reserving -= len(queue.reserving)
-        queue.reserving = ()
 
     def _drop_reservation(
         self, queue: QueueEntry, places: tuple[Place, ...], out: list[object]
     ) -> None:
         if queue.reserving:
-            self._end_reservation(queue)
+            self._ledger.end_reservation(queue)
         names = tuple([unwanted.container for unwanted in places])
         out.append(Unreserve(queue.spec.queue, queue.epoch, names))
 
     # --- containers --------------------------------------------------------------------------
 
-    def _enter(self, container: ContainerEntry) -> None:
-        """Count a container as in progress."""
-        name = container.container
-        self._containers[name] = container
-        container.queue.in_progress[name] = container
-        container.queue.namespace.in_progress[name] = container
-        invoker = self._invokers.get(container.invoker)
-        if invoker is not None:
-            invoker.containers[name] = container
-            invoker.used_mb += container.queue.spec.memory_mb
-            invoker.creations += 1
-
     def _serve(self, container: ContainerEntry, now_us: int) -> None:
-        """Count a container that was in progress as serving."""
-        name = container.container
+        """Let a container that was in progress serve: what failed before is over."""
+        self._ledger.serve(container, now_us)
         queue = container.queue
-        del queue.in_progress[name]
-        del queue.namespace.in_progress[name]
-        queue.serving[name] = container
-        queue.namespace.serving[name] = container
-        container.idle_since_us = now_us
-        invoker = self._invokers.get(container.invoker)
-        if invoker is not None:
-            invoker.creations -= 1
         queue.failures = 0
         queue.retry_us = 0
         queue.final = False
         queue.cause = "" if queue.life.state_index != _REMOVING else queue.cause
         if queue.life.can(Signal.CREATION_SUCCEEDED):
             queue.life.fire(Signal.CREATION_SUCCEEDED)
-
-    def _forget(self, container: ContainerEntry) -> None:
-        """Count a container no longer."""
-        name = container.container
-        queue = container.queue
-        del self._containers[name]
-        creating = queue.in_progress.pop(name, None) is not None
-        queue.serving.pop(name, None)
-        queue.leaving.pop(name, None)
-        queue.namespace.in_progress.pop(name, None)
-        queue.namespace.serving.pop(name, None)
-        invoker = self._invokers.get(container.invoker)
-        if invoker is not None:
-            del invoker.containers[name]
-            invoker.used_mb -= queue.spec.memory_mb
-            invoker.creations -= creating
-        container.free = 0
 
     def _release(self, container: ContainerEntry, why: str, out: list[object]) -> None:
         """Let a serving container take no more work and go when it is done."""
@@ -1057,14 +897,18 @@ class Scheduler:
         queue.leaving[container.container] = container
         out.append(Release(container.container, container.invoker, queue.epoch, why))
 
-    def _container_serving(self, event: ContainerServing, now_us: int, out: list[object]) -> None:
+    def _container_serving(
+        self, event: ContainerServing, now_us: int, out: list[object]
+    ) -> None:
         container = self._containers.get(event.container)
         if container is None:
             return
         if event.container in container.queue.in_progress:
             self._serve(container, now_us)
 
-    def _container_leaving(self, event: ContainerLeaving, now_us: int, out: list[object]) -> None:
+    def _container_leaving(
+        self, event: ContainerLeaving, now_us: int, out: list[object]
+    ) -> None:
         container = self._containers.get(event.container)
         if container is None or event.container not in container.queue.serving:
             return
@@ -1072,7 +916,9 @@ class Scheduler:
         container.queue.leaving[event.container] = container
         self._consider(container.queue, now_us, out)
 
-    def _container_gone(self, event: ContainerGone, now_us: int, out: list[object]) -> None:
+    def _container_gone(
+        self, event: ContainerGone, now_us: int, out: list[object]
+    ) -> None:
         container = self._containers.get(event.container)
         if container is None:
             return
@@ -1084,11 +930,11 @@ class Scheduler:
         """Forget a container; nobody knows what became of the work that it still had."""
         queue = container.queue
         for activation in list(container.outstanding.values()):
-            queue.running -= 1
+            del queue.delivered[activation.activation_id]
             text = f"The container is gone ({cause}); it is unknown whether the activation ran."
             self._reject(activation, Cause.UNKNOWN, text, 0, out)
         container.outstanding.clear()
-        self._forget(container)
+        self._ledger.forget(container)
 
     def _after_loss(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         if not (queue.serving or queue.in_progress):
@@ -1096,7 +942,9 @@ class Scheduler:
         self._consider(queue, now_us, out)
         self._settle(queue, now_us, out)
 
-    def _creation_failed(self, event: CreationFailed, now_us: int, out: list[object]) -> None:
+    def _creation_failed(
+        self, event: CreationFailed, now_us: int, out: list[object]
+    ) -> None:
         container = self._containers.get(event.container)
         if container is None:
             return
@@ -1111,7 +959,10 @@ class Scheduler:
         self, queue: QueueEntry, cause: str, final: bool, now_us: int, out: list[object]
     ) -> None:
         """Wait before the next try; flush when no container is left that could do the work."""
-        wait_us = min(self.config.retry_min_us << min(queue.failures, 30), self.config.retry_max_us)
+        wait_us = min(
+            self.config.retry_min_us << min(queue.failures, 30),
+            self.config.retry_max_us,
+        )
         queue.failures += 1
         queue.retry_us = now_us + wait_us
         if queue.life.state_index != _REMOVING:
@@ -1125,9 +976,13 @@ class Scheduler:
                 self._reject_waiting(queue, Cause.CREATION_FAILED, cause, wait_us, out)
         self._wake(queue, self._next_look_us(queue, now_us))
 
-    def _no_container_allowed(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+    def _no_container_allowed(
+        self, queue: QueueEntry, now_us: int, out: list[object]
+    ) -> None:
         """The limit is 0: what waits keeps until its wait bound, in case the limit is raised."""
-        self._failed(queue, "no container is allowed: its limit is 0", False, now_us, out)
+        self._failed(
+            queue, "no container is allowed: its limit is 0", False, now_us, out
+        )
 
     def _feed_starved(self, now_us: int, out: list[object]) -> None:
         """Let the queues that found no room look again, the one that waits longest first."""
@@ -1140,16 +995,14 @@ class Scheduler:
 
     # --- invokers and time -------------------------------------------------------------------
 
-    def _invoker_reported(self, event: InvokerReported, now_us: int, out: list[object]) -> None:
-        entry = self._invokers.get(event.invoker)
-        if entry is None:
-            self._invokers[event.invoker] = InvokerEntry(event)
+    def _invoker_reported(
+        self, event: InvokerReported, now_us: int, out: list[object]
+    ) -> None:
+        if self._ledger.report(event):
             for queue in list(self._queues.values()):
                 if queue.failures:
                     queue.retry_us = now_us
                     self._consider(queue, now_us, out)
-        else:
-            entry.report = event
         self._feed_starved(now_us, out)
 
     def _invoker_gone(self, event: InvokerGone, now_us: int, out: list[object]) -> None:
@@ -1161,21 +1014,17 @@ class Scheduler:
             touched[container.queue.spec.queue] = container.queue
             self._lose(container, f"invoker {event.invoker} is gone", out)
         for queue in list(self._queues.values()):
-            left = tuple([spot for spot in queue.reserving if spot.invoker != event.invoker])
-            if len(left) < len(queue.reserving):
-                touched[queue.spec.queue] = queue
-                queue.namespace.reserving -= len(queue.reserving) - len(left)
-                queue.reserving = left
             if queue.adopting.pop(event.invoker, None) is not None:
                 self._adoption_over(queue, now_us, out)
         for queue in touched.values():
             self._after_loss(queue, now_us, out)
 
     def _time_reached(self, now_us: int, out: list[object]) -> None:
-        key = self._due.pop_due(now_us)
-        while key is not None:
-            self._look(self._queues[key], now_us, out)
+        for _ in range(_LOOKS_MAX):
             key = self._due.pop_due(now_us)
+            if key is None:
+                return
+            self._look(self._queues[key], now_us, out)
 
     def _look(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Do what time alone brings: expiry, a decision, idleness, the end."""
@@ -1186,7 +1035,7 @@ class Scheduler:
             head = queue.line.head()
         if now_us >= queue.retry_us and (
             queue.line.waiting > 0
-            or queue.arrivals > 0
+            or queue.load.arrivals > 0
             or queue.life.state_index == _NAMESPACE_THROTTLED
         ):
             self._decide(queue, now_us, out)
@@ -1196,8 +1045,14 @@ class Scheduler:
             return
         if self._is_quiet(queue):
             state = queue.life.state_index
-            grace_us = self.config.stop_grace_us if state == _IDLE else self.config.idle_grace_us
-            if now_us - queue.quiet_since_us >= grace_us and queue.life.can(Signal.QUIET_LONG):
+            grace_us = (
+                self.config.stop_grace_us
+                if state == _IDLE
+                else self.config.idle_grace_us
+            )
+            if now_us - queue.quiet_since_us >= grace_us and queue.life.can(
+                Signal.QUIET_LONG
+            ):
                 queue.quiet_since_us = now_us
                 queue.life.fire(Signal.QUIET_LONG)
                 if queue.life.state_index != _IDLE:
@@ -1210,7 +1065,9 @@ class Scheduler:
         return f"{reason}: {queue.cause}" if queue.cause else reason
 
     def _is_quiet(self, queue: QueueEntry) -> bool:
-        return not (queue.line.waiting or queue.serving or queue.in_progress or queue.reserving)
+        return not (
+            queue.line.waiting or queue.serving or queue.in_progress or queue.reserving
+        )
 
     def _next_look_us(self, queue: QueueEntry, now_us: int) -> int:
         """Return when time alone could change something for the queue; -1: never."""
@@ -1219,8 +1076,10 @@ class Scheduler:
         if head is not None:
             due_us = self._expires_us(head)
             if not queue.reserving:
-                due_us = min(due_us, max(now_us + self._decision_interval_us, queue.retry_us))
-        elif queue.arrivals > 0 or queue.life.state_index == _NAMESPACE_THROTTLED:
+                due_us = min(
+                    due_us, max(now_us + self._decision_interval_us, queue.retry_us)
+                )
+        elif queue.load.arrivals > 0 or queue.life.state_index == _NAMESPACE_THROTTLED:
             due_us = max(now_us + self._decision_interval_us, queue.retry_us)
         elif self._is_quiet(queue) and queue.life.can(Signal.QUIET_LONG):
             idle = queue.life.state_index == _IDLE

@@ -1,0 +1,98 @@
+"""Instructions per activation through ``Scheduler.step``, counted by valgrind's callgrind.
+
+A count hardly depends on what else the machine does.  The loop is compiled; two runs of
+different length are subtracted, so that neither start nor set-up is counted.  The set-up
+of many queues takes its time: 100,000 take some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import acs_core
+
+sys.path.insert(0, str(Path(__file__).parent / "core"))
+
+from build_loop import CannotBuild, build_loop
+
+CASES = {
+    "a container waits": "loop.run_idle({})",
+    "work waits": "loop.fill(); loop.run_backlog({})",
+    "a run in a pool": "loop.run({})",
+}
+RUN_S = 600
+
+
+def instructions(loop_folder: Path, case: str, size: int, count: int) -> int:
+    """Count the instructions of a process that lets ``count`` activations through."""
+    loop = "PoolLoop" if case == "a run in a pool" else "SchedulerLoop"
+    code = (
+        f"import step_loop; loop = step_loop.{loop}({size}); {CASES[case].format(count)}; "
+        # Ends without tearing down what was set up.
+        "import os; os._exit(0)"
+    )
+    program = [sys.executable, "-c", code]
+    core = Path(acs_core.__file__).parents[1]
+    paths = [
+        str(loop_folder),
+        str(core),
+        *filter(None, os.environ.get("PYTHONPATH", "").split(":")),
+    ]
+    with tempfile.TemporaryDirectory(prefix="acs-bench-") as folder:
+        out = Path(folder) / "callgrind.out"
+        done = subprocess.run(
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *program],
+            # The same hashes in every run.
+            env={**os.environ, "PYTHONPATH": ":".join(paths), "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+            timeout=RUN_S,
+        )
+        found = re.search(r"Collected : (\d+)", done.stderr)
+        if done.returncode or found is None:
+            raise SystemExit(f"callgrind_step: valgrind failed: {done.stderr}")
+        return int(found[1])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = argparse.ArgumentParser(description="instructions per activation")
+    options.add_argument("--queues", default="1,1000", help="e.g. 1,1000,100000")
+    options.add_argument("--activations", type=int, default=20_000)
+    options.add_argument("--cases", default=",".join(CASES))
+    options.add_argument("--json", type=Path, metavar="FILE", help="for the raw numbers")
+    chosen = options.parse_args(arguments)
+    if shutil.which("valgrind") is None:
+        raise SystemExit("callgrind_step: valgrind is not installed")
+    results: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="acs-bench-") as folder:
+        try:
+            build_loop(Path(folder))
+        except CannotBuild as error:
+            raise SystemExit(f"callgrind_step: no compiled loop: {error}") from None
+        sizes = [int(size) for size in chosen.queues.split(",")]
+        for case in chosen.cases.split(","):
+            results[case] = {}
+            for size in sizes:
+                few = instructions(Path(folder), case, size, chosen.activations // 4)
+                many = instructions(Path(folder), case, size, chosen.activations)
+                each = (many - few) / (chosen.activations - chosen.activations // 4)
+                results[case][str(size)] = each
+                growth = each / results[case][str(sizes[0])]
+                print(f"{case:18} {size:7,}  {each:8,.0f} instructions  x {growth:.2f}", flush=True)
+    if chosen.json is not None:
+        document = {"activations": chosen.activations, "instructions": results}
+        chosen.json.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

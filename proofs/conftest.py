@@ -1,0 +1,24 @@
+"""Profiles of Hypothesis: ``default`` is the same on every run, ``deep`` looks much further.
+
+HYPOTHESIS_PROFILE=deep pytest proofs takes an hour or so; it keeps no database of examples.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+# The models beside the proofs are imported by their names.
+sys.path.insert(0, str(Path(__file__).parent))
+
+_ALWAYS = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("default", derandomize=True, max_examples=100, **_ALWAYS)
+settings.register_profile("deep", max_examples=20_000, stateful_step_count=100, **_ALWAYS)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

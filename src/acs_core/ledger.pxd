@@ -1,0 +1,70 @@
+cimport cython
+
+from acs_core.action_queue cimport ActionQueue
+from acs_core.events cimport QueueSpec
+from acs_core.load cimport QueueLoad
+from acs_core.queue_states cimport QueueLife
+
+
+@cython.final
+cdef class NamespaceEntry:
+    cdef public Py_ssize_t containers_max
+    cdef public dict in_progress
+    cdef public dict serving
+    cdef public Py_ssize_t queues
+    cdef public Py_ssize_t reserving
+    @cython.locals(held=Py_ssize_t)
+    cpdef Py_ssize_t room(self) except? -1
+
+
+@cython.final
+cdef class QueueEntry:
+    cdef public QueueSpec spec
+    cdef public long long epoch
+    cdef public NamespaceEntry namespace
+    cdef public QueueLoad load
+    cdef public QueueLife life
+    cdef public ActionQueue line
+    cdef public dict in_progress
+    cdef public dict serving
+    cdef public dict leaving
+    cdef public list open
+    cdef public dict delivered
+    cdef public dict adopting
+    cdef public tuple reserving
+    cdef public long long decided_us
+    cdef public object decision
+    cdef public long long retry_us
+    cdef public Py_ssize_t failures
+    cdef public bint final
+    cdef public str cause
+    cdef public long long quiet_since_us
+    cdef public bint initialized
+
+
+@cython.final
+cdef class ContainerEntry:
+    cdef public str container
+    cdef public str invoker
+    cdef public QueueEntry queue
+    cdef public Py_ssize_t free
+    cdef public bint stacked
+    cdef public dict outstanding
+    cdef public long long idle_since_us
+    cdef public long long serving_since_us
+
+
+@cython.final
+cdef class InvokerEntry:
+    cdef public object report
+    cdef public dict containers
+    cdef public long long used_mb
+    cdef public Py_ssize_t creations
+
+
+@cython.final
+cdef class Ledger:
+    cdef readonly dict queues
+    cdef readonly dict containers
+    cdef readonly dict namespaces
+    cdef readonly dict invokers

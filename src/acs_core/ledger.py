@@ -1,0 +1,255 @@
+"""Who holds what: the queues, containers, namespaces and invokers of one scheduler.
+
+Book-keeping alone: entries, and the moves of a container between being reserved, in progress,
+serving and gone, applied in every place that counts it.  When they happen is ``scheduler``'s
+business.  Counts are lengths of what exists; the few numbers kept for speed are compared in
+``check``.
+"""
+
+from __future__ import annotations
+
+from . import limits
+from .action_queue import ActionQueue
+from .demand import Decision
+from .effects import Place
+from .events import Activation, InvokerReported, QueueSpec
+from .load import QueueLoad
+from .placement import InvokerView
+from .queue_states import QueueLife
+
+
+class NamespaceEntry:
+    """A namespace's cap and every container that counts against it, reserved ones included."""
+
+    def __init__(self, containers_max: int) -> None:
+        self.containers_max = containers_max
+        self.in_progress: dict[str, ContainerEntry] = {}
+        self.serving: dict[str, ContainerEntry] = {}
+        self.queues = 0
+        self.reserving = 0
+
+    def room(self) -> int:
+        """Return how many containers more the cap allows; below 0 when it was lowered."""
+        held = len(self.serving) + len(self.in_progress) + self.reserving
+        return self.containers_max - held
+
+
+class QueueEntry:
+    """One queue with all that belongs to it."""
+
+    def __init__(
+        self,
+        spec: QueueSpec,
+        epoch: int,
+        capacity: int,
+        namespace: NamespaceEntry,
+        load: QueueLoad,
+        now_us: int,
+    ) -> None:
+        self.spec = spec
+        self.epoch = epoch
+        self.namespace = namespace
+        self.load = load
+        self.life = QueueLife()
+        self.line = ActionQueue(capacity)
+        self.in_progress: dict[str, ContainerEntry] = {}
+        self.serving: dict[str, ContainerEntry] = {}
+        self.leaving: dict[str, ContainerEntry] = {}
+        # Containers with free slots, the one that pulled last on top: few stay hot.
+        self.open: list[ContainerEntry] = []
+        # Activations delivered and not ended, the oldest delivery first.
+        self.delivered: dict[str, Activation] = {}
+        # Invokers that have not told yet what they hold of this queue.
+        self.adopting: dict[str, bool] = {}
+        self.reserving: tuple[Place, ...] = ()
+        self.decided_us = -1
+        self.decision: Decision | None = None
+        self.initialized = False
+        # Failed creations in a row, when to try again, and what went wrong.
+        self.failures = 0
+        self.retry_us = 0
+        self.final = False
+        self.cause = ""
+        self.quiet_since_us = now_us
+
+
+class ContainerEntry:
+    """A container as a scheduler knows it; ``free`` slots were offered and not used."""
+
+    def __init__(self, container: str, invoker: str, queue: QueueEntry) -> None:
+        self.container = container
+        self.invoker = invoker
+        self.queue = queue
+        self.free = 0
+        self.stacked = False
+        self.outstanding: dict[str, Activation] = {}
+        self.idle_since_us = 0
+        self.serving_since_us = 0
+
+
+class InvokerEntry:
+    """An invoker's last report, the containers there, and what they and reservations hold."""
+
+    def __init__(self, report: InvokerReported) -> None:
+        self.report = report
+        self.containers: dict[str, ContainerEntry] = {}
+        self.used_mb = 0
+        self.creations = 0
+
+
+class Ledger:
+    """All entries of one scheduler.
+
+    Invariants: B1 (docs/invariants.md).
+    """
+
+    def __init__(self) -> None:
+        self.queues: dict[str, QueueEntry] = {}
+        self.containers: dict[str, ContainerEntry] = {}
+        self.namespaces: dict[str, NamespaceEntry] = {}
+        self.invokers: dict[str, InvokerEntry] = {}
+
+    # --- a container's way --------------------------------------------------------------------
+
+    def reserve(self, queue: QueueEntry, places: tuple[Place, ...]) -> None:
+        """Count places as reserved for the queue until the coordination has answered."""
+        assert not queue.reserving
+        queue.reserving = places
+        queue.namespace.reserving += len(places)
+        for spot in places:
+            self.invokers[spot.invoker].used_mb += queue.spec.memory_mb
+
+    def end_reservation(self, queue: QueueEntry) -> None:
+        """Count the queue's reserved places no longer; what was granted is entered anew."""
+        for spot in queue.reserving:
+            invoker = self.invokers.get(spot.invoker)
+            if invoker is not None:
+                invoker.used_mb -= queue.spec.memory_mb
+        queue.namespace.reserving -= len(queue.reserving)
+        queue.reserving = ()
+
+    def enter(self, container: ContainerEntry) -> None:
+        """Count a container as in progress."""
+        name = container.container
+        self.containers[name] = container
+        container.queue.in_progress[name] = container
+        container.queue.namespace.in_progress[name] = container
+        invoker = self.invokers.get(container.invoker)
+        if invoker is not None:
+            invoker.containers[name] = container
+            invoker.used_mb += container.queue.spec.memory_mb
+            invoker.creations += 1
+
+    def serve(self, container: ContainerEntry, now_us: int) -> None:
+        """Count a container that was in progress as serving."""
+        name = container.container
+        queue = container.queue
+        del queue.in_progress[name]
+        del queue.namespace.in_progress[name]
+        queue.serving[name] = container
+        queue.namespace.serving[name] = container
+        container.idle_since_us = now_us
+        container.serving_since_us = now_us
+        invoker = self.invokers.get(container.invoker)
+        if invoker is not None:
+            invoker.creations -= 1
+
+    def forget(self, container: ContainerEntry) -> None:
+        """Count a container no longer."""
+        name = container.container
+        queue = container.queue
+        del self.containers[name]
+        creating = queue.in_progress.pop(name, None) is not None
+        queue.serving.pop(name, None)
+        queue.leaving.pop(name, None)
+        queue.namespace.in_progress.pop(name, None)
+        queue.namespace.serving.pop(name, None)
+        invoker = self.invokers.get(container.invoker)
+        if invoker is not None:
+            del invoker.containers[name]
+            invoker.used_mb -= queue.spec.memory_mb
+            invoker.creations -= creating
+        container.free = 0
+
+    # --- invokers -----------------------------------------------------------------------------
+
+    def report(self, report: InvokerReported) -> bool:
+        """Take an invoker's report; tell whether it is new here."""
+        entry = self.invokers.get(report.invoker)
+        if entry is not None:
+            entry.report = report
+            return False
+        entry = InvokerEntry(report)
+        self.invokers[report.invoker] = entry
+        for queue in self.queues.values():
+            # It may have been gone while places there were asked for.
+            there = [spot for spot in queue.reserving if spot.invoker == report.invoker]
+            entry.used_mb += len(there) * queue.spec.memory_mb
+        return True
+
+    def views(self) -> list[InvokerView]:
+        """Return what ``placement`` looks at.  Cost: O(invokers)."""
+        views = []
+        for name, entry in self.invokers.items():
+            report = entry.report
+            free_mb = report.memory_mb - report.elsewhere_mb - entry.used_mb
+            creation_us = report.creation_us or limits.CREATION_US
+            views.append(
+                InvokerView(
+                    name, free_mb, entry.creations, creation_us, report.creations_per_s
+                )
+            )
+        return views
+
+    def creation_us(self) -> int:
+        """Return when a container asked for now would be ready at the best invoker."""
+        views = self.views()
+        return min([view.ready_us() for view in views]) if views else limits.CREATION_US
+
+    # --- proof --------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Assert that everything is counted wherever it counts.  Cost: O(everything)."""
+        for key, queue in self.queues.items():
+            assert key == queue.spec.queue
+            queue.line.check()
+            delivered: dict[str, Activation] = {}
+            for container in (*queue.serving.values(), *queue.in_progress.values()):
+                assert container.queue is queue
+                assert not delivered.keys() & container.outstanding.keys()
+                delivered.update(container.outstanding)
+            assert delivered == queue.delivered
+            times = [activation.delivered_us for activation in queue.delivered.values()]
+            assert times == sorted(times)
+            assert not queue.in_progress.keys() & queue.serving.keys()
+            assert queue.leaving.keys() <= queue.serving.keys()
+        for name, container in self.containers.items():
+            queue = container.queue
+            assert self.queues.get(queue.spec.queue) is queue
+            assert (name in queue.in_progress) != (name in queue.serving)
+            assert (name in queue.in_progress) == (name in queue.namespace.in_progress)
+            assert (name in queue.serving) == (name in queue.namespace.serving)
+            assert (
+                0
+                <= container.free
+                <= queue.spec.concurrency - len(container.outstanding)
+            )  # S1
+            assert container.free == 0 or (
+                container.stacked and name not in queue.leaving
+            )
+        for namespace in self.namespaces.values():
+            own = [q for q in self.queues.values() if q.namespace is namespace]
+            assert namespace.queues == len(own)
+            assert namespace.reserving == sum(len(q.reserving) for q in own)
+        reserved_mb = dict.fromkeys(self.invokers, 0)
+        for queue in self.queues.values():
+            for spot in queue.reserving:
+                if spot.invoker in reserved_mb:
+                    reserved_mb[spot.invoker] += queue.spec.memory_mb
+        for name, invoker in self.invokers.items():
+            there = invoker.containers.values()
+            used_mb = sum(c.queue.spec.memory_mb for c in there) + reserved_mb[name]
+            assert invoker.used_mb == used_mb  # B1
+            assert invoker.creations == sum(
+                c.container in c.queue.in_progress for c in there
+            )

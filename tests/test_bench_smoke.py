@@ -1,0 +1,150 @@
+"""The bench programs work and write well-formed results; how fast anything is, is not tested."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import missing
+
+import acs_core
+
+BENCH = Path(__file__).parents[1] / "bench"
+PROGRAM_S = 240
+
+
+@pytest.fixture
+def wrk() -> None:
+    if shutil.which("wrk") is None:
+        missing("wrk", "the load generator wrk is not installed")
+
+
+def run(
+    program: str, *arguments: str, environ: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCH / program), *arguments],
+        env={**os.environ, **(environ or {})},
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_S,
+    )
+
+
+def result_of(tmp_path: Path, program: str, *arguments: str) -> Any:
+    """Run a program to its good end and return what it wrote."""
+    path = tmp_path / "result.json"
+    done = run(program, *arguments, "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(path.read_text())
+
+
+@pytest.mark.usefixtures("wrk")
+def test_standalone_is_measured_against_the_yardstick(tmp_path: Path) -> None:
+    result = result_of(
+        tmp_path,
+        "standalone.py",
+        *("--pairs", "1", "--seconds", "1", "--actions", "1,3", "--containers", "as-it-comes,2"),
+    )
+    assert result["sandbox"] == "process"
+    comes, two, three = result["comparisons"]
+    for comparison in (comes, two, three):
+        (pair,) = comparison["pairs"]
+        base, ours = pair["base"], pair["ours"]
+        assert comparison["errors"] == 0
+        assert base["load"]["requests_per_s"] > 0 < ours["load"]["requests_per_s"]
+        assert 0 < ours["load"]["p50_ms"] <= ours["load"]["p99_ms"]
+        ratio = ours["load"]["requests_per_s"] / base["load"]["requests_per_s"]
+        assert comparison["median_ratio"] == pair["ratio"] == pytest.approx(ratio)
+    assert comes["pairs"][0]["ours"]["containers"] >= 1
+    assert two["pairs"][0]["ours"]["containers"] == 2
+    assert three["ours"].startswith("3 actions")
+    assert three["pairs"][0]["base"]["containers"] == three["pairs"][0]["ours"]["containers"] == 3
+
+
+@pytest.mark.usefixtures("wrk")
+def test_the_added_wait_is_measured_in_an_open_loop(tmp_path: Path) -> None:
+    document = result_of(tmp_path, "added_wait.py", "--seconds", "1", "--containers", "2")
+    (result,) = document["results"]
+    assert result["containers"] == 2
+    assert result["created"] == result["errors"] == 0
+    assert result["offered_per_s"] == pytest.approx(result["closed_per_s"] / 2, rel=0.2)
+    assert result["answered"] == int(result["closed_per_s"] / 2)
+    for what in ("wait", "client", "late"):
+        assert 0 < result[f"{what}_p50_ms"] <= result[f"{what}_p99_ms"]
+
+
+@pytest.mark.parametrize("program", ["standalone.py", "added_wait.py"])
+def test_without_a_load_generator_it_says_so(program: str, tmp_path: Path) -> None:
+    done = run(program, environ={"PATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert "bench: the load generator wrk is not installed" in done.stderr
+
+
+def test_core_benchmarks_check_what_they_measure(tmp_path: Path) -> None:
+    options = ["--benchmark-disable", "-q", "-k", "not 100000", f"--basetemp={tmp_path / 'pytest'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", str(BENCH / "core"), *options],
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_S,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
+def test_instructions_are_counted(tmp_path: Path) -> None:
+    if shutil.which("valgrind") is None:
+        missing("valgrind", "valgrind is not installed")
+    if not acs_core.COMPILED:
+        pytest.skip("instructions are counted of the compiled core")
+    result = result_of(
+        tmp_path,
+        "callgrind_step.py",
+        *("--queues", "1", "--activations", "400", "--cases", "a container waits"),
+    )
+    assert 100 < result["instructions"]["a container waits"]["1"] < 1_000_000
+
+
+WRK = """\
+Running 4s test @ http://127.0.0.1:7100/
+  1 threads and 64 connections
+  Latency Distribution
+     50%    2.97ms
+     75%    3.10ms
+     90%    4.00ms
+     99%  600.00us
+  80321 requests in 4.00s, 12.41MB read
+  Socket errors: connect 1, read 2, write 3, timeout 4
+  Non-2xx or 3xx responses: 10
+Requests/sec:  20063.94
+"""
+
+
+@pytest.fixture
+def standalone(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_standalone", BENCH / "standalone.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_kind_of_error_of_the_load_generator_counts(standalone: ModuleType) -> None:
+    load = standalone.parse_wrk(WRK)
+    assert load == standalone.Load(20063.94, 2.97, 0.6, 80321, 20)
+
+
+def test_output_without_a_result_is_an_error(standalone: ModuleType) -> None:
+    with pytest.raises(standalone.BenchFailed, match="unable to connect"):
+        standalone.parse_wrk("unable to connect to 127.0.0.1:7100 Connection refused")
