@@ -1,6 +1,7 @@
-"""Profiles of Hypothesis: ``default`` is the same on every run, ``deep`` looks much further.
+"""Profiles of Hypothesis, chosen by HYPOTHESIS_PROFILE; none keeps a database of examples.
 
-HYPOTHESIS_PROFILE=deep pytest proofs takes an hour or so; it keeps no database of examples.
+``default`` is the same on every run; ``deep`` looks much further and takes an hour or so;
+``faults`` is the default without shrinking, to see quickly whether a planted fault is found.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # The models beside the proofs are imported by their names.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,5 +21,12 @@ _ALWAYS = {
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 settings.register_profile("default", derandomize=True, max_examples=100, **_ALWAYS)
+settings.register_profile(
+    "faults",
+    derandomize=True,
+    max_examples=100,
+    phases=(Phase.explicit, Phase.generate),
+    **_ALWAYS,
+)
 settings.register_profile("deep", max_examples=20_000, stateful_step_count=100, **_ALWAYS)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -112,5 +112,4 @@ class IndexMachine(RuleBasedStateMachine):
 
 TestQueue = QueueMachine.TestCase
 TestIndex = IndexMachine.TestCase
-for _case in (TestQueue, TestIndex):
-    _case.settings = settings(stateful_step_count=40)
+TestQueue.settings = TestIndex.settings = settings(stateful_step_count=40)

@@ -208,7 +208,7 @@ def shown(value: object) -> object:
     return [(name, shown(getattr(value, name))) for name in fields]
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(event=st.sampled_from(sorted(trace._EVENTS)).flatmap(lambda n: events_of(trace._EVENTS[n])))
 def test_every_event_comes_back_as_it_was(event: ev.Event) -> None:
     writer = TraceWriter(SchedulerConfig())
@@ -300,7 +300,7 @@ def test_any_change_of_an_effect_is_a_difference(data: st.DataObject) -> None:
     assert outcome.difference.line == place + 1
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=10 * settings().max_examples)
 @given(
     place=places,
     at=st.floats(0, 1, exclude_max=True),

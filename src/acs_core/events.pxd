@@ -64,6 +64,7 @@ cdef class LeadershipLost(Event):
 cdef class LimitsChanged(Event):
     cdef readonly str namespace
     cdef readonly long long containers_max
+    cdef readonly double weight
 
 
 @cython.final

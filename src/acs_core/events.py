@@ -158,11 +158,12 @@ class LeadershipLost(Event):
 
 
 class LimitsChanged(Event):
-    """The most containers that a namespace may hold, from now on."""
+    """The most containers that a namespace may hold, and its weight against others, from now on."""
 
-    def __init__(self, namespace: str, containers_max: int) -> None:
+    def __init__(self, namespace: str, containers_max: int, weight: float = 1.0) -> None:
         self.namespace = namespace
         self.containers_max = containers_max
+        self.weight = weight
 
 
 class Arrived(Event):

@@ -13,6 +13,7 @@ cdef class NamespaceEntry:
     cdef public dict serving
     cdef public Py_ssize_t queues
     cdef public Py_ssize_t reserving
+    cdef public double weight
     @cython.locals(held=Py_ssize_t)
     cpdef Py_ssize_t room(self) except? -1
 

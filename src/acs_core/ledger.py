@@ -27,6 +27,7 @@ class NamespaceEntry:
         self.serving: dict[str, ContainerEntry] = {}
         self.queues = 0
         self.reserving = 0
+        self.weight = 1.0
 
     def room(self) -> int:
         """Return how many containers more the cap allows; below 0 when it was lowered."""
@@ -195,9 +196,7 @@ class Ledger:
             free_mb = report.memory_mb - report.elsewhere_mb - entry.used_mb
             creation_us = report.creation_us or limits.CREATION_US
             views.append(
-                InvokerView(
-                    name, free_mb, entry.creations, creation_us, report.creations_per_s
-                )
+                InvokerView(name, free_mb, entry.creations, creation_us, report.creations_per_s)
             )
         return views
 
@@ -205,6 +204,16 @@ class Ledger:
         """Return when a container asked for now would be ready at the best invoker."""
         views = self.views()
         return min([view.ready_us() for view in views]) if views else limits.CREATION_US
+
+    def largest_mb(self) -> int:
+        """Return the memory of the largest invoker, in use or not; 0 without invokers."""
+        reports = [entry.report for entry in self.invokers.values()]
+        return max([report.memory_mb - report.elsewhere_mb for report in reports], default=0)
+
+    def swaps_per_s(self) -> float:
+        """Return what all engines manage together; 0.0 while that of one is unknown."""
+        rates = [entry.report.creations_per_s for entry in self.invokers.values()]
+        return sum(rates) if rates and min(rates) > 0.0 else 0.0
 
     # --- proof --------------------------------------------------------------------------------
 
@@ -229,14 +238,8 @@ class Ledger:
             assert (name in queue.in_progress) != (name in queue.serving)
             assert (name in queue.in_progress) == (name in queue.namespace.in_progress)
             assert (name in queue.serving) == (name in queue.namespace.serving)
-            assert (
-                0
-                <= container.free
-                <= queue.spec.concurrency - len(container.outstanding)
-            )  # S1
-            assert container.free == 0 or (
-                container.stacked and name not in queue.leaving
-            )
+            assert 0 <= container.free <= queue.spec.concurrency - len(container.outstanding)  # S1
+            assert container.free == 0 or (container.stacked and name not in queue.leaving)
         for namespace in self.namespaces.values():
             own = [q for q in self.queues.values() if q.namespace is namespace]
             assert namespace.queues == len(own)
@@ -250,6 +253,4 @@ class Ledger:
             there = invoker.containers.values()
             used_mb = sum(c.queue.spec.memory_mb for c in there) + reserved_mb[name]
             assert invoker.used_mb == used_mb  # B1
-            assert invoker.creations == sum(
-                c.container in c.queue.in_progress for c in there
-            )
+            assert invoker.creations == sum(c.container in c.queue.in_progress for c in there)

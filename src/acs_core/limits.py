@@ -42,6 +42,9 @@ DURATION_SAMPLES: Final = 16
 """Runs over which the mean and the spread of a queue's run time are smoothed, beside those of
 about a second."""
 
+WEIGHT_MAX: Final = 1_000.0
+"""Largest weight of a namespace against others of weight 1."""
+
 CONTAINERS_MAX: Final = 10_000
 """Containers of one namespace when no cap is configured: a guard, memory binds long before."""
 

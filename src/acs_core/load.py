@@ -43,9 +43,7 @@ class QueueLoad:
         self.samples = min(self.samples + 1, smoothed)
         delta = run_us - self.mean_us
         self.mean_us += delta / self.samples
-        self.variance += (
-            delta * (run_us - self.mean_us) - self.variance
-        ) / self.samples
+        self.variance += (delta * (run_us - self.mean_us) - self.variance) / self.samples
 
     def update_rate(self, now_us: int, interval_us: int) -> None:
         """Fold the arrivals since the last look, ``interval_us`` ago or more, into the rate."""
@@ -90,9 +88,7 @@ class QueueLoad:
         asked_us = now_us - self.steady_since_us
         if self.steady_since_us < 0 or asked_us < hold_us:
             return
-        rate_per_s = (
-            (self.runs_ended - self.steady_ended) * 1_000_000 / max(1, asked_us)
-        )
+        rate_per_s = (self.runs_ended - self.steady_ended) * 1_000_000 / max(1, asked_us)
         before = self.growth_containers
         if before > 0 and before < containers < before * limits.GROWTH_STEP_MIN:
             return

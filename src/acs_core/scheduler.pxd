@@ -72,7 +72,7 @@ cdef class Scheduler:
     cdef bint _is_quiet(self, QueueEntry queue) except -1
     cdef object _settle(self, QueueEntry queue, long long now_us, list out)
     @cython.locals(
-        state=int, creation_us='long long', lacks_room=bint, snapshot=Snapshot, decision=Decision,
+        state=int, creation_us='long long', lacks_place=bint, lacks_memory=bint, snapshot=Snapshot, decision=Decision,
         containers=Py_ssize_t,
     )
     cdef object _decide(self, QueueEntry queue, long long now_us, list out)

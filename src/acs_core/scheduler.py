@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import limits
+from . import fairness, limits
 from .action_queue import DeadlineIndex
 from .demand import (
     STEADY_HOLD_CREATIONS,
@@ -91,7 +91,8 @@ class SchedulerConfig:
     """What a scheduler is told once.
 
     ``name`` starts every container id, so it must be new for each start of a node.  Bounds and
-    durations are explained in ``limits``.  With ``report_decisions`` each decision is an effect.
+    durations are explained in ``limits``.  With ``report_decisions`` each decision is an effect;
+    without ``give_back`` a queue keeps the containers that it has work for, as in the original.
 
     Raises: ValueError that names the field, the value and the limit.
     """
@@ -109,6 +110,7 @@ class SchedulerConfig:
     retry_min_us: int = limits.RETRY_MIN_US
     retry_max_us: int = limits.RETRY_MAX_US
     report_decisions: bool = False
+    give_back: bool = True
 
     def __post_init__(self) -> None:
         # A look that is due again at once would never let ``step`` return.
@@ -123,15 +125,11 @@ class SchedulerConfig:
         ):
             value = getattr(self, name)
             if not 1 <= value <= limits.TIME_MAX_US:
-                raise ValueError(
-                    f"{name} is {value}; it must be in 1..{limits.TIME_MAX_US}"
-                )
+                raise ValueError(f"{name} is {value}; it must be in 1..{limits.TIME_MAX_US}")
         for name in ("namespace_containers_max", "backlog_interval_us"):
             value = getattr(self, name)
             if not 0 <= value <= limits.TIME_MAX_US:
-                raise ValueError(
-                    f"{name} is {value}; it must be in 0..{limits.TIME_MAX_US}"
-                )
+                raise ValueError(f"{name} is {value}; it must be in 0..{limits.TIME_MAX_US}")
         if not 0.0 <= self.waiting_low_fraction < 1.0:
             raise ValueError(
                 f"waiting_low_fraction is {self.waiting_low_fraction}; it must be in 0..1, below 1"
@@ -156,7 +154,8 @@ class Scheduler:
         self._invokers = self._ledger.invokers
         self._activations: dict[str, Activation] = {}
         self._due = DeadlineIndex()
-        # Queues that found no room, oldest first: looked at again when room appears.
+        # Queues that found no room, oldest first: looked at again when room appears.  True where
+        # memory lacks, False where the namespace's cap binds.
         self._starved: dict[str, bool] = {}
         self._accepted = 0
         self._ended = 0
@@ -241,16 +240,13 @@ class Scheduler:
             "reserving": len(entry.reserving),
             "mean_run_ms": round(load.mean_us / 1000, 3) if load.samples else None,
             "arrivals_per_s": round(load.rate_per_s, 3),
-            "namespace_containers": len(entry.namespace.serving)
-            + len(entry.namespace.in_progress),
+            "namespace_containers": len(entry.namespace.serving) + len(entry.namespace.in_progress),
             "namespace_containers_max": entry.namespace.containers_max,
-            "no_room": queue in self._starved,
+            "no_room": queue in self._starved and entry.line.waiting > 0,
             "trouble": entry.cause,
             "verdict": decision.verdict.name if decision is not None else None,
             "count": decision.count if decision is not None else 0,
-            "reason": decision.reason
-            if decision is not None
-            else "nothing was decided yet",
+            "reason": decision.reason if decision is not None else "nothing was decided yet",
         }
 
     def check(self) -> None:
@@ -280,9 +276,7 @@ class Scheduler:
             return  # the same object again, after its end
         self._accepted += 1
         if self._expires_us(activation) <= now_us:
-            self._reject_new(
-                activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out
-            )
+            self._reject_new(activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out)
             return
         state = queue.life.state_index
         if state != _RUNNING and not self._admit(queue, activation, now_us, out):
@@ -302,13 +296,9 @@ class Scheduler:
             return
         activation.queue = event.queue
         self._activations[activation.activation_id] = activation
-        if queue.line.waiting >= queue.line.capacity and queue.life.can(
-            Signal.BACKLOG_FULL
-        ):
+        if queue.line.waiting >= queue.line.capacity and queue.life.can(Signal.BACKLOG_FULL):
             queue.life.fire(Signal.BACKLOG_FULL)
-            out.append(
-                Throttle(event.queue, True, f"{queue.line.waiting} activations wait")
-            )
+            out.append(Throttle(event.queue, True, f"{queue.line.waiting} activations wait"))
         self._consider(queue, now_us, out)
 
     def _pulled(self, event: Pulled, now_us: int, out: list[object]) -> None:
@@ -338,9 +328,7 @@ class Scheduler:
                 if not container.stacked:
                     container.stacked = True
                     queue.open.append(container)
-                while (
-                    container.free > 0 and queue.line.waiting > 0 and not queue.adopting
-                ):
+                while container.free > 0 and queue.line.waiting > 0 and not queue.adopting:
                     activation = self._take(queue, now_us, out)
                     if activation is None:
                         break
@@ -361,9 +349,7 @@ class Scheduler:
         container.outstanding[activation.activation_id] = activation
         queue.delivered[activation.activation_id] = activation
         activation.delivered_us = now_us
-        out.append(
-            Deliver(container.container, container.invoker, queue.epoch, activation)
-        )
+        out.append(Deliver(container.container, container.invoker, queue.epoch, activation))
 
     def _top(self, queue: QueueEntry) -> ContainerEntry | None:
         """Return the container with a free slot that pulled last; forget those without."""
@@ -376,9 +362,7 @@ class Scheduler:
             stack.pop()
         return None
 
-    def _take(
-        self, queue: QueueEntry, now_us: int, out: list[object]
-    ) -> Activation | None:
+    def _take(self, queue: QueueEntry, now_us: int, out: list[object]) -> Activation | None:
         """Take the oldest activation that has not expired; the expired before it are rejected."""
         while True:
             activation = queue.line.take()
@@ -386,9 +370,7 @@ class Scheduler:
                 return None
             if self._expires_us(activation) > now_us:
                 return activation
-            self._reject(
-                activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out
-            )
+            self._reject(activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out)
 
     def _serve_line(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Hand waiting activations to free slots until one of both runs out."""
@@ -426,9 +408,7 @@ class Scheduler:
         life.fire(Signal.WORK_ARRIVED)
         return True
 
-    def _refuse_full(
-        self, queue: QueueEntry, activation: Activation, out: list[object]
-    ) -> None:
+    def _refuse_full(self, queue: QueueEntry, activation: Activation, out: list[object]) -> None:
         waiting = queue.line.waiting
         reason = f"{waiting} activations of this action wait (allowed: {queue.line.capacity})"
         slots = max(1, len(queue.serving) * queue.spec.concurrency)
@@ -519,9 +499,7 @@ class Scheduler:
             self._namespaces[spec.namespace] = namespace
         namespace.queues += 1
         load = QueueLoad(now_us, event.history_us)
-        queue = QueueEntry(
-            spec, event.epoch, self.config.waiting_max, namespace, load, now_us
-        )
+        queue = QueueEntry(spec, event.epoch, self.config.waiting_max, namespace, load, now_us)
         queue.adopting = dict.fromkeys(self._invokers, True)
         self._queues[spec.queue] = queue
         out.append(Adopt(spec.queue, event.epoch))
@@ -568,27 +546,21 @@ class Scheduler:
         self._consider(queue, now_us, out)
         self._settle(queue, now_us, out)
 
-    def _queue_closing(
-        self, event: QueueClosing, now_us: int, out: list[object]
-    ) -> None:
+    def _queue_closing(self, event: QueueClosing, now_us: int, out: list[object]) -> None:
         queue = self._entry(event.queue)
         self._move(queue, Signal.CLOSE_REQUESTED, event.why, out)
         queue.cause = event.why
         self._consider(queue, now_us, out)
         self._settle(queue, now_us, out)
 
-    def _move(
-        self, queue: QueueEntry, signal: Signal, why: str, out: list[object]
-    ) -> None:
+    def _move(self, queue: QueueEntry, signal: Signal, why: str, out: list[object]) -> None:
         """Move the queue along; whatever leads out of ACTION_THROTTLED lifts the throttle (L3)."""
         throttled = queue.life.state_index == _ACTION_THROTTLED
         queue.life.fire(signal)
         if throttled and queue.life.state_index != _ACTION_THROTTLED:
             out.append(Throttle(queue.spec.queue, False, why))
 
-    def _leadership_lost(
-        self, event: LeadershipLost, now_us: int, out: list[object]
-    ) -> None:
+    def _leadership_lost(self, event: LeadershipLost, now_us: int, out: list[object]) -> None:
         queue = self._entry(event.queue)
         waiting = []
         activation = queue.line.take()
@@ -610,18 +582,17 @@ class Scheduler:
         self._drop_queue(queue)
         out.append(Forward(event.queue, tuple(waiting), event.to))
 
-    def _limits_changed(
-        self, event: LimitsChanged, now_us: int, out: list[object]
-    ) -> None:
+    def _limits_changed(self, event: LimitsChanged, now_us: int, out: list[object]) -> None:
         if event.containers_max < 0:
-            raise ValueError(
-                f"containers_max is {event.containers_max}; it must be at least 0"
-            )
+            raise ValueError(f"containers_max is {event.containers_max}; it must be at least 0")
+        if not 0.0 < event.weight <= limits.WEIGHT_MAX:
+            raise ValueError(f"weight is {event.weight}; it must be in 0..{limits.WEIGHT_MAX}")
         namespace = self._namespaces.get(event.namespace)
         if namespace is None:
             namespace = NamespaceEntry(event.containers_max)
             self._namespaces[event.namespace] = namespace
         namespace.containers_max = event.containers_max
+        namespace.weight = event.weight
         for queue in list(self._queues.values()):
             if queue.namespace is namespace:
                 queue.retry_us = now_us  # what failed before may succeed now
@@ -637,9 +608,7 @@ class Scheduler:
                 text = f"{queue.line.waiting} activations wait"
                 self._move(queue, Signal.BACKLOG_LOW, text, out)
                 self._consider(queue, now_us, out)
-        elif state == _REMOVING and not (
-            queue.line.waiting or queue.delivered or queue.adopting
-        ):
+        elif state == _REMOVING and not (queue.line.waiting or queue.delivered or queue.adopting):
             for container in list(queue.serving.values()):
                 if container.container not in queue.leaving:
                     self._release(container, queue.cause, out)
@@ -660,10 +629,11 @@ class Scheduler:
         self._tidy(queue.spec.namespace)
 
     def _tidy(self, name: str) -> None:
-        """Forget a namespace of which nothing is left but the cap that every one has."""
+        """Forget a namespace of which nothing is left but what every one has."""
         namespace = self._namespaces[name]
         if (
             namespace.queues == 0
+            and namespace.weight == 1.0
             and namespace.containers_max == self.config.namespace_containers_max
         ):
             del self._namespaces[name]
@@ -700,7 +670,7 @@ class Scheduler:
         if self.config.report_decisions:
             out.append(Decided(queue.spec.queue, snapshot, decision))
         verdict = decision.verdict
-        lacks_room = False
+        lacks_place = lacks_memory = False
         if verdict is Verdict.PAUSE:
             self._no_container_allowed(queue, now_us, out)
         elif verdict is Verdict.THROTTLE_NAMESPACE:
@@ -715,22 +685,27 @@ class Scheduler:
                     out,
                 )
             if queue.line.waiting > 0:
-                lacks_room = True
-                self._make_room(queue, 1, True, out)
-        elif verdict is Verdict.UNTHROTTLE_NAMESPACE and queue.life.can(
-            Signal.NAMESPACE_FREE
+                lacks_place = True
+                self._make_room(queue, 1, True, now_us, out)
+        elif (
+            state == _FLUSHING
+            and queue.line.waiting > 0
+            and not queue.in_progress
+            and queue.namespace.room() <= 0
         ):
+            # The rules name no throttle here; without a place it could not even be tried again.
+            lacks_place = True
+            self._make_room(queue, 1, True, now_us, out)
+        elif verdict is Verdict.UNTHROTTLE_NAMESPACE and queue.life.can(Signal.NAMESPACE_FREE):
             queue.life.fire(Signal.NAMESPACE_FREE)
             # The original waits for its next tick here; nothing is won by that.
             self._decide(queue, now_us, out)
             return
         if decision.count > 0:
             queue.initialized = True
-            lacks_room = self._reserve(queue, decision.count, now_us, out)
-        if lacks_room:
-            self._starved[queue.spec.queue] = (
-                True  # keeps its place if it was starved before
-            )
+            lacks_memory = self._reserve(queue, decision.count, now_us, out)
+        if lacks_place or lacks_memory:
+            self._starved[queue.spec.queue] = lacks_memory  # a starved one keeps its place
         else:
             self._starved.pop(queue.spec.queue, None)
 
@@ -752,16 +727,12 @@ class Scheduler:
             waiting=queue.line.waiting,
             existing=len(queue.serving) - len(queue.leaving),
             in_progress=len(queue.in_progress),
-            stale=queue.line.older_than(now_us - self._stale_us)
-            if self._stale_us
-            else 0,
+            stale=queue.line.older_than(now_us - self._stale_us) if self._stale_us else 0,
             namespace_existing=len(namespace.serving),
             namespace_in_progress=len(namespace.in_progress) + namespace.reserving,
             average_duration_ms=load.mean_us / 1000 if known else None,
             namespace_limit=limit,
-            action_limit=limit
-            if spec.action_limit is None
-            else min(limit, spec.action_limit),
+            action_limit=limit if spec.action_limit is None else min(limit, spec.action_limit),
             concurrency=spec.concurrency,
             arrivals_per_s=load.rate_per_s,
             creation_ms=creation_us / 1000,
@@ -771,9 +742,7 @@ class Scheduler:
             steady_short_ms=load.steady_short_us(now_us) / 1000,
         )
 
-    def _reserve(
-        self, queue: QueueEntry, count: int, now_us: int, out: list[object]
-    ) -> bool:
+    def _reserve(self, queue: QueueEntry, count: int, now_us: int, out: list[object]) -> bool:
         """Ask for up to ``count`` places within the caps; tell whether memory for some lacks."""
         room = queue.namespace.room()
         if queue.spec.action_limit is not None:
@@ -782,13 +751,17 @@ class Scheduler:
         count = min(count, room, limits.RESERVE_MAX)
         if count <= 0:
             return False
-        if not self._invokers:
-            self._failed(queue, "no invoker is known", False, now_us, out)
-            return False
         memory_mb = queue.spec.memory_mb
-        names = place(self._ledger.views(), memory_mb, count)
+        largest_mb = self._ledger.largest_mb()
+        if memory_mb > largest_mb:
+            cause = f"no invoker has {memory_mb} MB (the largest: {largest_mb} MB)"
+            self._failed(queue, cause, False, now_us, out)
+            return False
+        names = []
+        if not self._is_overtaking(queue, now_us):
+            names = place(self._ledger.views(), memory_mb, count)
         if len(names) < count:
-            self._make_room(queue, count - len(names), False, out)
+            self._make_room(queue, count - len(names), False, now_us, out)
         if names:
             places = []
             for name in names:
@@ -797,20 +770,58 @@ class Scheduler:
             self._ledger.reserve(queue, tuple(places))
             key = queue.spec.queue
             namespace_name = queue.spec.namespace
-            out.append(
-                Reserve(key, queue.epoch, namespace_name, memory_mb, queue.reserving)
-            )
+            out.append(Reserve(key, queue.epoch, namespace_name, memory_mb, queue.reserving))
         return len(names) < count
 
-    def _make_room(
-        self, queue: QueueEntry, count: int, in_namespace: bool, out: list[object]
-    ) -> None:
-        """Release containers that idle longest, of queues without work, for ``count`` others.
+    def _needier(self, queue: QueueEntry, in_namespace: bool) -> list[QueueEntry]:
+        """Return the starved queues that room belongs to before this one; cost: O(starved).
 
-        What is on its way out already is counted, so that a second look releases nothing more.
-        With ``in_namespace`` the namespace's cap is what binds, else the memory.
+        First those of the namespace with the smaller share, then those with fewer containers,
+        then those that starve longer.
         """
-        wanted = count if in_namespace else count * queue.spec.memory_mb
+        own = self._wealth(queue)
+        found = []
+        ahead = True
+        for key in self._starved:
+            other = self._queues[key]
+            if other is queue:
+                ahead = False
+                continue
+            if in_namespace and other.namespace is not queue.namespace:
+                continue
+            wealth = self._wealth(other)
+            if wealth < own or (wealth == own and ahead):
+                found.append(other)
+        return found
+
+    def _wealth(self, queue: QueueEntry) -> tuple[float, int]:
+        """Return the share of the queue's namespace, and the queue's own containers."""
+        namespace = queue.namespace
+        held = len(namespace.serving) + len(namespace.in_progress) + namespace.reserving
+        own = len(queue.serving) - len(queue.leaving) + len(queue.in_progress)
+        return held / namespace.weight, own + len(queue.reserving)
+
+    def _is_overtaking(self, queue: QueueEntry, now_us: int) -> bool:
+        """Tell whether memory belongs to another queue first, which could take it now."""
+        for other in self._needier(queue, False):
+            could = other.line.waiting > 0 and not other.reserving and other.retry_us <= now_us
+            if could and self._starved[other.spec.queue]:
+                return True
+        return False
+
+    def _make_room(
+        self, queue: QueueEntry, count: int, in_namespace: bool, now_us: int, out: list[object]
+    ) -> None:
+        """See to it that ``count`` containers get room: from who idles, else from who has most.
+
+        With ``in_namespace`` the namespace's cap is what binds, else the memory.  What is on its
+        way out already is counted, for the queues that it belongs to first, so that a second
+        look releases nothing more.
+        """
+        unit_mb = 0 if in_namespace else queue.spec.memory_mb
+        wanted = count * (unit_mb or 1)
+        for other in self._needier(queue, in_namespace):
+            wanted += 1 if in_namespace else other.spec.memory_mb
         idle = []
         for container in self._containers.values():
             other = container.queue
@@ -832,6 +843,52 @@ class Scheduler:
             container = self._containers[name]
             wanted -= 1 if in_namespace else container.queue.spec.memory_mb
             self._release(container, f"{queue.spec.action} needs the room", out)
+        if wanted > 0 and self.config.give_back:
+            self._give_back(queue, in_namespace, now_us, out)
+
+    def _give_back(
+        self, queue: QueueEntry, in_namespace: bool, now_us: int, out: list[object]
+    ) -> None:
+        """Let the richest queue give a container to this one, after the run that is in it."""
+        holdings = []
+        containers = 0
+        for other in self._queues.values():
+            if in_namespace and other.namespace is not queue.namespace:
+                continue
+            holding = self._holding(other, now_us)
+            containers += holding.containers
+            if len(other.serving) > len(other.leaving):
+                holdings.append(holding)
+        # Everybody's turn has to come within the wait bound.
+        rounds = 1 + (len(holdings) + len(self._starved)) // max(1, containers)
+        turn_us = fairness.quantum_us(
+            containers,
+            self._ledger.creation_us(),
+            self._ledger.swaps_per_s(),
+            self._wait_max_us // (2 * rounds),
+        )
+        found = fairness.giver(holdings, self._holding(queue, now_us), turn_us, in_namespace)
+        if found is None:
+            return
+        for container in self._queues[found.queue].serving.values():
+            if container.container not in container.queue.leaving:
+                self._release(container, f"{queue.spec.action} has too few containers", out)
+                return
+
+    def _holding(self, queue: QueueEntry, now_us: int) -> fairness.Holding:
+        turn_us = 0
+        for container in queue.serving.values():
+            if container.container not in queue.leaving:
+                turn_us = now_us - container.serving_since_us
+                break
+        there = len(queue.serving) - len(queue.leaving) + len(queue.in_progress)
+        return fairness.Holding(
+            queue.spec.queue,
+            queue.spec.namespace,
+            there + len(queue.reserving),
+            turn_us,
+            queue.namespace.weight,
+        )
 
     def _reserved(self, event: Reserved, now_us: int, out: list[object]) -> None:
         queue = self._queues.get(event.queue)
@@ -840,13 +897,9 @@ class Scheduler:
         usable = [spot for spot in granted if spot.invoker in self._invokers]
         kept = [spot.container for spot in usable]
         # A repeated grant may name containers that exist by now: they keep their places.
-        late = tuple(
-            [n for n in event.containers if n not in kept and n not in self._containers]
-        )
+        late = tuple([n for n in event.containers if n not in kept and n not in self._containers])
         if late:
-            out.append(
-                Unreserve(event.queue, queue.epoch if queue is not None else 0, late)
-            )
+            out.append(Unreserve(event.queue, queue.epoch if queue is not None else 0, late))
         if queue is None or not granted:
             return
         self._ledger.end_reservation(queue)
@@ -897,18 +950,14 @@ class Scheduler:
         queue.leaving[container.container] = container
         out.append(Release(container.container, container.invoker, queue.epoch, why))
 
-    def _container_serving(
-        self, event: ContainerServing, now_us: int, out: list[object]
-    ) -> None:
+    def _container_serving(self, event: ContainerServing, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
             return
         if event.container in container.queue.in_progress:
             self._serve(container, now_us)
 
-    def _container_leaving(
-        self, event: ContainerLeaving, now_us: int, out: list[object]
-    ) -> None:
+    def _container_leaving(self, event: ContainerLeaving, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None or event.container not in container.queue.serving:
             return
@@ -916,9 +965,7 @@ class Scheduler:
         container.queue.leaving[event.container] = container
         self._consider(container.queue, now_us, out)
 
-    def _container_gone(
-        self, event: ContainerGone, now_us: int, out: list[object]
-    ) -> None:
+    def _container_gone(self, event: ContainerGone, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
             return
@@ -942,9 +989,7 @@ class Scheduler:
         self._consider(queue, now_us, out)
         self._settle(queue, now_us, out)
 
-    def _creation_failed(
-        self, event: CreationFailed, now_us: int, out: list[object]
-    ) -> None:
+    def _creation_failed(self, event: CreationFailed, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
             return
@@ -976,28 +1021,23 @@ class Scheduler:
                 self._reject_waiting(queue, Cause.CREATION_FAILED, cause, wait_us, out)
         self._wake(queue, self._next_look_us(queue, now_us))
 
-    def _no_container_allowed(
-        self, queue: QueueEntry, now_us: int, out: list[object]
-    ) -> None:
+    def _no_container_allowed(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """The limit is 0: what waits keeps until its wait bound, in case the limit is raised."""
-        self._failed(
-            queue, "no container is allowed: its limit is 0", False, now_us, out
-        )
+        self._failed(queue, "no container is allowed: its limit is 0", False, now_us, out)
 
     def _feed_starved(self, now_us: int, out: list[object]) -> None:
-        """Let the queues that found no room look again, the one that waits longest first."""
-        for key in list(self._starved):
-            queue = self._queues[key]
+        """Let the queues that found no room look again, the one that it belongs to first."""
+        starved = [self._queues[key] for key in self._starved]
+        starved.sort(key=self._wealth)  # stable: among equals who starves longer
+        for queue in starved:
             if not queue.reserving:
                 self._decide(queue, now_us, out)
-            if key in self._starved and queue.life.state_index != _NAMESPACE_THROTTLED:
+            if self._starved.get(queue.spec.queue, False):
                 return  # memory lacks still; those behind it must not take it away
 
     # --- invokers and time -------------------------------------------------------------------
 
-    def _invoker_reported(
-        self, event: InvokerReported, now_us: int, out: list[object]
-    ) -> None:
+    def _invoker_reported(self, event: InvokerReported, now_us: int, out: list[object]) -> None:
         if self._ledger.report(event):
             for queue in list(self._queues.values()):
                 if queue.failures:
@@ -1045,14 +1085,8 @@ class Scheduler:
             return
         if self._is_quiet(queue):
             state = queue.life.state_index
-            grace_us = (
-                self.config.stop_grace_us
-                if state == _IDLE
-                else self.config.idle_grace_us
-            )
-            if now_us - queue.quiet_since_us >= grace_us and queue.life.can(
-                Signal.QUIET_LONG
-            ):
+            grace_us = self.config.stop_grace_us if state == _IDLE else self.config.idle_grace_us
+            if now_us - queue.quiet_since_us >= grace_us and queue.life.can(Signal.QUIET_LONG):
                 queue.quiet_since_us = now_us
                 queue.life.fire(Signal.QUIET_LONG)
                 if queue.life.state_index != _IDLE:
@@ -1065,9 +1099,7 @@ class Scheduler:
         return f"{reason}: {queue.cause}" if queue.cause else reason
 
     def _is_quiet(self, queue: QueueEntry) -> bool:
-        return not (
-            queue.line.waiting or queue.serving or queue.in_progress or queue.reserving
-        )
+        return not (queue.line.waiting or queue.serving or queue.in_progress or queue.reserving)
 
     def _next_look_us(self, queue: QueueEntry, now_us: int) -> int:
         """Return when time alone could change something for the queue; -1: never."""
@@ -1076,9 +1108,7 @@ class Scheduler:
         if head is not None:
             due_us = self._expires_us(head)
             if not queue.reserving:
-                due_us = min(
-                    due_us, max(now_us + self._decision_interval_us, queue.retry_us)
-                )
+                due_us = min(due_us, max(now_us + self._decision_interval_us, queue.retry_us))
         elif queue.load.arrivals > 0 or queue.life.state_index == _NAMESPACE_THROTTLED:
             due_us = max(now_us + self._decision_interval_us, queue.retry_us)
         elif self._is_quiet(queue) and queue.life.can(Signal.QUIET_LONG):

@@ -667,7 +667,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
     events.QueueOpened: {"spec": _spec, "epoch": _integer, "history_us": _integer},
     events.QueueClosing: {"queue": _text, "why": _text},
     events.LeadershipLost: {"queue": _text, "to": _text},
-    events.LimitsChanged: {"namespace": _text, "containers_max": _integer},
+    events.LimitsChanged: {"namespace": _text, "containers_max": _integer, "weight": _number},
     events.Arrived: {"queue": _text, "activation": _activation},
     events.Cancelled: {"activation_id": _text},
     events.Reserved: {"queue": _text, "containers": _texts},
@@ -810,6 +810,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "retry_min_us": _integer,
         "retry_max_us": _integer,
         "report_decisions": _flag,
+        "give_back": _flag,
     },
     PoolConfig: {"invoker": _text, "memory_mb": _integer, "keep_alive_us": _integer},
 }

@@ -1,0 +1,96 @@
+"""The line of one action and the deadline index: refusals, gaps, and what an empty one says."""
+
+from __future__ import annotations
+
+import pytest
+
+from acs_core.action_queue import ActionQueue, DeadlineIndex
+from acs_core.events import Activation
+
+
+def activations(count: int) -> list[Activation]:
+    return [Activation(f"a{number}", b"", number) for number in range(count)]
+
+
+def test_capacity_is_at_least_one() -> None:
+    with pytest.raises(ValueError, match="capacity is 0; it must be at least 1"):
+        ActionQueue(0)
+    assert ActionQueue(1).capacity == 1
+
+
+def test_an_empty_queue_has_nothing_to_give() -> None:
+    queue = ActionQueue(1)
+    assert queue.take() is None
+    assert queue.head() is None
+    assert queue.waiting == 0
+    assert queue.older_than(2**62) == 0
+
+
+def test_a_full_queue_refuses_and_takes_back_all_the_same() -> None:
+    queue = ActionQueue(2)
+    first, second, third = activations(3)
+    assert queue.offer(first)
+    assert queue.offer(second)
+    assert not queue.offer(third)
+    assert queue.waiting == 2
+    queue.put_back(third)
+    assert queue.waiting == 3
+    assert [queue.take(), queue.take(), queue.take()] == [third, first, second]
+
+
+def test_a_withdrawn_activation_is_skipped_wherever_it_stands() -> None:
+    queue = ActionQueue(10)
+    line = activations(5)
+    for activation in line:
+        queue.offer(activation)
+    for gone in (line[0], line[2], line[4]):
+        queue.withdraw(gone)
+    assert queue.waiting == 2
+    assert queue.older_than(3) == 2
+    assert queue.head() is line[1]
+    assert queue.take() is line[1]
+    assert queue.take() is line[3]
+    assert queue.take() is None
+    queue.check()
+
+
+def test_gaps_are_bounded() -> None:
+    queue = ActionQueue(1_000)
+    line = activations(1_000)
+    for activation in line:
+        queue.offer(activation)
+    for activation in line[10:]:
+        queue.withdraw(activation)
+        queue.check()
+    assert queue.waiting == 10
+
+
+def test_withdrawing_twice_is_a_callers_bug() -> None:
+    queue = ActionQueue(2)
+    activation = activations(1)[0]
+    queue.offer(activation)
+    queue.withdraw(activation)
+    with pytest.raises(AssertionError):
+        queue.withdraw(activation)
+    assert queue.waiting == 0
+
+
+def test_counting_the_old_stops_at_the_first_younger_one() -> None:
+    queue = ActionQueue(5)
+    for arrived_us in (1, 2, 9, 3):
+        queue.offer(Activation(f"a{arrived_us}", b"", arrived_us))
+    assert queue.older_than(3) == 2
+
+
+def test_index_keeps_one_time_a_key() -> None:
+    index = DeadlineIndex()
+    assert index.next_us() == -1
+    assert index.pop_due(2**62) is None
+    index.set("b", 5)
+    index.set("a", 5)
+    index.set("b", 3)
+    assert (index.next_us(), index.time_of("b"), index.time_of("c")) == (3, 3, -1)
+    assert index.pop_due(2) is None
+    assert [index.pop_due(9), index.pop_due(9), index.pop_due(9)] == ["b", "a", None]
+    index.discard("nobody")
+    index.check()

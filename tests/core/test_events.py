@@ -1,0 +1,110 @@
+"""What the core is told and asks for: refused values, defaults, and who takes what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from acs_core import effects as fx
+from acs_core import events as ev
+from acs_core.limits import CONCURRENCY_MAX, NAME_MAX, TIME_MAX_US
+
+
+def spec(**changes: Any) -> ev.QueueSpec:
+    given: dict[str, Any] = {"queue": "q", "namespace": "n", "action": "a", "revision": 0}
+    return ev.QueueSpec(**given | changes)
+
+
+def activation(**changes: Any) -> ev.Activation:
+    given: dict[str, Any] = {"activation_id": "a", "payload": b"x", "arrived_us": 0}
+    return ev.Activation(**given | changes)
+
+
+@pytest.mark.parametrize("field", ["queue", "namespace", "action"])
+@pytest.mark.parametrize("value", ["", "x" * (NAME_MAX + 1), 7, None, b"x"])
+def test_a_queue_needs_names(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{field} is .*; it must be a string of 1..{NAME_MAX}"):
+        spec(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "low", "high"),
+    [
+        ("revision", -1, 0, TIME_MAX_US),
+        ("memory_mb", 0, 1, TIME_MAX_US),
+        ("memory_mb", 1.5, 1, TIME_MAX_US),
+        ("concurrency", 0, 1, CONCURRENCY_MAX),
+        ("concurrency", CONCURRENCY_MAX + 1, 1, CONCURRENCY_MAX),
+        ("timeout_us", 0, 1, TIME_MAX_US),
+        ("timeout_us", TIME_MAX_US + 1, 1, TIME_MAX_US),
+        ("action_limit", -1, 0, TIME_MAX_US),
+        ("action_limit", "many", 0, TIME_MAX_US),
+    ],
+)
+def test_a_queue_needs_numbers_in_range(field: str, value: Any, low: int, high: int) -> None:
+    with pytest.raises(ValueError, match=rf"{field} is {value!r}; .* integer in {low}\.\.{high}"):
+        spec(**{field: value})
+
+
+def test_the_bounds_of_a_queue_are_accepted() -> None:
+    longest = spec(queue="q" * NAME_MAX, concurrency=CONCURRENCY_MAX, timeout_us=TIME_MAX_US)
+    assert (longest.concurrency, longest.timeout_us) == (CONCURRENCY_MAX, TIME_MAX_US)
+    assert spec(action_limit=0).action_limit == 0
+    plain = spec()
+    found = (plain.memory_mb, plain.concurrency, plain.timeout_us, plain.action_limit)
+    assert found == (256, 1, 60_000_000, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("activation_id", ""),
+        ("activation_id", "x" * (NAME_MAX + 1)),
+        ("arrived_us", -1),
+        ("arrived_us", 0.5),
+        ("deadline_us", -1),
+        ("deadline_us", TIME_MAX_US + 1),
+    ],
+)
+def test_an_activation_names_what_is_wrong(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{field} is"):
+        activation(**{field: value})
+
+
+def test_a_long_wrong_name_is_not_repeated_in_full() -> None:
+    with pytest.raises(ValueError) as caught:
+        activation(activation_id="x" * 100_000)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_new_activation_is_not_under_way() -> None:
+    fresh = activation(causes=("root", "parent"))
+    assert (fresh.queue, fresh.delivered_us, fresh.started, fresh.withdrawn) == (
+        "",
+        -1,
+        False,
+        False,
+    )
+    assert fresh.causes == ("root", "parent")
+
+
+def test_what_an_invoker_is_asked_is_an_event_of_its_pool() -> None:
+    for kind in (fx.Create, fx.Deliver, fx.Release, fx.Adopt):
+        assert issubclass(kind, ev.Event)
+    for kind in (fx.Reserve, fx.Unreserve, fx.Reject, fx.Forward, fx.CloseQueue, fx.Run, fx.Remove):
+        assert not issubclass(kind, ev.Event)
+
+
+def test_numbers_of_outcomes_and_causes_are_part_of_the_wire() -> None:
+    assert [int(outcome) for outcome in ev.Outcome] == [0, 1, 2, 3]
+    assert [int(failure) for failure in ev.FailureClass] == [0, 1]
+    assert [cause.name for cause in fx.Cause] == [
+        "QUEUE_FULL",
+        "EXPIRED",
+        "CREATION_FAILED",
+        "CLOSED",
+        "CANCELLED",
+        "UNKNOWN",
+        "NO_CONTAINER",
+    ]

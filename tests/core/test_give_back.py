@@ -1,0 +1,114 @@
+"""Fairness as a scheduler keeps it: shares with room for all, turns without."""
+
+from __future__ import annotations
+
+import pytest
+from harness import SchedulerPair, Times
+
+from acs_core.events import LimitsChanged, QueueSpec
+from acs_core.scheduler import SchedulerConfig
+
+MEMORY = 100
+
+
+class Load:
+    """Queues that always have work: as soon as one activation ends, the next one arrives."""
+
+    def __init__(self, pair: SchedulerPair, users: dict[str, int], namespace: str = "n") -> None:
+        self.pair = pair
+        self.ended = dict.fromkeys(users, 0)
+        self._serial = 0
+        self._users = users
+        for queue in users:
+            pair.open(QueueSpec(queue, namespace, queue, 1, memory_mb=MEMORY))
+
+    def run(self, us: int) -> None:
+        """Keep every queue at its number of users for so long."""
+        until_us = self.pair.now_us + us
+        while self.pair.now_us < until_us:
+            for queue, users in self._users.items():
+                shown = self.pair.scheduler.explain(queue)
+                for _ in range(users - int(str(shown["waiting"])) - int(str(shown["running"]))):
+                    self._serial += 1
+                    self.pair.arrive(queue, f"{queue}-{self._serial}")
+            self.pair.advance(20_000)
+
+    def serving(self) -> dict[str, int]:
+        """Count the containers that serve each queue and stay."""
+        shown = {queue: self.pair.scheduler.explain(queue) for queue in self._users}
+        return {q: int(str(s["serving"])) - int(str(s["leaving"])) for q, s in shown.items()}
+
+
+def started(pair: SchedulerPair) -> dict[str, int]:
+    """Count the results by queue."""
+    counts: dict[str, int] = {}
+    for name in pair.results:
+        queue = name.rpartition("-")[0]
+        counts[queue] = counts.get(queue, 0) + 1
+    return counts
+
+
+def pair_with_room_for(containers: int) -> SchedulerPair:
+    config = SchedulerConfig(name="c", wait_max_us=60_000_000)
+    times = Times(creation_us=300_000, run_us=400_000)
+    return SchedulerPair({"i": containers * MEMORY}, config=config, times=times)
+
+
+def test_a_newcomer_gets_its_share_of_a_busy_machine() -> None:
+    pair = pair_with_room_for(8)
+    first = Load(pair, {"a": 40})
+    first.run(5_000_000)
+    assert first.serving() == {"a": 8}
+    both = Load(pair, {"b": 40})
+    first._users.update(both._users)
+    first.run(30_000_000)
+    assert first.serving() == {"a": 4, "b": 4}
+
+
+def test_a_newcomer_with_little_work_takes_no_more_than_it_needs() -> None:
+    pair = pair_with_room_for(8)
+    load = Load(pair, {"a": 40})
+    load.run(5_000_000)
+    Load(pair, {"b": 1})
+    load._users["b"] = 1
+    load.run(20_000_000)
+    assert load.serving() == {"a": 7, "b": 1}
+
+
+def test_with_more_queues_than_containers_each_gets_its_turn() -> None:
+    pair = pair_with_room_for(2)
+    users = {f"q{i}": 3 for i in range(5)}
+    Load(pair, users).run(60_000_000)
+    counts = started(pair)
+    assert set(counts) == set(users), f"some never ran: {counts}"
+    assert min(counts.values()) >= 0.5 * sum(counts.values()) / 5, counts
+    assert not pair.rejected
+
+
+def test_namespaces_share_by_weight() -> None:
+    pair = pair_with_room_for(8)
+    heavy, light = Load(pair, {"h": 40}, "heavy"), Load(pair, {"l": 40}, "light")
+    pair.tell(LimitsChanged("heavy", 10_000, 3.0))
+    heavy._users.update(light._users)
+    heavy.run(40_000_000)
+    assert heavy.serving() == {"h": 6, "l": 2}
+
+
+def test_without_give_back_a_busy_queue_keeps_all() -> None:
+    config = SchedulerConfig(name="c", give_back=False)
+    times = Times(creation_us=300_000, run_us=400_000)
+    pair = SchedulerPair({"i": 2 * MEMORY}, config=config, times=times)
+    load = Load(pair, {"a": 40})
+    load.run(5_000_000)
+    Load(pair, {"b": 5})
+    load._users["b"] = 5
+    load.run(10_000_000)
+    assert load.serving() == {"a": 2, "b": 0}
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, 1_001.0, float("nan")])
+def test_a_weight_out_of_range_is_refused_and_nothing_changed(weight: float) -> None:
+    pair = pair_with_room_for(1)
+    with pytest.raises(ValueError, match="weight is"):
+        pair.scheduler.step(LimitsChanged("n", 5, weight), 1)
+    pair.scheduler.check()

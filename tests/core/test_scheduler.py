@@ -1,0 +1,613 @@
+"""The scheduler's answers one by one; whole stories are in ``tests/scenarios``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from harness import describe
+
+from acs_core import effects as fx
+from acs_core import events as ev
+from acs_core.demand import OpenWhiskRule
+from acs_core.limits import TIME_MAX_US
+from acs_core.scheduler import Scheduler, SchedulerConfig, UnknownQueue
+
+
+class Desk:
+    """A scheduler with its clock; ``do`` returns what it asks for, in words."""
+
+    def __init__(self, **config: Any) -> None:
+        self.scheduler = Scheduler(SchedulerConfig(name="c", **config))
+        self.now_us = 0
+
+    def do(self, *events: ev.Event) -> list[str]:
+        words = []
+        for event in events:
+            words += [describe(effect) for effect in self.scheduler.step(event, self.now_us)]
+            self.scheduler.check()
+        return words
+
+    def open(self, queue: str = "n/a", epoch: int = 1, **spec: Any) -> list[str]:
+        namespace, action = queue.split("/")
+        return self.do(ev.QueueOpened(ev.QueueSpec(queue, namespace, action, 0, **spec), epoch))
+
+    def arrive(self, *names: str, queue: str = "n/a", deadline_us: int = 0) -> list[str]:
+        words = []
+        for name in names:
+            activation = ev.Activation(name, b"", self.now_us, deadline_us)
+            words += self.do(ev.Arrived(queue, activation))
+        return words
+
+    def pull(
+        self, container: str, free: int = 1, epoch: int = 1, *, ended: str = "", started: str = ""
+    ) -> list[str]:
+        done = (ev.Completion(ended, 0, 1_000, 0),) if ended else ()
+        return self.do(ev.Pulled(container, epoch, free, (started,) if started else (), done))
+
+    def wait(self, us: int) -> list[str]:
+        """Let time pass and every deadline in it be met."""
+        end_us = self.now_us + us
+        words = []
+        while True:
+            due_us = self.scheduler.next_deadline_us()
+            if due_us is None or due_us > end_us:
+                break
+            self.now_us = max(self.now_us, due_us)
+            words += self.do(ev.TimeReached())
+        self.now_us = end_us
+        return words
+
+    def state(self, queue: str = "n/a") -> str:
+        return str(self.scheduler.explain(queue)["state"])
+
+
+def desk(*, memory_mb: int = 1_000, **config: Any) -> Desk:
+    """Return a scheduler with one invoker and queue n/a, epoch 1, open and adopted."""
+    made = Desk(**config)
+    made.do(ev.InvokerReported("i1", memory_mb))
+    made.open()
+    made.do(ev.Adopted("i1", "n/a", 1))
+    return made
+
+
+def serving(**config: Any) -> Desk:
+    """Return one with container c-1, which runs a1."""
+    made = desk(**config)
+    made.arrive("a1")
+    made.do(ev.Reserved("n/a", ("c-1",)), ev.ContainerServing("c-1", "i1"))
+    made.pull("c-1")
+    return made
+
+
+# --- misuse -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("waiting_max", 0),
+        ("wait_max_us", 0),
+        ("decision_interval_us", 0),
+        ("idle_grace_us", -1),
+        ("stop_grace_us", 0),
+        ("retry_min_us", 0),
+        ("retry_max_us", TIME_MAX_US + 1),
+        ("namespace_containers_max", -1),
+        ("backlog_interval_us", -1),
+        ("waiting_low_fraction", 1.0),
+        ("waiting_low_fraction", -0.1),
+    ],
+)
+def test_a_wrong_configuration_names_what_is_wrong(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{field} is {value}; it must be in"):
+        SchedulerConfig(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.Arrived("x", ev.Activation("a", b"", 0)),
+        ev.QueueClosing("x", "why"),
+        ev.LeadershipLost("x", "s2"),
+    ],
+)
+def test_an_unknown_queue_is_named(event: ev.Event) -> None:
+    made = desk()
+    before = made.scheduler.counts()
+    with pytest.raises(UnknownQueue, match="queue x is not open here"):
+        made.do(event)
+    assert made.scheduler.counts() == before
+    with pytest.raises(UnknownQueue):
+        made.scheduler.explain("x")
+    assert not made.scheduler.has_queue("x")
+
+
+def test_a_queue_opens_once() -> None:
+    made = desk()
+    with pytest.raises(ValueError, match="queue n/a is open already"):
+        made.open(epoch=2)
+    assert made.scheduler.explain("n/a")["epoch"] == 1
+
+
+def test_time_does_not_go_back() -> None:
+    made = desk()
+    made.now_us = 5
+    made.do(ev.TimeReached())
+    with pytest.raises(ValueError, match="now_us is 4; time was 5 already"):
+        made.scheduler.step(ev.TimeReached(), 4)
+
+
+@pytest.mark.parametrize("event", [ev.SandboxReady("c"), ev.DrainRequested(), "text", None])
+def test_what_is_no_event_of_a_scheduler_is_refused(event: Any) -> None:
+    with pytest.raises(TypeError, match="is no event of a scheduler"):
+        Scheduler().step(event, 0)
+
+
+def test_a_limit_is_not_negative() -> None:
+    with pytest.raises(ValueError, match="containers_max is -1; it must be at least 0"):
+        Scheduler().step(ev.LimitsChanged("n", -1), 0)
+
+
+LATE: list[ev.Event] = [
+    ev.Cancelled("x"),
+    ev.Reserved("x", ()),
+    ev.Denied("x", "why"),
+    ev.Denied("n/a", "nothing was asked for"),
+    ev.InvokerGone("x"),
+    ev.Adopted("i1", "x", 1),
+    ev.Adopted("i1", "n/a", 9),
+    ev.Adopted("i1", "n/a", 1),
+    ev.ContainerServing("x", "i1"),
+    ev.CreationFailed("x", 0, "why"),
+    ev.Pulled("x", 1, 1),
+    ev.Returned("x", ("a",)),
+    ev.ContainerLeaving("x", "why"),
+    ev.ContainerGone("x", "why"),
+]
+
+
+@pytest.mark.parametrize("event", LATE, ids=lambda event: type(event).__name__)
+def test_what_comes_too_late_does_nothing(event: ev.Event) -> None:
+    made = desk()
+    before = (made.scheduler.counts(), made.scheduler.explain("n/a"))
+    assert made.do(event) == []
+    assert (made.scheduler.counts(), made.scheduler.explain("n/a")) == before
+
+
+def test_a_grant_for_a_queue_that_is_gone_is_given_back() -> None:
+    assert Desk().do(ev.Reserved("x", ("c-1",))) == ["unreserve c-1"]
+
+
+# --- arrivals and deliveries ---------------------------------------------------------------------
+
+
+def test_without_an_event_there_is_nothing_to_tell() -> None:
+    made = desk()
+    shown = made.scheduler.explain("n/a")
+    assert (shown["verdict"], shown["count"], shown["mean_run_ms"]) == (None, 0, None)
+    assert shown["reason"] == "nothing was decided yet"
+    assert Scheduler().next_deadline_us() is None
+
+
+def test_history_is_the_first_mean() -> None:
+    made = Desk()
+    made.do(ev.QueueOpened(ev.QueueSpec("q", "n", "a", 0), 1, 7_000))
+    assert made.scheduler.explain("q")["mean_run_ms"] == 7.0
+
+
+def test_a_resend_is_ignored_while_the_first_lives() -> None:
+    made = serving()
+    made.arrive("a2")
+    assert made.arrive("a1", "a2") == []
+    assert made.scheduler.counts()["accepted"] == 2
+
+
+def test_the_same_object_is_not_taken_again_after_its_end() -> None:
+    made = serving()
+    cancelled, ended = ev.Activation("a2", b"", 0), ev.Activation("a3", b"", 0)
+    made.do(ev.Arrived("n/a", cancelled), ev.Cancelled("a2"))
+    made.pull("c-1", ended="a1")
+    made.do(ev.Arrived("n/a", ended))
+    made.pull("c-1", ended="a3")
+    assert made.do(ev.Arrived("n/a", cancelled), ev.Arrived("n/a", ended)) == []
+    counts = made.scheduler.counts()
+    assert (counts["accepted"], counts["waiting"]) == (3, 0)
+
+
+def test_cancelling_reaches_only_what_waits() -> None:
+    made = serving()
+    made.arrive("a2")
+    assert made.do(ev.Cancelled("a1")) == []
+    assert made.do(ev.Cancelled("a2")) == ["reject a2 CANCELLED: cancelled before its turn"]
+    assert made.do(ev.Cancelled("a2")) == []
+
+
+def test_expired_work_before_the_head_is_rejected_when_a_slot_comes() -> None:
+    made = serving()
+    made.arrive("a2", deadline_us=10)
+    made.arrive("a3", deadline_us=20)
+    made.arrive("a4")
+    made.now_us = 20
+    assert made.pull("c-1", ended="a1") == [
+        "reject a2 EXPIRED: Activation processing is not initiated for 0 ms",
+        "reject a3 EXPIRED: Activation processing is not initiated for 0 ms",
+        "deliver a4 to c-1",
+    ]
+
+
+def test_a_slot_stays_free_when_all_that_waited_has_expired() -> None:
+    made = serving()
+    made.arrive("a2", deadline_us=10)
+    made.now_us = 10
+    assert len(made.pull("c-1", ended="a1")) == 1
+    assert made.arrive("a3") == ["deliver a3 to c-1"]
+
+
+def test_work_in_a_pause_after_failures_expires_in_time() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.Denied("n/a", "etcd is away"))
+    made.arrive("a2", deadline_us=30_000)
+    made.do(ev.Cancelled("a1"))
+    assert made.scheduler.next_deadline_us() == 30_000
+    assert made.wait(30_000)[0].startswith("reject a2 EXPIRED")
+
+
+def test_returned_work_goes_to_another_container_at_once() -> None:
+    made = serving(memory_mb=10_000)
+    made.arrive("a2", "a3")
+    made.wait(300_000)
+    made.do(ev.Reserved("n/a", ("c-2",)))
+    made.pull("c-2", 0)
+    made.do(ev.Returned("c-1", ("a1",)))
+    assert made.pull("c-2") == ["deliver a1 to c-2"]
+
+
+def test_returned_work_that_has_expired_meanwhile_is_rejected() -> None:
+    made = serving()
+    made.arrive("a2", deadline_us=0)
+    made.do(ev.Returned("c-1", ("a1",)))
+    made.now_us = 60_000_000
+    assert [w.split()[:3] for w in made.pull("c-1")] == [
+        ["reject", "a1", "EXPIRED:"],
+        ["reject", "a2", "EXPIRED:"],
+    ]
+
+
+def test_several_returned_ones_keep_their_order() -> None:
+    made = desk()
+    made.open("n/w", 2, concurrency=3)
+    made.do(ev.Adopted("i1", "n/w", 2))
+    made.arrive("a1", "a2", "a3", "a4", queue="n/w")
+    made.do(ev.Reserved("n/w", ("c-1",)))
+    made.pull("c-1", 3, 2)
+    made.do(ev.Returned("c-1", ("a1", "a3", "nobody")))
+    assert made.pull("c-1", 2, 2) == ["deliver a1 to c-1", "deliver a3 to c-1"]
+
+
+def test_what_has_started_is_not_run_again_whatever_is_said() -> None:
+    made = serving()
+    made.pull("c-1", 0, started="a1")
+    assert made.do(ev.Returned("c-1", ("a1",))) == []
+    assert made.scheduler.counts()["delivered"] == 1
+
+
+def test_slots_of_a_repeated_pull_are_not_counted_twice() -> None:
+    made = serving()
+    assert made.pull("c-1") == []
+    made.arrive("a2")
+    assert made.pull("c-1") == []
+    assert made.scheduler.counts()["waiting"] == 1
+
+
+def test_a_pull_overtakes_the_word_that_its_container_serves() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.Reserved("n/a", ("c-1",)))
+    assert made.pull("c-1") == ["deliver a1 to c-1"]
+    assert made.do(ev.ContainerServing("c-1", "i1")) == []
+
+
+def test_runs_that_failed_do_not_count_for_the_run_time() -> None:
+    made = serving()
+    made.do(ev.Pulled("c-1", 1, 0, (), (ev.Completion("a1", 0, 5_000_000, 2),)))
+    assert made.scheduler.explain("n/a")["mean_run_ms"] is None
+    assert made.scheduler.counts()["ended"] == 1
+
+
+# --- reservations and creations -------------------------------------------------------------------
+
+
+def test_a_repeated_grant_takes_no_place_away() -> None:
+    made = desk()
+    made.arrive("a1")
+    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["create c-1@i1 for n/a"]
+    assert made.do(ev.Reserved("n/a", ("c-1",))) == []
+    made.do(ev.CreationFailed("c-1", 0, "no"))
+    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["unreserve c-1"]
+
+
+def test_a_grant_in_part_is_used_and_the_rest_is_forgotten() -> None:
+    made = desk(memory_mb=10_000)
+    made.do(ev.QueueOpened(ev.QueueSpec("n/b", "n", "b", 0), 2, 10_000_000))
+    made.do(ev.Adopted("i1", "n/b", 2))
+    made.arrive("a1", queue="n/b")
+    made.do(ev.Denied("n/b", "no"))
+    made.arrive("a2", "a3", queue="n/b")
+    assert made.wait(100_000) == ["reserve for n/b c-2@i1, c-3@i1, c-4@i1"]
+    assert made.do(ev.Reserved("n/b", ("c-3",))) == ["create c-3@i1 for n/b"]
+    assert made.scheduler.explain("n/b")["reserving"] == 0
+
+
+def test_a_grant_for_a_closing_queue_without_work_is_given_back() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.Cancelled("a1"), ev.QueueClosing("n/a", "updated"))
+    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["unreserve c-1", "close n/a epoch 1"]
+
+
+def test_a_denial_ends_a_closing_queue_without_work() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.Cancelled("a1"), ev.QueueClosing("n/a", "updated"))
+    assert made.do(ev.Denied("n/a", "no")) == ["close n/a epoch 1"]
+
+
+def test_a_closing_queue_with_work_creates_for_it() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.QueueClosing("n/a", "updated"))
+    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["create c-1@i1 for n/a"]
+    assert made.pull("c-1") == ["deliver a1 to c-1"]
+    assert made.pull("c-1", ended="a1") == ["release c-1: updated"]
+    assert made.do(ev.ContainerGone("c-1", "updated")) == ["close n/a epoch 1"]
+
+
+def test_places_on_an_invoker_that_is_gone_are_asked_for_elsewhere() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.InvokerReported("i2", 500), ev.InvokerGone("i1"))
+    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["unreserve c-1", "reserve for n/a c-2@i2"]
+
+
+def test_an_invoker_that_comes_back_still_has_its_reserved_places() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.InvokerGone("i1"), ev.InvokerReported("i1", 1_000))
+    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["create c-1@i1 for n/a"]
+
+
+def test_without_an_invoker_work_waits_for_one() -> None:
+    made = Desk()
+    made.open()
+    assert made.arrive("a1") == []
+    assert made.scheduler.explain("n/a")["trouble"] == "no invoker is known"
+    assert made.do(ev.InvokerReported("i1", 500)) == ["reserve for n/a c-1@i1"]
+
+
+def test_pauses_after_failures_double_up_to_their_bound() -> None:
+    made = desk(retry_min_us=100_000, retry_max_us=300_000)
+    made.arrive("a1")
+    pauses = []
+    for _ in range(4):
+        made.do(ev.Denied("n/a", "no"))
+        since_us = made.now_us
+        while made.scheduler.explain("n/a")["reserving"] == 0:
+            made.wait(10_000)
+        pauses.append(made.now_us - since_us)
+    assert pauses == [100_000, 200_000, 300_000, 300_000]
+
+
+def test_a_failure_beside_a_living_container_flushes_nothing() -> None:
+    made = serving(memory_mb=10_000)
+    made.arrive("a2")
+    made.wait(400_000)
+    made.do(ev.Reserved("n/a", ("c-2",)))
+    assert made.do(ev.CreationFailed("c-2", ev.FailureClass.FINAL, "no image")) == []
+    assert made.state() == "RUNNING"
+    assert made.scheduler.counts()["waiting"] == 1
+
+
+def test_no_more_than_a_hundred_places_are_asked_for_at_once() -> None:
+    made = desk(memory_mb=1_000_000)
+    made.do(ev.QueueOpened(ev.QueueSpec("n/b", "n", "b", 0), 2, 10_000_000))
+    made.do(ev.Adopted("i1", "n/b", 2))
+    made.arrive("a0", queue="n/b")
+    made.do(ev.Denied("n/b", "no"))
+    made.arrive(*[f"a{number}" for number in range(1, 200)], queue="n/b")
+    (asked,) = made.wait(100_000)
+    assert asked.count("@i1") == 100
+
+
+def test_the_limit_of_the_action_counts_leaving_containers() -> None:
+    made = desk(memory_mb=10_000)
+    made.open("n/b", 2, action_limit=1)
+    made.do(ev.Adopted("i1", "n/b", 2))
+    made.arrive("b1", queue="n/b")
+    made.do(ev.Reserved("n/b", ("c-1",)))
+    made.pull("c-1", 1, 2)
+    made.do(ev.ContainerLeaving("c-1", "idle"))
+    assert made.arrive("b2", queue="n/b") == []
+    assert made.wait(400_000) == []
+    assert made.do(ev.ContainerGone("c-1", "idle"))[1:] == ["reserve for n/b c-2@i1"]
+
+
+def test_each_decision_is_told_when_somebody_listens() -> None:
+    made = desk(report_decisions=True)
+    assert made.arrive("a1") == ["decide n/a ADD_INITIAL 1", "reserve for n/a c-1@i1"]
+
+
+# --- throttles, limits ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event", [ev.QueueClosing("n/a", "updated"), ev.LeadershipLost("n/a", "s2")]
+)
+def test_no_throttle_outlives_its_state(event: ev.Event) -> None:
+    made = desk(waiting_max=1)
+    assert made.arrive("a1")[0] == "throttle n/a on: 1 activations wait"
+    assert made.do(event)[0].startswith("throttle n/a off: ")
+
+
+def test_cancelling_lifts_the_throttle() -> None:
+    made = desk(waiting_max=1)
+    made.arrive("a1")
+    assert made.do(ev.Cancelled("a1"))[1] == "throttle n/a off: 0 activations wait"
+
+
+def test_a_full_queue_that_flushes_refuses_without_a_throttle() -> None:
+    made = desk(waiting_max=1)
+    made.arrive("a1")
+    assert made.do(ev.Denied("n/a", "etcd is away")) == ["throttle n/a off: etcd is away"]
+    (refused,) = made.arrive("a2")
+    assert refused.startswith("reject a2 QUEUE_FULL: 1 activations of this action wait")
+    assert made.state() == "FLUSHING"
+
+
+def test_the_original_rule_drops_where_the_namespace_is_full() -> None:
+    made = Desk(rule=OpenWhiskRule())
+    made.do(ev.InvokerReported("i1", 1_000), ev.LimitsChanged("n", 1))
+    for epoch, queue in enumerate(("n/a", "n/b"), 1):
+        made.open(queue, epoch)
+        made.do(ev.Adopted("i1", queue, epoch))
+    made.arrive("a1")
+    made.do(ev.Reserved("n/a", ("c-1",)))
+    made.pull("c-1")
+    (dropped,) = made.arrive("b1", queue="n/b")
+    assert dropped == (
+        "reject b1 NO_CONTAINER: Too many concurrent requests in flight. (retry after 100 ms)"
+    )
+    assert made.state("n/b") == "NAMESPACE_THROTTLED"
+    made.do(ev.LimitsChanged("n", 2))
+    assert made.state("n/b") == "RUNNING"
+
+
+def test_limits_known_before_and_after_a_queue_are_kept_and_others_are_not() -> None:
+    made = Desk(namespace_containers_max=7)
+    made.do(ev.LimitsChanged("n", 3), ev.LimitsChanged("m", 7))
+    for queue in ("n/a", "m/a"):
+        made.open(queue)
+        assert made.do(ev.QueueClosing(queue, "over")) == [f"close {queue} epoch 1"]
+        made.open(queue)
+    assert made.scheduler.explain("n/a")["namespace_containers_max"] == 3
+    assert made.scheduler.explain("m/a")["namespace_containers_max"] == 7
+
+
+# --- leaders ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_served_before_every_invoker_has_told_what_it_holds() -> None:
+    made = Desk()
+    made.do(ev.InvokerReported("i1", 1_000), ev.InvokerReported("i2", 1_000))
+    made.open()
+    held = (ev.Held("old", True, ("a0",)), ev.Held("new", False))
+    made.do(ev.Adopted("i1", "n/a", 1, held))
+    assert made.state() == "UNINITIALIZED"
+    assert made.arrive("a1") == []
+    assert made.pull("old", ended="a0") == []
+    assert made.wait(1_000_000) == []
+    assert made.do(ev.InvokerGone("i2")) == ["deliver a1 to old"]
+    shown = made.scheduler.explain("n/a")
+    assert (shown["serving"], shown["in_progress"]) == (1, 1)
+
+
+def test_a_queue_closed_before_it_was_adopted_waits_for_the_answers() -> None:
+    made = Desk()
+    made.do(ev.InvokerReported("i1", 1_000))
+    made.open()
+    assert made.do(ev.QueueClosing("n/a", "updated")) == []
+    assert made.do(ev.Adopted("i1", "n/a", 1, (ev.Held("old", True),))) == ["release old: updated"]
+    assert made.do(ev.ContainerGone("old", "updated")) == ["close n/a epoch 1"]
+
+
+def test_time_passes_over_a_queue_that_nobody_has_adopted() -> None:
+    made = Desk()
+    made.do(ev.InvokerReported("i1", 1_000), ev.InvokerReported("i2", 1_000))
+    made.open()
+    made.do(ev.Adopted("i1", "n/a", 1, (ev.Held("old", True),)), ev.ContainerGone("old", "died"))
+    made.now_us = 3_600_000_000
+    assert made.do(ev.TimeReached()) == []
+    assert made.state() == "UNINITIALIZED"
+
+
+def test_what_runs_elsewhere_is_taken_out_of_the_line() -> None:
+    made = Desk()
+    made.do(ev.InvokerReported("i1", 1_000))
+    made.open()
+    made.arrive("a1", "a2")
+    made.do(ev.Adopted("i1", "n/a", 1, (ev.Held("old", True, ("a1",)),)))
+    assert made.scheduler.counts() == {
+        "accepted": 2,
+        "waiting": 1,
+        "delivered": 1,
+        "ended": 0,
+        "rejected": 0,
+        "forwarded": 0,
+    }
+    assert made.pull("old", ended="a1") == ["deliver a2 to old"]
+
+
+def test_containers_and_ids_that_are_known_are_not_counted_twice() -> None:
+    made = Desk()
+    made.do(ev.InvokerReported("i1", 1_000), ev.InvokerReported("i2", 1_000))
+    made.open()
+    made.do(ev.Adopted("i1", "n/a", 1, (ev.Held("old", True, ("a1",)),)))
+    held = (ev.Held("old", True, ("a1",)), ev.Held("odd", True, ("a1", "a2")))
+    made.do(ev.Adopted("i2", "n/a", 1, held))
+    counts = made.scheduler.counts()
+    assert (counts["accepted"], counts["delivered"]) == (2, 2)
+
+
+def test_a_lost_leadership_forwards_what_waits_and_forgets_the_rest() -> None:
+    made = serving(memory_mb=10_000)
+    made.arrive("a2", "a3")
+    made.wait(400_000)
+    assert made.do(ev.LeadershipLost("n/a", "s2"))[-1] == "forward to s2: a2, a3"
+    assert made.scheduler.counts()["forwarded"] == 3
+    assert made.pull("c-1", ended="a1") == []
+    assert made.scheduler.next_deadline_us() is None
+
+
+def test_a_lost_leadership_gives_reserved_places_back() -> None:
+    made = desk()
+    made.arrive("a1")
+    assert made.do(ev.LeadershipLost("n/a", "s2")) == ["unreserve c-1", "forward to s2: a1"]
+
+
+# --- containers and invokers that go -----------------------------------------------------------------
+
+
+LOSSES: list[Callable[[], ev.Event]] = [
+    lambda: ev.ContainerGone("c-1", "it died"),
+    lambda: ev.CreationFailed("c-1", 0, "it died"),
+    lambda: ev.InvokerGone("i1"),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_a_lost_container_had_is_unknown(loss: Callable[[], ev.Event]) -> None:
+    made = serving()
+    words = made.do(loss())
+    assert words[0].startswith("reject a1 UNKNOWN: The container is gone (")
+    assert made.scheduler.counts()["delivered"] == 0
+    assert made.scheduler.explain("n/a")["serving"] == 0
+
+
+def test_a_container_that_leaves_counts_until_it_is_gone() -> None:
+    made = serving()
+    made.pull("c-1", ended="a1")
+    made.do(ev.ContainerLeaving("c-1", "idle"))
+    assert made.arrive("a2")[0].startswith("reserve for n/a")
+    assert made.pull("c-1") == []
+    shown = made.scheduler.explain("n/a")
+    assert (shown["serving"], shown["leaving"], shown["namespace_containers"]) == (1, 1, 1)
+
+
+def test_a_container_that_leaves_before_it_serves_is_still_counted() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.Reserved("n/a", ("c-1",)))
+    assert made.do(ev.ContainerLeaving("c-1", "drain")) == []
+    assert made.scheduler.explain("n/a")["in_progress"] == 1
