@@ -4,6 +4,7 @@
 # Both get what `pip install .` gives, so what is tested is what users install.
 
 PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SOURCES := pyproject.toml setup.py $(shell find src -type f -not -name '*.pyc')
 # How long the tests of the core and the proofs may take on both builds, and the rest on one.
 CORE_TESTS := tests/core proofs
@@ -32,18 +33,18 @@ lint: .venv/.installed
 .venv/.installed: $(SOURCES)
 	test -d .venv || $(PYTHON) -m venv .venv
 	rm -rf build
-	ACS_EXT=$${ACS_EXT:-auto} .venv/bin/pip install -q --disable-pip-version-check \
-	    --upgrade --force-reinstall --no-deps .
-	.venv/bin/pip install -q --disable-pip-version-check '.[node,test]'
+	ACS_EXT=$${ACS_EXT:-auto} .venv/bin/pip wheel -q --no-deps -w build/wheel .
+	.venv/bin/pip install -q --force-reinstall --no-deps build/wheel/*.whl
+	.venv/bin/pip install -q "$$(echo build/wheel/*.whl)[node,test]"
 	touch $@
 
 .venv-plain/.installed: $(SOURCES)
 	test -d .venv-plain || $(PYTHON) -m venv .venv-plain
 	rm -rf build
-	ACS_EXT=none .venv-plain/bin/pip install -q --disable-pip-version-check \
-	    --upgrade --force-reinstall --no-deps .
-	.venv-plain/bin/pip install -q --disable-pip-version-check sortedcontainers \
-	    coverage hypothesis pytest pytest-asyncio pytest-benchmark
+	ACS_EXT=none .venv-plain/bin/pip wheel -q --no-deps -w build/wheel .
+	.venv-plain/bin/pip install -q --force-reinstall --no-deps build/wheel/*.whl
+	.venv-plain/bin/pip install -q sortedcontainers coverage hypothesis \
+	    pytest pytest-asyncio pytest-benchmark
 	touch $@
 
 images: .venv/.installed
