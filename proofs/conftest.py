@@ -15,18 +15,17 @@ from hypothesis import HealthCheck, Phase, settings
 # The models beside the proofs are imported by their names.
 sys.path.insert(0, str(Path(__file__).parent))
 
-_ALWAYS = {
-    "deadline": None,
-    "database": None,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
-}
-settings.register_profile("default", derandomize=True, max_examples=100, **_ALWAYS)
 settings.register_profile(
-    "faults",
-    derandomize=True,
-    max_examples=100,
-    phases=(Phase.explicit, Phase.generate),
-    **_ALWAYS,
+    "always",
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.register_profile("deep", max_examples=20_000, stateful_step_count=100, **_ALWAYS)
+settings.register_profile("default", settings.get_profile("always"), derandomize=True)
+settings.register_profile(
+    "faults", settings.get_profile("default"), phases=(Phase.explicit, Phase.generate)
+)
+settings.register_profile(
+    "deep", settings.get_profile("always"), max_examples=20_000, stateful_step_count=100
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -10,9 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from hypothesis import settings
+
 from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core.scheduler import Scheduler, SchedulerConfig
+
+
+def at_least(examples: int) -> settings:
+    """Return the settings of the profile with so many examples, or more where it has more."""
+    return settings(max_examples=max(examples, settings().max_examples))
 
 
 class PlainQueue:
@@ -116,8 +123,11 @@ class Outside:
         for effect in effects:
             getattr(self, f"_asked_{type(effect).__name__}")(effect)
         self._settled()
+        if isinstance(event, ev.TimeReached):
+            due_us = self.scheduler.next_deadline_us()
+            assert due_us is None or due_us > now_us  # L3: no look asks for itself at once
 
-    # --- what it was told ------------------------------------------------------------------------
+    # --- what it was told --------------------------------------------------------------------
 
     def _told_QueueOpened(self, event: ev.QueueOpened) -> None:  # noqa: N802
         self.queues[event.spec.queue] = SeenQueue(event.spec, event.epoch, set(self.invokers))
@@ -262,7 +272,7 @@ class Outside:
         container.held.remove(name)
         container.started.discard(name)
 
-    # --- what it asks for ------------------------------------------------------------------------
+    # --- what it asks for --------------------------------------------------------------------
 
     def _asked_Adopt(self, effect: fx.Adopt) -> None:  # noqa: N802
         assert (effect.queue, effect.epoch) == (self.adopt, self.queues[self.adopt].epoch)
@@ -399,7 +409,7 @@ class Outside:
         queue = self.queues[effect.queue]
         assert snapshot.namespace_limit == self.cap(queue.spec.namespace)
 
-    # --- after each step -------------------------------------------------------------------------
+    # --- after each step ---------------------------------------------------------------------
 
     def _settled(self) -> None:
         """Assert that the step owes nothing, and that what it shows of itself is so."""

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 from harness import describe
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from models import PlainPool
+from models import PlainPool, at_least
 
 from acs_core import effects as fx
 from acs_core import events as ev
@@ -101,7 +100,7 @@ class HostilePool(RuleBasedStateMachine):
             assert (life, what) not in self.once  # C4
             self.once.add((life, what))
 
-    # --- schedulers --------------------------------------------------------------------------------
+    # --- schedulers --------------------------------------------------------------------------
 
     @rule(name=names, queue=st.sampled_from(sorted(SPECS)), epoch=epochs, ready=st.booleans())
     def create(self, name: str, queue: str, epoch: int, ready: bool) -> None:
@@ -138,7 +137,7 @@ class HostilePool(RuleBasedStateMachine):
     def adopt(self, queue: str, epoch: int) -> None:
         self.step(fx.Adopt(queue, epoch))
 
-    # --- sandboxes ---------------------------------------------------------------------------------
+    # --- sandboxes ---------------------------------------------------------------------------
 
     @rule(name=names)
     def ready_report(self, name: str) -> None:
@@ -167,7 +166,7 @@ class HostilePool(RuleBasedStateMachine):
         activation_id = running[index % len(running)] if running else "nobody"
         self.step(ev.RunEnded(name, activation_id, 10, outcome))
 
-    # --- time, drain, misuse -------------------------------------------------------------------------
+    # --- time, drain, misuse -----------------------------------------------------------------
 
     @rule(us=st.sampled_from([1, 30, 60, 100, 500]), tick=st.booleans())
     def time_passes(self, us: int, tick: bool) -> None:
@@ -241,5 +240,4 @@ class HostilePool(RuleBasedStateMachine):
 
 
 TestHostilePool = HostilePool.TestCase
-if settings.default.max_examples < 1_000:
-    TestHostilePool.settings = settings(max_examples=500)
+TestHostilePool.settings = at_least(500)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import pytest
 from harness import SchedulerPair, Times
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from models import Outside
+from models import Outside, at_least
 
 from acs_core import events as ev
 from acs_core.scheduler import SchedulerConfig
@@ -87,6 +87,10 @@ class Workload:
             self.pair.outcomes[name] = self.random.choice([*ev.Outcome, ev.Outcome.SUCCESS])
             deadline_us = self.random.choice([0, 0, 0, self.pair.now_us + 300_000])
             self.pair.arrive(queue, name, deadline_us=deadline_us)
+
+    def work_and_time(self) -> None:
+        self.work(3)
+        self.pair.advance(250_000)
 
     def queue(self) -> str | None:
         names = sorted(self.outside.queues)
@@ -167,7 +171,7 @@ class Workload:
 
 STEPS: list[tuple[str, Callable[[Workload], object]]] = [
     ("work", lambda w: w.work(w.random.randint(1, 6))),
-    ("work and time", lambda w: (w.work(3), w.pair.advance(250_000))),
+    ("work and time", lambda w: w.work_and_time()),
     ("burst", lambda w: w.work(25)),
     ("a moment", lambda w: w.pair.advance(w.random.randint(0, 30_000))),
     ("time", lambda w: w.pair.advance(w.random.randint(0, 800_000))),
@@ -188,7 +192,7 @@ STEPS: list[tuple[str, Callable[[Workload], object]]] = [
 steps = st.sampled_from([*STEPS[:5], *STEPS])
 
 
-@settings(max_examples=max(800, settings.default.max_examples // 5))
+@at_least(500)
 @given(
     seed=st.integers(0, 2**32),
     latency_us=st.sampled_from([0, 500, 20_000]),

@@ -1,4 +1,4 @@
-"""Proof of ``acs_core.queue_states``: the table is walked as it stands, and has no trap (Q3, L3)."""
+"""Proof of ``acs_core.queue_states``: its table is walked as it stands and has no trap (Q3, L3)."""
 
 from __future__ import annotations
 

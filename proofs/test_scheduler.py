@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from models import Outside
+from models import Outside, at_least
 
 import acs_core
 from acs_core import effects as fx
@@ -55,7 +55,10 @@ class HostileWorld(RuleBasedStateMachine):
     """One scheduler, and everything that may happen to it."""
 
     @initialize(
-        original=st.booleans(), waiting_max=st.integers(1, 5), report=st.booleans(), low=st.booleans()
+        original=st.booleans(),
+        waiting_max=st.integers(1, 5),
+        report=st.booleans(),
+        low=st.booleans(),
     )
     def build(self, original: bool, waiting_max: int, report: bool, low: bool) -> None:
         self.config = SchedulerConfig(
@@ -72,7 +75,7 @@ class HostileWorld(RuleBasedStateMachine):
         self.original = original
         self.scheduler = Scheduler(self.config)
         self.outside = Outside(self.scheduler, self.config)
-        self.now_us = 0
+        self.now_us = 1_000_000
         self.serial = 0
         self.real: dict[str, Real] = {}
         self.reports: list[ev.Event] = []
@@ -87,7 +90,7 @@ class HostileWorld(RuleBasedStateMachine):
         self.open("n/a")
         self.reports_arrive()
 
-    # --- the world does what the scheduler asks for ------------------------------------------------
+    # --- the world does what the scheduler asks for ------------------------------------------
 
     def step(self, event: ev.Event) -> None:
         effects = self.scheduler.step(event, self.now_us)
@@ -162,18 +165,22 @@ class HostileWorld(RuleBasedStateMachine):
         assert activation_id not in self.started
         self.started.add(activation_id)
 
-    # --- arrivals ----------------------------------------------------------------------------------
+    # --- arrivals ----------------------------------------------------------------------------
 
     def arrive(self, queue: str, deadline_us: int = 0) -> None:
         self.serial += 1
         activation = ev.Activation(f"a{self.serial}", b"x", self.now_us, deadline_us)
         self.step(ev.Arrived(queue, activation))
 
-    @rule(queue=queues, deadline_us=st.sampled_from([0, 0, 0, 1, 400_000]), count=st.integers(1, 4))
-    def arrivals(self, queue: str, deadline_us: int, count: int) -> None:
+    @rule(
+        queue=queues,
+        left_us=st.sampled_from([None, None, None, 0, 1, 400_000]),
+        count=st.integers(1, 4),
+    )
+    def arrivals(self, queue: str, left_us: int | None, count: int) -> None:
         for _ in range(count):
             if queue in self.outside.queues:
-                self.arrive(queue, deadline_us and self.now_us + deadline_us)
+                self.arrive(queue, 0 if left_us is None else self.now_us + left_us)
 
     @precondition(lambda self: self.outside.live)
     @rule(data=st.data(), same=st.booleans())
@@ -199,7 +206,7 @@ class HostileWorld(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         self.step(ev.Cancelled(self.pick(data, [*self.outside.live, "nobody"])))
 
-    # --- reservations and creations ------------------------------------------------------------------
+    # --- reservations and creations ----------------------------------------------------------
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data(), keep=st.booleans(), kind=st.integers(0, 3))
@@ -244,7 +251,7 @@ class HostileWorld(RuleBasedStateMachine):
                 del self.real[name]
                 self.step(ev.CreationFailed(name, failure, "the engine says no"))
 
-    # --- containers ----------------------------------------------------------------------------------
+    # --- containers --------------------------------------------------------------------------
 
     @precondition(lambda self: any(c.held or c.running for c in self.real.values()))
     @rule(data=st.data(), outcome=OUTCOMES)
@@ -298,7 +305,15 @@ class HostileWorld(RuleBasedStateMachine):
         spoken = self.real[name].epoch + epoch if name in self.real else epoch
         self.step(ev.Pulled(name, spoken, free))
 
-    # --- the wire --------------------------------------------------------------------------------------
+    @precondition(lambda self: any(c.started for c in self.outside.containers.values()))
+    @rule(data=st.data())
+    def odd_return(self, data: st.DataObject) -> None:
+        """What was said to have started is said to come back."""
+        seen = self.outside.containers
+        name = self.pick(data, [n for n, c in seen.items() if c.started])
+        self.step(ev.Returned(name, tuple(sorted(seen[name].started))))
+
+    # --- the wire ----------------------------------------------------------------------------
 
     @precondition(lambda self: self.reports)
     @rule(data=st.data(), keep=st.booleans())
@@ -359,9 +374,11 @@ class HostileWorld(RuleBasedStateMachine):
                     self.end_run(name, (container.held + container.running)[0], 0)
                     return
 
-    # --- time, invokers, limits, queues ----------------------------------------------------------------
+    # --- time, invokers, limits, queues ------------------------------------------------------
 
-    @rule(us=st.sampled_from([1, 5_000, 100_000, 500_000, 3_000_000, 70_000_000]), tick=st.booleans())
+    @rule(
+        us=st.sampled_from([1, 5_000, 100_000, 500_000, 3_000_000, 70_000_000]), tick=st.booleans()
+    )
     def time_passes(self, us: int, tick: bool) -> None:
         self.now_us += us
         if tick:
@@ -409,7 +426,7 @@ class HostileWorld(RuleBasedStateMachine):
     def open(self, queue: str) -> None:
         self.serial += 1
         namespace, action = queue.split("/")
-        spec = ev.QueueSpec(queue, namespace, action, 0, **SPECS[queue])  # type: ignore[arg-type]
+        spec = ev.QueueSpec(queue, namespace, action, 0, **SPECS[queue])
         self.step(ev.QueueOpened(spec, self.serial, 5_000 * (self.serial % 2)))
 
     @precondition(lambda self: self.outside.queues)
@@ -418,8 +435,8 @@ class HostileWorld(RuleBasedStateMachine):
         self.step(ev.QueueClosing(self.pick(data, self.outside.queues), "updated"))
 
     @precondition(lambda self: self.outside.queues)
-    @rule(data=st.data(), again=st.booleans(), late=st.booleans())
-    def leader_changes(self, data: st.DataObject, again: bool, late: bool) -> None:
+    @rule(data=st.data(), again=st.booleans(), heard=st.sampled_from(["none", "one", "all"]))
+    def leader_changes(self, data: st.DataObject, again: bool, heard: str) -> None:
         """Leadership goes and comes back; all that is not ended is sent again."""
         queue = self.pick(data, self.outside.queues)
         waiting = list(self.outside.queues[queue].line)
@@ -430,10 +447,23 @@ class HostileWorld(RuleBasedStateMachine):
             self.sent_again |= set(begun)
             for name in waiting + begun:
                 self.step(ev.Arrived(queue, ev.Activation(name, b"x", self.now_us)))
-            if not late:
+            if heard == "one" and self.reports:
+                self.hear_one(queue)
+            elif heard == "all":
                 self.reports_arrive()
 
-    # --- misuse ----------------------------------------------------------------------------------------
+    def hear_one(self, queue: str) -> None:
+        """Let the answer of one invoker arrive, with what its containers offer, and some work."""
+        answers = [r for r in self.reports if isinstance(r, ev.Adopted) and r.queue == queue]
+        for answer in answers[:1]:
+            names = [held.container for held in answer.held]
+            offers = [r for r in self.reports if getattr(r, "container", "") in names]
+            for report in (answer, *offers):
+                self.reports.remove(report)
+                self.step(report)
+        self.arrive(queue)
+
+    # --- misuse ------------------------------------------------------------------------------
 
     @rule(kind=st.integers(0, 7))
     def misuse(self, kind: int) -> None:
@@ -457,7 +487,7 @@ class HostileWorld(RuleBasedStateMachine):
                 self.scheduler.step(event, now_us)
         assert dump(self.scheduler, sorted(SPECS)) == before  # S6
 
-    # --- the world turns kind --------------------------------------------------------------------------
+    # --- the world turns kind ----------------------------------------------------------------
 
     def kind_turn(self) -> bool:
         """Do at once all that can be done without time; tell whether there was anything."""
@@ -545,7 +575,7 @@ def _deep(value: Any, known: dict[int, int]) -> Any:
         return [(key, _deep(item, known)) for key, item in value.items()]
     if isinstance(value, (list, tuple, deque)):
         return [_deep(item, known) for item in value]
-    if not hasattr(value, "__dict__") or isinstance(value, ev.IntEnum):
+    if not hasattr(value, "__dict__") or isinstance(value, IntEnum):
         return repr(value)
     if id(value) in known:
         return known[id(value)]
@@ -554,5 +584,4 @@ def _deep(value: Any, known: dict[int, int]) -> Any:
 
 
 TestHostileWorld = HostileWorld.TestCase
-if settings.default.max_examples < 1_000:
-    TestHostileWorld.settings = settings(max_examples=1_200)
+TestHostileWorld.settings = at_least(1_200)

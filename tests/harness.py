@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from acs_core import effects as fx
 from acs_core import events as ev
@@ -97,14 +98,12 @@ class SchedulerPair:
         self._forwarded: list[ev.Activation] = []
         for name in invokers:
             self.pools[name] = ContainerPool(
-                PoolConfig(
-                    invoker=name, memory_mb=invokers[name], keep_alive_us=self.keep_alive_us
-                )
+                PoolConfig(invoker=name, memory_mb=invokers[name], keep_alive_us=self.keep_alive_us)
             )
             self.engines[name] = Engine()
             self._report(name)
 
-    # --- what tests tell the world ---------------------------------------------------------------
+    # --- what tests tell the world -----------------------------------------------------------
 
     def open(self, spec: ev.QueueSpec, history_us: int = 0) -> None:
         """Open the queue under a new epoch; what was forwarded from it arrives again."""
@@ -195,7 +194,7 @@ class SchedulerPair:
         """Return the containers that hold a place with the coordination."""
         return sorted(self._granted)
 
-    # --- time ------------------------------------------------------------------------------------
+    # --- time --------------------------------------------------------------------------------
 
     def at(self, delay_us: int, what: Callable[[], None]) -> None:
         """Do something later."""
@@ -204,8 +203,8 @@ class SchedulerPair:
 
     def _next_us(self) -> int:
         due_us = self._agenda[0][0] if self._agenda else NEVER_US
-        for core in (self.scheduler, *self.pools.values()):
-            wanted_us = core.next_deadline_us()
+        deadlines = [pool.next_deadline_us() for pool in self.pools.values()]
+        for wanted_us in (self.scheduler.next_deadline_us(), *deadlines):
             if wanted_us is not None:
                 due_us = min(due_us, max(wanted_us, self.now_us))
         return due_us
@@ -226,7 +225,7 @@ class SchedulerPair:
                 self.tell_pool(name, ev.TimeReached())
                 return
 
-    # --- the wire --------------------------------------------------------------------------------
+    # --- the wire ----------------------------------------------------------------------------
 
     def _send(self, source: str, target: str, message: ev.Event) -> None:
         invoker = source if target == "scheduler" else target
@@ -236,8 +235,8 @@ class SchedulerPair:
         due_us = max(self.now_us + self.delay(message), self._link_us.get(link, 0))
         self._link_us[link] = due_us
         for _ in range(self.copies(message)):  # one right after the other
-            serial = self._serial + 1
-            self.at(due_us - self.now_us, lambda: self._receive(invoker, target, message, serial))
+            receive = partial(self._receive, invoker, target, message, self._serial + 1)
+            self.at(due_us - self.now_us, receive)
 
     def _receive(self, invoker: str, target: str, message: ev.Event, serial: int) -> None:
         if invoker in self._cut or serial <= self._lost_until.get(invoker, 0):
@@ -249,7 +248,7 @@ class SchedulerPair:
             self._granted.pop(message.container, None)
         self.tell(message)
 
-    # --- what the scheduler asks for -------------------------------------------------------------
+    # --- what the scheduler asks for ---------------------------------------------------------
 
     def _perform(self, effect: object) -> None:
         if isinstance(effect, fx.Adopt):
@@ -299,7 +298,7 @@ class SchedulerPair:
             )
         )
 
-    # --- what a pool asks for --------------------------------------------------------------------
+    # --- what a pool asks for ----------------------------------------------------------------
 
     def _carry_out(self, invoker: str, effect: object) -> None:
         times, engine = self.times, self.engines[invoker]

@@ -91,6 +91,7 @@ class ActionQueue:
 class DeadlineIndex:
     """Which key is due when: at most one time per key.
 
+    Invariants: B2 (docs/invariants.md).
     Source of the ordering: ``sortedcontainers``.  Cost of each call: O(log n) unless said.
     """
 

@@ -106,7 +106,7 @@ class PoolContainer:
 class ContainerPool:
     """The containers of one invoker.
 
-    Invariants: C1-C4 (docs/invariants.md).
+    Invariants: C1-C6 (docs/invariants.md).
     """
 
     def __init__(self, config: PoolConfig | None = None) -> None:
@@ -238,7 +238,7 @@ class ContainerPool:
         if reusable:
             if not container.running:
                 self._idle[event.container] = now_us
-        elif container.state_index != _REMOVING:
+        else:
             self._leave(container, "its last run ended badly", True, out)
 
     def _started(self, container: PoolContainer) -> tuple[str, ...]:

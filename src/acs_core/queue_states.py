@@ -111,7 +111,10 @@ _NEXT = bytes(TRANSITIONS[s].get(e, _ILLEGAL) for s in QueueState for e in Signa
 
 
 class QueueLife:
-    """The state of one queue; moves along ``TRANSITIONS`` and in no other way."""
+    """The state of one queue; moves along ``TRANSITIONS`` and in no other way.
+
+    Invariants: Q3, L3 (docs/invariants.md).
+    """
 
     def __init__(self) -> None:
         self.state_index = int(QueueState.UNINITIALIZED)

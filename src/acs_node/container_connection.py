@@ -21,9 +21,13 @@ BODY_KEPT_MAX = 2 * 1024 * 1024
 
 
 class ContainerConnection(asyncio.Protocol):
-    """One keep-alive connection.  ``on_lost`` is called once, when it ends for any reason."""
+    """One keep-alive connection.  ``on_lost`` is called once, when it ends for any reason.
+
+    ``lost`` tells whether it has ended.
+    """
 
     def __init__(self, on_lost: Callable[[], None]) -> None:
+        self.lost = False
         self._on_lost = on_lost
         self._on_reply: OnReply | None = None
         self._transport: asyncio.Transport | None = None
@@ -61,6 +65,7 @@ class ContainerConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
         self._on_reply = None
         self._on_lost()
 
@@ -71,7 +76,7 @@ class ContainerConnection(asyncio.Protocol):
             self._parser = httptools.HttpResponseParser(self)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.close()
 
     # --- the usual answer ----------------------------------------------------------------------

@@ -18,12 +18,13 @@ import orjson
 
 from acs_core.effects import Cause, Reject, Throttle
 from acs_core.events import Activation, QueueSpec
+from acs_core.limits import WAIT_MAX_US
 
 from . import clock, runtime_protocol
 from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
-from .entities import EntityStore
+from .entities import CACHED_CODE_BYTES_MAX, EntityStore
 from .entity_types import Action, Identity, annotation
-from .errors import ApiError, forbidden, malformed_content, unavailable
+from .errors import ApiError, forbidden, internal_error, malformed_content, unavailable
 from .links import Close, Link, Logs, QueueClosed, Result, Submit
 from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR, STATUS_TEXTS, RunTemplate
 
@@ -36,7 +37,11 @@ WAIT_TICK_S: Final = 0.1
 """How exactly that wait is kept."""
 
 ROUTES_MAX: Final = 10_000
-"""Actions whose route is kept ready; others are made anew from the entity store."""
+"""Actions whose route is kept ready; others are made anew from the entity store.  Their code
+is bounded as in the store, ``CACHED_CODE_BYTES_MAX``: a route keeps its action in memory."""
+
+OVERDUE_MARGIN_US: Final = 5_000_000
+"""After the latest moment at which an activation should have ended: time for the news to travel."""
 
 _HTTP_STATUS: Final = (200, 502, 502, 500)  # by outcome
 _SPARE_IDS: Final = 256
@@ -84,6 +89,8 @@ class Route:
             timeout_us=limits.timeout_ms * 1000,
             action_limit=limits.instances,
         )
+        # It waits, is initialised and runs, each for as long as it may.
+        self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us
         self.template = RunTemplate(action, identity.namespace)
         self.defaults: dict[str, Any] = {p.key: p.value for p in action.parameters if not p.init}
         self.reserved: frozenset[str] = frozenset()
@@ -121,13 +128,16 @@ class Route:
             raise malformed_content(str(error)) from None
         if not isinstance(given, dict):
             raise malformed_content("The body must be a JSON object.")
-        if not self.defaults:
-            return body
-        if not self.reserved.isdisjoint(given):
+        if self.reserved and not self.reserved.isdisjoint(given):
             raise ApiError(
                 400, "Request defines parameters that are not allowed (e.g., reserved properties)."
             )
-        return orjson.dumps({**self.defaults, **given})
+        if not self.defaults:
+            return body
+        try:
+            return orjson.dumps({**self.defaults, **given})
+        except orjson.JSONEncodeError as error:  # nested deeper than can be written
+            raise malformed_content(str(error)) from None
 
     def record_head(
         self,
@@ -175,8 +185,8 @@ class _Pending:
     route: Route
     invocation: Invocation
     caller: Caller | None
+    arrived_us: int
     arrived_ms: int
-    accepted: bool = False
     timer: asyncio.TimerHandle | None = None
 
 
@@ -194,14 +204,16 @@ class Controller:
         self._containers_max = namespace_containers_max
         self._scheduler: Link | None = None
         self._routes: dict[tuple[str, str, str], Route] = {}
+        self._routes_code_bytes = 0
         self._open_queues: dict[str, Action] = {}
         self._throttled: dict[str, str] = {}
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, _Pending] = {}  # in the order of arrival
         # Blocking callers with the usual wait, in the order in which it ends.
         self._waiting: dict[str, int] = {}
         self._wait_timer: asyncio.TimerHandle | None = None
         # Records whose logs are on their way, and who wants to know when they are there.
         self._unlogged: dict[str, Record] = {}
+        self._unlogged_at_sweep: set[str] = set()
         self._settling: dict[str, list[asyncio.Future[None]]] = {}
         self._stopping = False
         self._idle: asyncio.Future[None] | None = None
@@ -265,11 +277,16 @@ class Controller:
     ) -> None:
         try:
             action = await self._entities.action(invocation.namespace, invocation.path)
+            # What was read may be older than a change that was committed since.
+            action = self._entities.cached_action(invocation.namespace, invocation.path) or action
             if self._stopping:
                 raise unavailable()
             self._invoke(self._make_route(identity, action), invocation, body, tid, caller)
         except ApiError as error:
             caller.fail(error)
+        except Exception:
+            log.exception("request %s failed", tid)
+            caller.fail(internal_error())
 
     def _invoke(
         self, route: Route, invocation: Invocation, body: bytes, tid: str, caller: Caller
@@ -284,9 +301,7 @@ class Controller:
         payload = route.template.payload(arguments, activation_id, orjson.dumps(tid)[1:-1])
         now_us = clock.now_us()
         activation = Activation(activation_id, payload, now_us)
-        pending = _Pending(route, invocation, caller, clock.wall_ms())
-        if queue not in self._open_queues:
-            self._open_queues[queue] = route.action
+        pending = _Pending(route, invocation, caller, now_us, clock.wall_ms())
         self._pending[activation_id] = pending
         if not invocation.blocking:
             self._start(self._accept_then_submit(activation, pending))
@@ -299,11 +314,13 @@ class Controller:
             pending.timer = self._loop.call_later(
                 invocation.timeout_ms / 1000, self._waited_long_enough, activation_id
             )
-        self._submit(route.spec, activation)
+        self._submit(route, activation)
 
-    def _submit(self, spec: QueueSpec, activation: Activation) -> None:
+    def _submit(self, route: Route, activation: Activation) -> None:
+        # Not before now: while an accept row was written the queue may have been closed.
+        self._open_queues[route.spec.queue] = route.action
         assert self._scheduler is not None
-        self._scheduler.send(Submit(spec, activation))
+        self._scheduler.send(Submit(route.spec, activation))
 
     async def _accept_then_submit(self, activation: Activation, pending: _Pending) -> None:
         activation_id = activation.activation_id
@@ -315,23 +332,20 @@ class Controller:
             self._forget(activation_id)
             caller.fail(unavailable())
             return
-        self._submit(pending.route.spec, activation)
+        self._submit(pending.route, activation)
         caller.reply(202, _accepted_body(activation_id), activation_id)
 
     async def _accept(self, activation_id: str, pending: _Pending) -> None:
         """Commit the accept row.  Raises: StoreFailing."""
         route = pending.route
-        # Latest end: it waits, is initialised and runs, each for as long as it may.
-        longest_ms = 60_000 + 2 * route.action.limits.timeout_ms
         await self._activations.accept(
             activation_id,
             route.namespace,
             route.action.path,
             pending.arrived_ms,
-            pending.arrived_ms + longest_ms,
+            pending.arrived_ms + route.longest_us // 1000,
             route.accept_head(activation_id, pending.arrived_ms),
         )
-        pending.accepted = True
 
     def _end_waits(self) -> None:
         self._wait_timer = None
@@ -396,59 +410,68 @@ class Controller:
             head,
             b"[]",
         )
-        if pending.caller is not None:
-            self._answer(pending, record, result.response)
+        # First of all, so that no failure of an answer costs the record.
         if result.logs_follow:
             self._unlogged[activation_id] = record
         else:
             self._activations.put(record)
+        if pending.caller is not None:
+            self._answer(pending, record, result.response)
 
     def _answer(self, pending: _Pending, record: Record, response: bytes) -> None:
         """Send the answer of a blocking invocation; a JSON array is sent bare, as upstream."""
         assert pending.caller is not None
-        bare = pending.invocation.result_only or response[:1] == b"["
+        bare = pending.invocation.result_only or response.lstrip()[:1] == b"["
         body = response if bare else record.head + b',"logs":[]}'
         pending.caller.reply(_HTTP_STATUS[record.status_code], body, record.activation_id)
 
     def _on_logs(self, logs: Logs) -> None:
-        record = self._unlogged.pop(logs.activation_id, None)
-        if record is None:
-            return
-        if logs.lines:
-            record.logs = orjson.dumps(logs.lines)
+        if logs.activation_id in self._unlogged:
+            self._put_unlogged(logs.activation_id, logs.lines)
+
+    def _put_unlogged(self, activation_id: str, lines: list[str]) -> None:
+        record = self._unlogged.pop(activation_id)
+        if lines:
+            record.logs = orjson.dumps(lines)
         self._activations.put(record)
-        self._tell_settled(logs.activation_id)
+        for future in self._settling.pop(activation_id, ()):
+            if not future.done():
+                future.set_result(None)
 
     def _on_reject(self, reject: Reject) -> None:
         activation_id = reject.activation.activation_id
         pending = self._forget(activation_id)
         if pending is None:
             return
-        if reject.cause == Cause.QUEUE_FULL and not pending.accepted:
-            if pending.caller is not None:
-                pending.caller.fail(self._too_many(reject.reason, reject.retry_after_us))
-            return
-        unknown = reject.cause == Cause.UNKNOWN
+        if reject.cause == Cause.QUEUE_FULL and pending.caller is not None:
+            pending.caller.fail(self._too_many(reject.reason, reject.retry_after_us))
+            return  # it was not accepted
         outcome = APPLICATION_ERROR if reject.cause == Cause.CANCELLED else PLATFORM_ERROR
-        response = runtime_protocol.failure(outcome, reject.reason).result
+        rank = UNKNOWN if reject.cause == Cause.UNKNOWN else DEFINITE
+        self._end_without_result(activation_id, pending, outcome, rank, reject.reason)
+
+    def _end_without_result(
+        self, activation_id: str, pending: _Pending, outcome: int, rank: int, reason: str
+    ) -> None:
+        """Record, and answer, an activation of whose run nothing is known."""
+        route = pending.route
+        response = runtime_protocol.failure(outcome, reason).result
         now_ms = clock.wall_ms()
-        head = pending.route.record_head(
-            activation_id, now_ms, now_ms, outcome, response, b"", False
-        )
+        head = route.record_head(activation_id, now_ms, now_ms, outcome, response, b"", False)
         record = Record(
             activation_id,
-            pending.route.namespace,
-            pending.route.action.path,
+            route.namespace,
+            route.action.path,
             now_ms,
             now_ms,
             outcome,
-            UNKNOWN if unknown else DEFINITE,
+            rank,
             head,
             b"[]",
         )
+        self._activations.put(record)
         if pending.caller is not None:
             self._answer(pending, record, response)
-        self._activations.put(record)
 
     def _forget(self, activation_id: str) -> _Pending | None:
         """Return what was pending, and hold it no longer."""
@@ -471,11 +494,6 @@ class Controller:
             self._settling.setdefault(activation_id, []).append(future)
             await future
 
-    def _tell_settled(self, activation_id: str) -> None:
-        for future in self._settling.pop(activation_id, ()):
-            if not future.done():
-                future.set_result(None)
-
     def counts(self) -> dict[str, int]:
         """Return what is under way."""
         return {"pending": len(self._pending), "unlogged": len(self._unlogged)}
@@ -494,32 +512,78 @@ class Controller:
                 self._idle = self._loop.create_future()
                 await self._idle
 
+    def sweep(self) -> None:
+        """End as *unknown* what should have ended long ago; call it every few seconds.
+
+        Whatever goes wrong elsewhere, an activation ends in a record, and nothing is held for
+        ever.  Cost: O(activations that are older than the wait bound).
+        """
+        now_us = clock.now_us()
+        overdue = []
+        for activation_id, pending in self._pending.items():
+            if pending.arrived_us + WAIT_MAX_US > now_us:
+                break
+            if pending.arrived_us + pending.route.longest_us + OVERDUE_MARGIN_US <= now_us:
+                overdue.append(activation_id)
+        for activation_id in overdue:
+            self._end_as_unknown(activation_id, "nobody reported its end in time")
+        # Logs follow within seconds; those that were missing at the last sweep will not come.
+        for activation_id in self._unlogged_at_sweep & self._unlogged.keys():
+            self._put_unlogged(activation_id, [])
+        self._unlogged_at_sweep = set(self._unlogged)
+
+    def _end_as_unknown(self, activation_id: str, why: str) -> None:
+        pending = self._forget(activation_id)
+        assert pending is not None
+        text = f"It is not known whether the action ran or how it ended: {why}."
+        log.error("activation %s ends as unknown: %s", activation_id, why)
+        self._end_without_result(activation_id, pending, PLATFORM_ERROR, UNKNOWN, text)
+
     def close(self) -> None:
-        """Write the records that still waited for their logs; the invoker is gone."""
+        """Write what is left, as the invoker is gone: records without logs, and *unknown* ones."""
         self._entities.listeners.remove(self._on_change)
+        for task in self._tasks:
+            task.cancel()
+        for activation_id in list(self._pending):
+            self._end_as_unknown(activation_id, "the server stopped before")
         if self._wait_timer is not None:
             self._wait_timer.cancel()
         for activation_id in list(self._unlogged):
-            self._activations.put(self._unlogged.pop(activation_id))
-            self._tell_settled(activation_id)
+            self._put_unlogged(activation_id, [])
 
     # --- routes ------------------------------------------------------------------------------
 
     def _make_route(self, identity: Identity, action: Action) -> Route:
         route = Route(action, identity)
-        if len(self._routes) >= ROUTES_MAX:
-            del self._routes[next(iter(self._routes))]
-        self._routes[identity.namespace, action.namespace, action.path] = route
+        # One that was changed or deleted since it was read serves this once: nobody would tell.
+        if self._entities.cached_action(action.namespace, action.path) is action:
+            key = (identity.namespace, action.namespace, action.path)
+            self._drop_route(key)
+            self._routes[key] = route
+            self._routes_code_bytes += len(action.exec.code or "")
+            while len(self._routes) > ROUTES_MAX or self._routes_code_bytes > CACHED_CODE_BYTES_MAX:
+                self._drop_route(next(iter(self._routes)))
         return route
+
+    def _drop_route(self, key: tuple[str, str, str]) -> None:
+        route = self._routes.pop(key, None)
+        if route is not None:
+            self._routes_code_bytes -= len(route.action.exec.code or "")
 
     def _on_change(self, old: Action, new: Action | None) -> None:
         """An action was updated or deleted: the next invocation starts a queue of the new one."""
         for key in [k for k in self._routes if k[1:] == (old.namespace, old.path)]:
-            del self._routes[key]
+            self._drop_route(key)
         why = "the action was deleted" if new is None else "the action was updated"
+        self._start(self._close_queues(old, why))
+
+    async def _close_queues(self, old: Action, why: str) -> None:
+        # A closing queue takes nothing more, so what is being accepted for it goes first.
+        await self._activations.flush()
+        assert self._scheduler is not None
         for queue, action in list(self._open_queues.items()):
-            if action.namespace == old.namespace and action.path == old.path and action is not new:
-                assert self._scheduler is not None
+            same = action.namespace == old.namespace and action.path == old.path
+            if same and action.revision <= old.revision:
                 self._scheduler.send(Close(queue, why))
 
     def _too_many(self, reason: str, retry_after_us: int = 0) -> ApiError:

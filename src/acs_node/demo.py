@@ -283,7 +283,11 @@ def _make_images(say: Callable[[str], object]) -> None:
     except EngineUnavailable:
         return  # the server will say so, and what it does instead
     try:
-        build_images(client, lambda text: say(f"image: {text}"))
+
+        def progress(text: str) -> None:
+            say(f"image: {text}")
+
+        build_images(client, progress)
     except SandboxError as error:
         raise DemoFailed(f"the image was not made: {error}") from error
     finally:

@@ -37,6 +37,11 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 _PREFIX: Final = b"/api/v1/namespaces/"
 _CACHED_MAX: Final = 4096
 """Parsed URLs and credentials that are remembered; both repeat from request to request."""
+_CACHED_BYTES_MAX: Final = 1024
+"""The longest of them: a head may have 64 KiB, but one that is so long does not repeat."""
+
+_DIGITS_MAX: Final = 20
+"""Of a number in a query, leading zeros included: int() refuses thousands."""
 
 _HEADERS: Final = b"".join(b"%b: %b\r\n" % header for header in API_HEADERS)
 
@@ -47,6 +52,7 @@ class Front:
     def __init__(self, controller: Controller, entities: EntityStore) -> None:
         self.controller = controller
         self._entities = entities
+        self._is_invocation: dict[bytes, bool] = {}
         self._invocations: dict[tuple[bytes, str], Invocation] = {}
         self._identities: dict[bytes, Identity] = {}
 
@@ -61,15 +67,26 @@ class Front:
             return known
         identity = authenticate_header(self._entities, authorization)
         assert authorization is not None
-        _remember(self._identities, authorization, identity)
+        if len(authorization) <= _CACHED_BYTES_MAX:
+            _remember(self._identities, authorization, identity)
         return identity
+
+    def is_invocation(self, url: bytes) -> bool:
+        """Tell whether a POST to this URL is for the invoke route."""
+        known = self._is_invocation.get(url)
+        if known is None:
+            known = is_invocation(url)
+            if len(url) <= _CACHED_BYTES_MAX:
+                _remember(self._is_invocation, url, known)
+        return known
 
     def invocation(self, url: bytes, own_namespace: str) -> Invocation:
         """Return what the URL asks for.  Raises: ApiError 400."""
         known = self._invocations.get((url, own_namespace))
         if known is None:
             known = parse_invocation(url, own_namespace)
-            _remember(self._invocations, (url, own_namespace), known)
+            if len(url) <= _CACHED_BYTES_MAX:
+                _remember(self._invocations, (url, own_namespace), known)
         return known
 
 
@@ -92,7 +109,8 @@ def parse_invocation(url: bytes, own_namespace: str) -> Invocation:
         elif key == "result":
             result_only = _flag(key, value)
         elif key == "timeout":
-            if not value.isascii() or not value.isdigit() or not 0 < int(value) <= BLOCKING_MS_MAX:
+            digits = value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX
+            if not digits or not 0 < int(value) <= BLOCKING_MS_MAX:
                 raise malformed_query(
                     key, f"Timeout must be number of milliseconds up to {BLOCKING_MS_MAX}."
                 )
@@ -100,9 +118,9 @@ def parse_invocation(url: bytes, own_namespace: str) -> Invocation:
     return Invocation(namespace, "/".join(names), blocking, result_only, timeout_ms)
 
 
-def is_invocation(method: bytes, url: bytes) -> bool:
-    """Tell whether a request is for the invoke route."""
-    if method != b"POST" or not url.startswith(_PREFIX):
+def is_invocation(url: bytes) -> bool:
+    """Tell whether a POST to this URL is for the invoke route."""
+    if not url.startswith(_PREFIX):
         return False
     segments = url.partition(b"?")[0].rstrip(b"/").split(b"/")
     # "", api, v1, namespaces, {ns}, actions, {name} or {package}, {name}
@@ -116,7 +134,10 @@ class _Protocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_bytes = 0
+        self._head_bytes = -1  # none is being read
+        self._head_chunks_bytes = 0
+        self._refused = False
+        self._declining = False
         self._idle_since = 0.0
         self._idle_timer: Any = None
 
@@ -128,6 +149,7 @@ class _Protocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._head_bytes = 0
+        self._head_chunks_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._head_bytes += len(url)
@@ -145,30 +167,84 @@ class _Protocol(HttpToolsProtocol):
             self.expect_100_continue = True
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        headers = self.headers
         try:
-            super().data_received(data)
-        except _HeadTooLarge:
-            self._refuse_head()
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(offer, data)
+        except httptools.HttpParserError:
+            self._refuse_unreadable()
+        if self._head_bytes >= 0 and self.headers is headers:
+            # A header comes to on_header as a whole, so one without an end never does.
+            self._head_chunks_bytes += len(data)
+            if self._head_chunks_bytes > HEAD_BYTES_MAX:
+                self._refuse(_head_too_large())
 
-    def _refuse_head(self) -> None:
-        text = f"The head of the request is larger than allowed: {HEAD_BYTES_MAX} bytes."
-        body = error_body(text, request_id(None))
-        self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
-        self.transport.close()
+    def _decline(self, offer: httptools.HttpParserUpgrade | None, data: bytes) -> None:
+        """Go on in HTTP/1.1 with a client that offers another protocol in ``data``.
+
+        The parser takes the body of such a request for the other protocol, so a new one reads
+        the head once more, without the offer, and what follows it.
+        """
+        rest = memoryview(data)
+        while offer is not None and self._declining:
+            self._declining = False
+            head = [
+                b"%b %b HTTP/" % (self.parser.get_method(), self.url),
+                self.parser.get_http_version().encode() + b"\r\n",
+                *(b"%b: %b\r\n" % each for each in self.headers if each[0] != b"upgrade"),
+                b"\r\n",
+            ]
+            rest = rest[offer.args[0] :]
+            offer = None
+            self.parser = httptools.HttpRequestParser(self)
+            try:
+                self.parser.feed_data(b"".join(head))
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as another:
+                offer = another
+            except httptools.HttpParserError:
+                self._refuse_unreadable()
+        if offer is not None:
+            self._refused = True  # CONNECT: what follows its head is no HTTP
+
+    def _refuse_unreadable(self) -> None:
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse(_head_too_large())
+        else:
+            self._refuse(ApiError(400, "Invalid HTTP request received."))
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer a request that cannot be read, after those before it; then close."""
+        self._refused = True
+        cycle: Any = self.cycle
+        if isinstance(cycle, _Cycle) and not cycle.whole:
+            cycle.refuse(error)  # its body cannot be read
+        elif not isinstance(cycle, _Cycle) and cycle is not None and cycle.more_body:
+            self.transport.close()  # likewise; its application hears that the client has gone
+        else:
+            self._enqueue(_Cycle(self, error))
 
     def on_headers_complete(self) -> None:
-        if not is_invocation(self.parser.get_method(), self.url):
+        self._head_bytes = -1
+        parser = self.parser
+        method = parser.get_method()
+        if parser.should_upgrade() and method != b"CONNECT":
+            self._declining = True
+            return
+        if method != b"POST" or not self.front.is_invocation(self.url):
             url, headers, expects = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
             self.url, self.headers, self.expect_100_continue = url, headers, expects
             self.scope["headers"] = headers
             super().on_headers_complete()
             return
+        self._enqueue(_Cycle(self))
+
+    def _enqueue(self, cycle: _Cycle) -> None:
         before = self.cycle
-        cycle = _Cycle(self)
         self.cycle = cycle  # type: ignore[assignment]
         if before is None or before.response_complete:
             cycle.begin()
@@ -190,6 +266,8 @@ class _Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._declining:
+            return
         cycle: Any = self.cycle
         if isinstance(cycle, _Cycle):
             cycle.whole = True
@@ -204,14 +282,34 @@ class _Protocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+            # Not from here: they may be answered at once, and a thousand would nest too deep.
+            self.loop.call_soon(self._start_next)
             return
+        if not self.flow.write_paused:
+            self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_idle)
+
+    def _start_next(self) -> None:
+        if self.transport.is_closing():
+            return
+        cycle, app = self.pipeline.pop()
+        # No more is read while others wait; the last one may lack a part of its body.
+        if not self.pipeline and not self.flow.write_paused:
+            self.flow.resume_reading()
+        self._start_asgi_task(cycle, app)
+
+    def pause_writing(self) -> None:
+        """Read no further requests of a client that does not read its answers."""
+        super().pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.pipeline and not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _end_idle(self) -> None:
         self._idle_timer = None
@@ -231,8 +329,12 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
 
-class _HeadTooLarge(httptools.HttpParserCallbackError):
-    """Raised inside the parser, to stop it."""
+class _HeadTooLarge(Exception):
+    """Raised inside the parser, to stop it; it comes out as the parser's own error."""
+
+
+def _head_too_large() -> ApiError:
+    return ApiError(431, f"The head of the request is larger than allowed: {HEAD_BYTES_MAX} bytes.")
 
 
 class _Ignored:
@@ -243,12 +345,31 @@ class _Ignored:
 
 
 class _Cycle:
-    """One invoke request and its answer; plays the part of uvicorn's cycle for the base class."""
+    """One invoke request and its answer; plays the part of uvicorn's cycle for the base class.
 
+    With ``error`` it is a request that cannot be read, and that is its answer.
+    """
+
+    __slots__ = (
+        "_error",
+        "_expects",
+        "_headers",
+        "_parts",
+        "_protocol",
+        "_size",
+        "_tid",
+        "_url",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+        "turn",
+        "whole",
+    )
     message_event = _Ignored()
 
-    def __init__(self, protocol: _Protocol) -> None:
+    def __init__(self, protocol: _Protocol, error: ApiError | None = None) -> None:
         self._protocol = protocol
+        self._error = error
         self._url = protocol.url
         self._headers = protocol.headers
         self._expects = protocol.expect_100_continue
@@ -256,10 +377,12 @@ class _Cycle:
         self._size = 0
         self._tid = ""
         self.keep_alive = (
-            protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
+            error is None
+            and protocol.parser.get_http_version() != "1.0"
+            and protocol.parser.should_keep_alive()
         )
         self.turn = False
-        self.whole = False
+        self.whole = error is not None
         self.disconnected = False
         self.response_complete = False
 
@@ -277,10 +400,18 @@ class _Cycle:
         if self._size <= PAYLOAD_BYTES_MAX:
             self._parts.append(body)
 
+    def refuse(self, error: ApiError) -> None:
+        """Answer with the error, as the rest of the body cannot be read."""
+        self._error = error
+        self.keep_alive = False
+        self.whole = True
+        if self.turn:
+            self.run()
+
     def run(self) -> None:
         """Invoke, or say what is wrong with the request."""
         authorization = tid = content_type = None
-        for name, value in self._headers:
+        for name, value in self._headers or ():
             if name == b"authorization":
                 authorization = value
             elif name == b"x-request-id":
@@ -290,13 +421,13 @@ class _Cycle:
         self._tid = request_id(tid)
         front = self._protocol.front
         try:
+            if self._error is not None:
+                raise self._error
             identity = front.identity(authorization)
             invocation = front.invocation(self._url, identity.namespace)
             if self._size > PAYLOAD_BYTES_MAX:
                 raise too_large("Request", self._size, PAYLOAD_BYTES_MAX)
-            if self._size and (
-                content_type is None or not content_type.lower().startswith(b"application/json")
-            ):
+            if self._size and content_type != b"application/json" and not _is_json(content_type):
                 raise unsupported_media_type()
             front.controller.invoke(identity, invocation, b"".join(self._parts), self._tid, self)
         except ApiError as error:
@@ -325,7 +456,7 @@ class _Cycle:
 
     def _write(self, status: int, body: bytes, more: bytes) -> None:
         transport = self._protocol.transport
-        if self.disconnected or transport.is_closing():
+        if self.disconnected or self.response_complete or transport.is_closing():
             return
         self.response_complete = True
         close = b"" if self.keep_alive else b"Connection: close\r\n"
@@ -349,6 +480,11 @@ class _Cycle:
 
 
 _PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+def _is_json(content_type: bytes | None) -> bool:
+    media_type = (content_type or b"").partition(b";")[0]
+    return media_type.strip().lower() == b"application/json"
 
 
 def _flag(key: str, value: str) -> bool:

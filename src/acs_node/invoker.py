@@ -42,7 +42,7 @@ from .container_connection import ContainerConnection
 from .entity_types import Action
 from .links import Link, Logs, Result
 from .runtime_protocol import Response
-from .sandboxes import EngineUnavailable, Sandbox, SandboxEngine, SandboxError, SandboxSpec
+from .sandboxes import Sandbox, SandboxEngine, SandboxError, SandboxSpec
 from .stepper import Stepper
 from .waits import WaitHistogram
 
@@ -55,7 +55,7 @@ LOG_GRACE_US = 2_000_000
 """How long the end of a log is waited for after the result, as upstream."""
 
 REMOVE_RETRY_S = 1.0
-"""Between two tries to remove a sandbox while the engine does not answer."""
+"""Between two tries to remove a sandbox that the engine could not remove."""
 
 LOGS_INCOMPLETE = "There was an issue while collecting your logs. Data might be missing."
 LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data might be missing."
@@ -127,6 +127,7 @@ class Invoker:
                 Remove: self._remove,
                 Abort: self._abort,
             },
+            self._failed,
         )
 
     def connect(self, scheduler: Link, controller: Link) -> None:
@@ -291,16 +292,21 @@ class Invoker:
 
     async def _create(self, name: str, spec: QueueSpec) -> None:
         started_us = clock.now_us()
-        container = _Container(spec, self._action_of(spec.queue))
-        self._containers[name] = container
-        sandbox_spec = SandboxSpec(
-            name, container.action.exec.kind, spec.memory_mb, self._environment
-        )
         try:
+            container = _Container(spec, self._action_of(spec.queue))
+            self._containers[name] = container
+            sandbox_spec = SandboxSpec(
+                name, container.action.exec.kind, spec.memory_mb, self._environment
+            )
             sandbox = await self._engine.start(sandbox_spec)
         except SandboxError as error:
             failure = FailureClass.FINAL if error.final else FailureClass.RECOVERABLE
             self._creation_failed(name, failure, str(error))
+            return
+        except Exception as error:
+            # Whatever it is: a creation without an end would hold its memory for ever.
+            log.exception("container %s was not created", name)
+            self._creation_failed(name, FailureClass.RECOVERABLE, f"the invoker failed: {error!r}")
             return
         sandbox.logs.limit_bytes = container.action.limits.logs_mb * 1024 * 1024
         container.sandbox = sandbox
@@ -308,9 +314,11 @@ class Invoker:
             container.connection = await ContainerConnection.open(
                 sandbox.socket_path, lambda: self._on_lost(name, container)
             )
+            if container.connection.lost:
+                raise ConnectionResetError("it closed the first connection")
         except OSError as error:
-            container.sandbox = None
-            await self._engine.remove(sandbox)
+            container.sandbox = container.connection = None
+            await self._removed(name, sandbox)
             text = f"container {name} does not accept connections: {error}"
             self._creation_failed(name, FailureClass.RECOVERABLE, text)
             return
@@ -321,13 +329,18 @@ class Invoker:
 
     def _creation_failed(self, name: str, failure: FailureClass, cause: str) -> None:
         log.warning("container %s was not created: %s", name, cause)
-        del self._containers[name]
+        self._containers.pop(name, None)
         self._stepper.step(SandboxFailed(name, failure, cause))
 
     def _on_lost(self, name: str, container: _Container) -> None:
         """The connection to a container ended: by our removal, or because it died."""
-        if container.connection is not None:
-            container.connection = None
+        if container.connection is None:
+            return
+        container.connection = None
+        if container.activation is None:
+            # At once: what is delivered from now on is given back, and runs elsewhere.
+            self._stepper.step(SandboxBroke(name, "its connection ended while it was idle"))
+        else:
             self._start(self._find_out(name, container))
 
     async def _find_out(self, name: str, container: _Container) -> None:
@@ -337,8 +350,8 @@ class Invoker:
             try:
                 ending = await self._engine.ending(container.sandbox)
                 cause, out_of_memory = ending.cause, ending.out_of_memory
-            except SandboxError as error:
-                cause = str(error)
+            except Exception as error:
+                cause = f"the engine does not say why: {error}"
         if container.activation is not None:
             log.info("container %s ended during a run: %s", name, cause)
             self._end(
@@ -354,19 +367,31 @@ class Invoker:
         connection, container.connection = container.connection, None
         if connection is not None:
             connection.close()
-        self._last_logs(name, container)
+        try:
+            self._last_logs(name, container)
+        except Exception:
+            log.exception("the last logs of container %s are lost", name)
         sandbox, container.sandbox = container.sandbox, None
-        while sandbox is not None:
-            try:
-                await self._engine.remove(sandbox)
-                sandbox = None
-            except EngineUnavailable as error:
-                # Its memory stays in the account until it is really gone.
-                log.warning("container %s is not removed yet: %s", name, error)
-                await asyncio.sleep(REMOVE_RETRY_S)
+        if sandbox is not None:
+            await self._removed(name, sandbox)
         log.debug("container %s is gone: %s", name, cause)
         del self._containers[name]
         self._stepper.step(SandboxRemoved(name))
+
+    async def _removed(self, name: str, sandbox: Sandbox) -> None:
+        """Remove the sandbox, however often that must be tried.
+
+        Its memory stays in the account until it is really gone.
+        """
+        while True:
+            try:
+                await self._engine.remove(sandbox)
+                return
+            except SandboxError as error:
+                log.warning("container %s is not removed yet: %s", name, error)
+            except Exception:
+                log.exception("container %s is not removed yet", name)
+            await asyncio.sleep(REMOVE_RETRY_S)
 
     # --- logs ----------------------------------------------------------------------------------
 
@@ -383,7 +408,11 @@ class Invoker:
         now_ns = clock.wall_ns()
         now_us = clock.now_us()
         for name, container in list(self._talking.items()):
-            self._collect(container, now_ns, now_us)
+            try:
+                self._collect(container, now_ns, now_us)
+            except Exception:
+                log.exception("the logs of container %s are lost", name)
+                container.unlogged.clear()
             if container.activation is None and not container.unlogged:
                 del self._talking[name]
         if self._talking:
@@ -425,6 +454,18 @@ class Invoker:
     def _send_logs(self, activation_id: str, lines: list[str]) -> None:
         assert self._controller is not None
         self._controller.send(Logs(activation_id, lines))
+
+    # --- faults of ours ------------------------------------------------------------------------
+
+    def _failed(self, effect: object, cause: str) -> None:
+        """Answer for what an effect that was not carried out was about."""
+        if isinstance(effect, (Run, Initialise)):
+            container = self._containers[effect.container]
+            container.activation = effect.activation
+            response = runtime_protocol.failure(
+                runtime_protocol.PLATFORM_ERROR, f"The invoker failed: {cause}"
+            )
+            self._end(effect.container, container, response)
 
     # --- tasks ---------------------------------------------------------------------------------
 

@@ -6,12 +6,15 @@ carries the same messages and has the same order: what one side sends arrives in
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from acs_core.events import Activation, QueueSpec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -104,7 +107,11 @@ class Inbox:
         self._delivering = False
 
     def put(self, receive: Callable[[object], None], message: object) -> None:
-        """Deliver the message, now or after those before it."""
+        """Deliver the message, now or after those before it.
+
+        A receiver that raises loses that one message: the exception is no business of the
+        sender, who would drop what else it is about, and what waits must not wait for ever.
+        """
         self._waiting.append((receive, message))
         if self._delivering:
             return
@@ -112,6 +119,9 @@ class Inbox:
         try:
             while self._waiting:
                 receive, message = self._waiting.popleft()
-                receive(message)
+                try:
+                    receive(message)
+                except Exception:
+                    log.exception("a %s was not received", type(message).__name__)
         finally:
             self._delivering = False

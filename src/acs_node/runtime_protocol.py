@@ -12,7 +12,7 @@ import orjson
 
 from acs_core.events import Outcome
 
-from .entity_types import Action, annotation
+from .entity_types import Action
 
 RESULT_BYTES_MAX: Final = 1024 * 1024
 
@@ -27,6 +27,10 @@ STATUS_TEXTS: Final = (
     b"action developer error",
     b"whisk internal error",
 )
+
+
+# Text between quotes has its own quotes escaped, so this occurs nowhere after itself.
+_LAST_KEY: Final = b'"transaction_id":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +90,11 @@ class RunTemplate:
 
         ``value`` is the JSON of the arguments; ``transaction_id`` is JSON text without quotes.
         """
-        return b'{"value":%b%b%b","transaction_id":"%b"' % (
+        return b'{"value":%b%b%b",%b"%b"' % (
             value,
             self._middle,
             activation_id.encode(),
+            _LAST_KEY,
             transaction_id,
         )
 
@@ -101,12 +106,7 @@ def run_body(payload: bytes, deadline_ms: int) -> bytes:
 
 def transaction_id_of(payload: bytes) -> str:
     """Return the transaction id that ``RunTemplate.payload`` put last."""
-    return payload[payload.rindex(b':"') + 2 : -1].decode()
-
-
-def has_api_key(action: Action) -> bool:
-    """Tell whether the action asks for its caller's key (absent means yes, as upstream)."""
-    return bool(annotation(action, "provide-api-key", True))
+    return str(orjson.loads(payload[payload.rindex(_LAST_KEY) + len(_LAST_KEY) :]))
 
 
 def run_response(status: int, body: bytes, size: int) -> Response:

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 
 from acs_core.effects import (
     Adopt,
+    Cause,
     CloseQueue,
     Create,
     Decided,
@@ -30,6 +31,7 @@ from acs_core.events import (
     CreationFailed,
     Denied,
     Event,
+    FailureClass,
     InvokerReported,
     QueueClosing,
     QueueOpened,
@@ -40,7 +42,7 @@ from acs_core.scheduler import Scheduler, SchedulerConfig
 
 from .coordination import Coordination
 from .links import Cancel, Close, Link, QueueClosed, Submit
-from .stepper import Stepper
+from .stepper import Recorder, Stepper
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +50,19 @@ log = logging.getLogger(__name__)
 class SchedulerNode:
     """Runs one ``Scheduler``; ``receive`` takes everything that links bring."""
 
-    def __init__(self, config: SchedulerConfig, coordination: Coordination) -> None:
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        coordination: Coordination,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.scheduler = Scheduler(config)
         self._containers_max = config.namespace_containers_max
         self._coordination = coordination
         self._controller: Link | None = None
         self._invokers: dict[str, Link] = {}
-        # Work for queues whose leadership is being asked for.
-        self._opening: dict[str, list[Activation]] = {}
+        # What came for queues whose leadership is being asked for.
+        self._opening: dict[str, list[Submit | Close]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stepper = Stepper(
             self.scheduler,
@@ -71,6 +78,8 @@ class SchedulerNode:
                 CloseQueue: self._closed,
                 Decided: self._decided,
             },
+            self._failed,
+            recorder,
         )
 
     def connect(self, controller: Link, invokers: dict[str, Link]) -> None:
@@ -81,12 +90,14 @@ class SchedulerNode:
     def receive(self, message: object) -> None:
         """Take a message of a controller, or an event of an invoker."""
         if isinstance(message, Submit):
-            self._submit(message.spec, message.activation)
+            self._submit(message)
         elif isinstance(message, Cancel):
             self._stepper.step(Cancelled(message.activation_id))
         elif isinstance(message, Close):
             if self.scheduler.has_queue(message.queue):
                 self._stepper.step(QueueClosing(message.queue, message.why))
+            elif message.queue in self._opening:
+                self._opening[message.queue].append(message)
         elif isinstance(message, Event):
             if isinstance(message, (ContainerGone, CreationFailed)):
                 # Before the core hears of it: what it reserves next may need the room.
@@ -108,24 +119,37 @@ class SchedulerNode:
 
     # --- queues ------------------------------------------------------------------------------
 
-    def _submit(self, spec: QueueSpec, activation: Activation) -> None:
-        if self.scheduler.has_queue(spec.queue):
-            self._stepper.step(Arrived(spec.queue, activation))
-        elif spec.queue in self._opening:
-            self._opening[spec.queue].append(activation)
+    def _submit(self, message: Submit) -> None:
+        queue = message.spec.queue
+        if self.scheduler.has_queue(queue):
+            try:
+                self._stepper.step(Arrived(queue, message.activation))
+            except Exception as error:
+                log.exception("an activation for %s could not be taken in", queue)
+                self._refuse(message.activation, Cause.UNKNOWN, f"The scheduler failed: {error}")
+        elif queue in self._opening:
+            self._opening[queue].append(message)
         else:
-            self._opening[spec.queue] = [activation]
-            self._start(self._open(spec))
+            self._opening[queue] = [message]
+            self._start(self._open(message.spec))
 
     async def _open(self, spec: QueueSpec) -> None:
-        epoch = await self._coordination.lead(spec.queue)
-        self._stepper.step(QueueOpened(spec, epoch))
-        for activation in self._opening.pop(spec.queue):
-            self._stepper.step(Arrived(spec.queue, activation))
+        try:
+            epoch = await self._coordination.lead(spec.queue)
+            self._stepper.step(QueueOpened(spec, epoch))
+        except Exception as error:
+            log.exception("queue %s could not be opened", spec.queue)
+            reason = f"The queue could not be opened: {error}"
+            for message in self._opening.pop(spec.queue):
+                if isinstance(message, Submit):
+                    self._refuse(message.activation, Cause.CREATION_FAILED, reason)
+            self._say(QueueClosed(spec.queue))
+            return
+        for message in self._opening.pop(spec.queue):
+            self.receive(message)
 
     def _closed(self, effect: CloseQueue) -> None:
-        assert self._controller is not None
-        self._controller.send(QueueClosed(effect.queue))
+        self._say(QueueClosed(effect.queue))
         self._start(self._coordination.resign(effect.queue))
 
     # --- effects -----------------------------------------------------------------------------
@@ -138,16 +162,26 @@ class SchedulerNode:
             link.send(effect)
 
     def _to_controller(self, effect: Reject | Throttle) -> None:
+        self._say(effect)
+
+    def _say(self, message: object) -> None:
         assert self._controller is not None
-        self._controller.send(effect)
+        self._controller.send(message)
+
+    def _refuse(self, activation: Activation, cause: Cause, reason: str) -> None:
+        self._say(Reject(activation, cause, reason, 0))
 
     def _reserve(self, effect: Reserve) -> None:
         self._start(self._ask(effect))
 
     async def _ask(self, effect: Reserve) -> None:
-        granted, reason = await self._coordination.reserve(
-            effect.namespace, self._containers_max, effect.memory_mb, effect.places
-        )
+        try:
+            granted, reason = await self._coordination.reserve(
+                effect.namespace, self._containers_max, effect.memory_mb, effect.places
+            )
+        except Exception as error:
+            log.exception("containers for %s could not be reserved", effect.queue)
+            granted, reason = [], f"the coordination failed: {error}"
         if granted:
             self._stepper.step(Reserved(effect.queue, tuple(granted)))
         else:
@@ -159,6 +193,16 @@ class SchedulerNode:
 
     def _decided(self, effect: Decided) -> None:
         log.debug("%s: %r", effect.queue, effect.decision)
+
+    def _failed(self, effect: object, cause: str) -> None:
+        """Answer for what an effect that was not carried out was about."""
+        if isinstance(effect, Deliver):
+            # It may be on its way or not; its slot comes back when the container goes.
+            self._refuse(effect.activation, Cause.UNKNOWN, f"The delivery failed: {cause}")
+        elif isinstance(effect, Create):
+            self.receive(CreationFailed(effect.container, FailureClass.RECOVERABLE, cause))
+        elif isinstance(effect, Reserve):
+            self._stepper.step(Denied(effect.queue, cause))
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)

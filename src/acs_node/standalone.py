@@ -42,6 +42,7 @@ from .invoker import Invoker
 from .links import Inbox, LocalLink
 from .sandboxes import SandboxEngine, SandboxError
 from .scheduler_node import SchedulerNode
+from .trace_file import TraceFile
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +50,27 @@ INVOKER = "invoker0"
 RECORDS_BUFFERED_MAX = 50_000
 """Records held while the database is slow: some seconds of full load."""
 
-STOP_S = 600.0
-"""Longest graceful stop: the wait bound, and an initialisation and a run at their limits."""
+STOP_S = 700.0
+"""Longest graceful stop: the wait bound, an initialisation and a run at their limits, and some."""
+
+CLIENTS_S = 5.0
+"""After the last activation has ended: how long clients may take to read their answers."""
+
+REMOVE_S = 30.0
+"""After that: how long the engine may take to remove the containers; a later start tries again."""
+
+RECORDS_S = 30.0
+"""At the very end: how long the database may take to take the last records."""
+
+SWEEP_S = 10.0
+"""Between two looks for activations that nobody ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class StandaloneConfig:
     """``memory_mb`` for all containers, None: half of this machine's; ``namespace_containers``
-    None: only memory bounds them.  ``port`` 0 takes a free one."""
+    None: only memory bounds them.  ``port`` 0 takes a free one.  ``trace``: where to write the
+    scheduler's trace."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -64,10 +78,11 @@ class StandaloneConfig:
     sandbox: str = "auto"
     memory_mb: int | None = None
     namespace_containers: int | None = None
+    trace: Path | None = None
 
 
 class StartError(Exception):
-    """The server cannot start; the text says why and what to do."""
+    """The server cannot start, or not end as it should; the text says why and what to do."""
 
 
 def run(config: StandaloneConfig) -> int:
@@ -91,7 +106,7 @@ def _data_folder(path: Path) -> Iterator[None]:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(f"the data folder {path} cannot be used: {error}") from None
+        raise _unusable(path, error) from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,6 +121,10 @@ def _data_folder(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _unusable(data: Path, error: OSError) -> StartError:
+    return StartError(f"the data folder {data} cannot be used: {error}")
 
 
 async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
@@ -132,7 +151,10 @@ async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
     from .sandboxes.process import ProcessEngine
 
     log.warning("functions run as PROCESSES OF THIS USER, WITHOUT ISOLATION; run only your own")
-    return ProcessEngine(config.data)
+    try:
+        return ProcessEngine(config.data)
+    except OSError as error:
+        raise _unusable(config.data, error) from None
 
 
 def _is_loopback(host: str) -> bool:
@@ -147,9 +169,13 @@ def _is_loopback(host: str) -> bool:
 def _instance(data: Path) -> str:
     """Return the random id by which containers of this data folder are known."""
     path = data / "instance"
-    if not path.exists():
-        path.write_text(secrets.token_hex(8))
-    return path.read_text().strip()
+    try:
+        # An empty one is what a crash left behind.
+        if not path.exists() or not path.read_text().strip():
+            path.write_text(secrets.token_hex(8))
+        return path.read_text().strip()
+    except OSError as error:
+        raise _unusable(data, error) from None
 
 
 def _half_of_memory_mb() -> int:
@@ -173,6 +199,7 @@ class _House:
     scheduler: SchedulerNode
     invoker: Invoker
     engine: SandboxEngine
+    trace: TraceFile | None
 
 
 def _link(
@@ -185,10 +212,14 @@ def _link(
     memory_mb = config.memory_mb or _half_of_memory_mb()
     containers_max = config.namespace_containers or CONTAINERS_MAX
     controller = Controller(entities, activations, containers_max)
+    # Container ids must be new for each start.
+    name = f"s{secrets.token_hex(4)}"
+    scheduler_config = SchedulerConfig(name=name, namespace_containers_max=containers_max)
+    trace = None if config.trace is None else _trace(config.trace, scheduler_config)
     scheduler = SchedulerNode(
-        # Container ids must be new for each start.
-        SchedulerConfig(name=f"s{secrets.token_hex(4)}", namespace_containers_max=containers_max),
+        scheduler_config,
         MemoryCoordination({INVOKER: memory_mb}),
+        None if trace is None else trace.record,
     )
     invoker = Invoker(
         PoolConfig(INVOKER, memory_mb), engine, controller.action_of, {"__OW_API_HOST": api_host}
@@ -201,7 +232,14 @@ def _link(
     scheduler.connect(to_controller, {INVOKER: to_invoker})
     invoker.connect(to_scheduler, to_controller)
     to_scheduler.send(invoker.report())
-    return _House(controller, scheduler, invoker, engine)
+    return _House(controller, scheduler, invoker, engine, trace)
+
+
+def _trace(path: Path, config: SchedulerConfig) -> TraceFile:
+    try:
+        return TraceFile(path, config)
+    except OSError as error:
+        raise StartError(f"the trace cannot be written to {path}: {error.strerror}") from None
 
 
 @contextlib.asynccontextmanager
@@ -216,10 +254,23 @@ async def _stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, 
         activations = ActivationStore(
             database, clock_ms=clock.wall_ms, buffer_max=RECORDS_BUFFERED_MAX
         )
-        yield entities, activations
-        await activations.close()
+        try:
+            yield entities, activations
+        finally:
+            await _write_rest(activations, config.data)
     finally:
         await database.close()
+
+
+async def _write_rest(activations: ActivationStore, data: Path) -> None:
+    try:
+        async with asyncio.timeout(RECORDS_S):
+            await activations.close()
+    except TimeoutError:
+        raise StartError(
+            f"the database in {data} does not take the last activation records; "
+            f"they are lost after {RECORDS_S:g} s of trying"
+        ) from None
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -263,10 +314,25 @@ async def _serve(config: StandaloneConfig) -> None:
             loop.add_signal_handler(number, _on_signal, stop)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         print(f"acs standalone: listening on {url}, sandbox {engine.name}", flush=True)
+        sweeping = asyncio.ensure_future(_sweep(house.controller, activations))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        await _stop(server, serving, house)
+        try:
+            await _stop(server, serving, house)
+        finally:
+            sweeping.cancel()
+
+
+async def _sweep(controller: Controller, activations: ActivationStore) -> None:
+    """See to it that every accepted activation ends in a record, whatever went wrong."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            controller.sweep()
+            await activations.sweep(clock.wall_ms())
+        except Exception:
+            log.exception("a sweep failed; the next one is in %g s", SWEEP_S)
 
 
 async def _stop(server: _Server, serving: asyncio.Future[None], house: _House) -> None:
@@ -274,13 +340,29 @@ async def _stop(server: _Server, serving: asyncio.Future[None], house: _House) -
     log.info("stopping: %d activations to end", house.controller.counts()["pending"])
     house.controller.stop_accepting()
     server.should_exit = True
-    async with asyncio.timeout(STOP_S):
-        await house.controller.drained()
-        await serving
-        await house.invoker.drain()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await house.controller.drained()
+        await _end_clients(server, serving)
+        async with asyncio.timeout(REMOVE_S):
+            await house.invoker.drain()
+    except TimeoutError:
+        log.error("the stop takes too long; what has not ended is cut off")
     house.controller.close()
     await house.scheduler.close()
     await house.invoker.close()
+    if house.trace is not None:
+        house.trace.close()
+
+
+async def _end_clients(server: _Server, serving: asyncio.Future[None]) -> None:
+    """Wait until clients have their answers; cut off those who neither read nor write."""
+    await asyncio.wait([serving], timeout=CLIENTS_S)
+    if not serving.done():
+        log.warning("cutting off %d clients", len(server.server_state.connections))
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+    await serving
 
 
 def _on_signal(stop: asyncio.Event) -> None:

@@ -1,6 +1,6 @@
 """A histogram of waits: what the scheduler adds to an activation.
 
-Buckets grow by a quarter of a power of two, so a percentile is off by at most 19 %.
+Each power of two has four buckets of one width, so a percentile is at most 25 % too high.
 """
 
 from __future__ import annotations

@@ -90,10 +90,10 @@ def test_a_new_activation_is_not_under_way() -> None:
 
 
 def test_what_an_invoker_is_asked_is_an_event_of_its_pool() -> None:
-    for kind in (fx.Create, fx.Deliver, fx.Release, fx.Adopt):
-        assert issubclass(kind, ev.Event)
-    for kind in (fx.Reserve, fx.Unreserve, fx.Reject, fx.Forward, fx.CloseQueue, fx.Run, fx.Remove):
-        assert not issubclass(kind, ev.Event)
+    for asked in (fx.Create, fx.Deliver, fx.Release, fx.Adopt):
+        assert issubclass(asked, ev.Event)
+    for own in (fx.Reserve, fx.Unreserve, fx.Reject, fx.Forward, fx.CloseQueue, fx.Run, fx.Remove):
+        assert not issubclass(own, ev.Event)
 
 
 def test_numbers_of_outcomes_and_causes_are_part_of_the_wire() -> None:

@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_queue_begins_uninitialized_and_is_adopted() -> None:
     life = QueueLife()
-    assert life.state is QueueState.UNINITIALIZED
+    states = [life.state]
     assert life.can(Signal.ADOPTED)
     assert life.fire(Signal.ADOPTED)
-    assert life.state is QueueState.RUNNING
+    states.append(life.state)
     assert not life.fire(Signal.WORK_ARRIVED)
-    assert life.state is QueueState.RUNNING
+    states.append(life.state)
+    assert states == [QueueState.UNINITIALIZED, QueueState.RUNNING, QueueState.RUNNING]
 
 
 def test_a_refused_signal_is_named_and_changes_nothing() -> None:

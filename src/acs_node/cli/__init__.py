@@ -13,6 +13,7 @@ from acs_node.cli.activations import activation
 from acs_node.cli.errors import Interrupted
 from acs_node.cli.images import images
 from acs_node.cli.options import GlobalOptions, connection_options
+from acs_node.cli.replay import replay
 from acs_node.cli.servers import demo, standalone, version
 
 __all__ = ["main"]
@@ -43,7 +44,7 @@ def main(
     \b
     Exit codes:
       0    done
-      1    the invoked activation ended with an error; a server or the demo failed
+      1    the invoked activation ended with an error; a server or the demo failed; a replay differs
       2    the command line, a file it names, or a setting is wrong
       3    not found, conflict, or otherwise rejected by the server
       4    server not reachable, or key missing or not accepted
@@ -54,5 +55,5 @@ def main(
     context.obj = GlobalOptions(apihost, auth, namespace, transport=context.obj)
 
 
-for command in (action, activation, images, standalone, demo, version):
+for command in (action, activation, images, standalone, demo, replay, version):
     main.add_command(command)

@@ -53,6 +53,12 @@ def default_data_folder() -> Path:
     metavar="N",
     help="Cap of containers per namespace; unless given, memory is the bound.",
 )
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write every step of the scheduler to FILE, for acs replay.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 @click.pass_context
 def standalone(
@@ -63,6 +69,7 @@ def standalone(
     sandbox: str,
     memory: int | None,
     containers: int | None,
+    trace: Path | None,
     verbose: bool,
 ) -> None:
     """Run controller, scheduler and invoker in this process, until SIGTERM or SIGINT."""
@@ -81,6 +88,7 @@ def standalone(
         sandbox=sandbox,
         memory_mb=memory,
         namespace_containers=containers,
+        trace=trace,
     )
     context.exit(run(config))
 

@@ -1,0 +1,446 @@
+"""The invoker with real process sandboxes; the scheduler's part is played by the test."""
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from node.house import ECHO, WAIT_FOR_FILE, until
+
+from acs_core.containers import PoolConfig
+from acs_core.effects import Create, Deliver, Release
+from acs_core.events import (
+    Activation,
+    ContainerGone,
+    ContainerLeaving,
+    ContainerServing,
+    CreationFailed,
+    FailureClass,
+    InvokerReported,
+    Outcome,
+    Pulled,
+    QueueSpec,
+    Returned,
+)
+from acs_node import clock, invoker, runtime_protocol
+from acs_node.container_connection import ContainerConnection
+from acs_node.entity_types import Action, ActionLimits, Exec
+from acs_node.invoker import Invoker
+from acs_node.links import Inbox, LocalLink, Logs, Result, Submit
+from acs_node.runtime_protocol import RunTemplate
+from acs_node.sandboxes import EngineUnavailable, Sandbox, SandboxError, SandboxSpec
+from acs_node.sandboxes.process import ProcessEngine
+
+EPOCH = 1
+
+
+class FaultyEngine(ProcessEngine):
+    """The process engine, which fails as the test says."""
+
+    def __init__(self, data_dir: Path, *, python: str | None = None) -> None:
+        super().__init__(data_dir, python=python)
+        self.start_errors: list[Exception] = []
+        self.remove_errors: list[Exception] = []
+        self.ending_error: Exception | None = None
+        self.may_find_out = asyncio.Event()
+        self.may_find_out.set()
+        self.socket_path = ""
+        self.sandboxes: list[Sandbox] = []
+
+    async def start(self, spec: SandboxSpec) -> Sandbox:
+        if self.start_errors:
+            raise self.start_errors.pop(0)
+        sandbox = await super().start(spec)
+        self.sandboxes.append(sandbox)
+        return replace(sandbox, socket_path=self.socket_path) if self.socket_path else sandbox
+
+    async def remove(self, sandbox: Sandbox) -> None:
+        if self.remove_errors:
+            raise self.remove_errors.pop(0)
+        await super().remove(sandbox)
+
+    async def ending(self, sandbox: Sandbox) -> Any:
+        await self.may_find_out.wait()
+        if self.ending_error:
+            raise self.ending_error
+        return await super().ending(sandbox)
+
+
+class Stage:
+    """An invoker and what it said, in order."""
+
+    def __init__(self, folder: Path, engine: FaultyEngine, code: str, **limits: int) -> None:
+        defaults = {"timeout_ms": 10_000, "memory_mb": 256, "logs_mb": 1, "concurrency": 1}
+        self.action = Action(
+            "guest", None, "act", "0.0.1", 1, 0, False, Exec("python:3", code, False), (),
+            ActionLimits(**{**defaults, **limits}), (),
+        )  # fmt: skip
+        self.spec = QueueSpec(
+            "guest/act@1", "guest", "guest/act", 1, memory_mb=self.action.limits.memory_mb,
+            timeout_us=self.action.limits.timeout_ms * 1000,
+        )  # fmt: skip
+        self.folder = folder
+        self.engine = engine
+        self.said: list[object] = []
+        self.action_error: Exception | None = None
+        self.invoker = Invoker(PoolConfig("i0", 512), engine, self._action_of, {})
+        link = LocalLink(self.said.append, Inbox())
+        self.invoker.connect(link, link)
+
+    def _action_of(self, queue: str) -> Action:
+        assert queue == self.spec.queue
+        if self.action_error:
+            raise self.action_error
+        return self.action
+
+    def create(self, container: str = "c1") -> None:
+        self.invoker.receive(Create(container, "i0", EPOCH, self.spec))
+
+    def deliver(self, activation_id: str, arguments: Any = None, container: str = "c1") -> None:
+        value = json.dumps(arguments or {}).encode()
+        payload = RunTemplate(self.action, "guest").payload(value, activation_id, b"tid")
+        activation = Activation(activation_id, payload, clock.now_us())
+        self.invoker.receive(Deliver(container, "i0", EPOCH, activation))
+
+    def sent(self, kind: type) -> list[Any]:
+        return [each for each in self.said if type(each) is kind]
+
+    async def wait(self, kind: type, count: int = 1) -> Any:
+        """Wait for the ``count``-th message of a kind."""
+        await until(lambda: len(self.sent(kind)) >= count, f"{kind.__name__} number {count}")
+        return self.sent(kind)[count - 1]
+
+    async def serving(self, container: str = "c1") -> None:
+        self.create(container)
+        await self.wait(ContainerServing, len(self.sent(ContainerServing)) + 1)
+
+    async def result(self, activation_id: str) -> Result:
+        def found() -> list[Any]:
+            return [r for r in self.sent(Result) if r.activation_id == activation_id]
+
+        (result,) = await until(found, f"the result of {activation_id}")
+        assert isinstance(result, Result)
+        return result
+
+    async def logs(self, activation_id: str) -> list[str]:
+        def found() -> list[Any]:
+            return [each for each in self.sent(Logs) if each.activation_id == activation_id]
+
+        (message,) = await until(found, f"the logs of {activation_id}")
+        return [line.partition(" ")[2] for line in message.lines]
+
+    async def gone(self, count: int = 1) -> None:
+        """Wait for the removal of a container; then nothing of it may be left."""
+        await self.wait(ContainerGone, count)
+        await until(lambda: not self.invoker._tasks, "the end of tasks")
+        self.invoker.pool.check()
+
+    def pid(self, container: str = "c1") -> int:
+        return int((self.folder / "sandboxes" / container / "pid").read_text().split()[0])
+
+
+@asynccontextmanager
+async def stage(
+    code: str = ECHO, *, python: str | None = None, **limits: int
+) -> AsyncIterator[Stage]:
+    with tempfile.TemporaryDirectory(prefix="acs-") as name:
+        folder = Path(name)
+        made = Stage(folder, FaultyEngine(folder, python=python), code, **limits)
+        try:
+            yield made
+        finally:
+            made.engine.remove_errors.clear()
+            await made.invoker.close()
+            assert list((folder / "sandboxes").iterdir()) == []
+
+
+def error_of(result: Result) -> Any:
+    return json.loads(result.response)["error"]
+
+
+async def test_a_cold_and_a_warm_run() -> None:
+    async with stage("def main(args):\n    print('seen', args)\n    return args\n") as s:
+        await s.serving()
+        s.deliver("a1", {"n": 1})
+        cold = await s.result("a1")
+        assert (cold.outcome, cold.response) == (Outcome.SUCCESS, b'{"n":1}')
+        assert cold.init_us > 0
+        assert cold.duration_us >= cold.init_us
+        pull = await s.wait(Pulled, 2)
+        assert s.said.index(cold) < s.said.index(pull), "a result goes before the next pull"
+        assert [c.activation_id for c in pull.completions] == ["a1"]
+        s.deliver("a2", {"n": 2})
+        warm = await s.result("a2")
+        assert (warm.response, warm.init_us) == (b'{"n":2}', 0)
+        assert await s.logs("a1") == ["stdout: seen {'n': 1}"]
+        assert await s.logs("a2") == ["stdout: seen {'n': 2}"]
+        assert s.invoker.waits.percentile_us(99) is not None
+        await until(lambda: not s.invoker._talking, "the end of listening")
+        reports = s.sent(InvokerReported)
+        assert reports[-1].creation_us > 0
+
+
+async def test_without_a_log_limit_no_logs_follow() -> None:
+    async with stage("def main(args):\n    print('x' * 400_000)\n    return {}\n", logs_mb=0) as s:
+        await s.serving()
+        for number in range(3):
+            s.deliver(f"a{number}")
+            assert not (await s.result(f"a{number}")).logs_follow
+        assert not s.sent(Logs)
+
+
+async def test_a_container_that_dies_idle_leaves_at_once_and_work_for_it_is_given_back() -> None:
+    async with stage() as s:
+        await s.serving()
+        s.deliver("a1")
+        await s.result("a1")
+        s.engine.may_find_out.clear()  # nobody waits for the cause of its death
+        os.kill(s.pid(), signal.SIGKILL)
+        await s.wait(ContainerLeaving)
+        s.deliver("a2")
+        assert s.sent(Returned)[0].activation_ids == ("a2",)
+        assert [r.activation_id for r in s.sent(Result)] == ["a1"], "it never started"
+        await s.gone()
+
+
+async def test_a_container_that_dies_before_its_first_work_leaves_as_well() -> None:
+    async with stage() as s:
+        await s.serving()
+        os.kill(s.pid(), signal.SIGKILL)
+        await s.gone()
+        assert s.invoker.pool.used_mb() == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "initialises"),
+    [
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", True),
+        ("import os\nos._exit(3)\n", True),
+        ("import os\ndef main(args):\n    os._exit(0)\n", False),
+        ("import os, signal\ndef main(args):\n    os.kill(os.getpid(), signal.SIGKILL)\n", False),
+    ],
+)
+async def test_a_container_that_dies_under_its_work_is_answered_for(
+    code: str, initialises: bool
+) -> None:
+    async with stage(code) as s:
+        await s.serving()
+        s.deliver("a1")
+        result = await s.result("a1")
+        assert result.outcome == Outcome.DEVELOPER_ERROR
+        assert error_of(result) == runtime_protocol_error(initialises)
+        await s.gone()
+        lines = await s.logs("a1")
+        assert lines[-1] == f"stderr: {invoker.LOGS_AFTER_FAILURE}"
+        assert s.invoker._containers == {}
+
+
+def runtime_protocol_error(initialises: bool) -> str:
+    return str(json.loads(runtime_protocol.broke(initialises, False).result)["error"])
+
+
+async def test_a_death_that_the_engine_cannot_explain_is_answered_for() -> None:
+    async with stage("import os\ndef main(args):\n    os._exit(0)\n") as s:
+        s.engine.ending_error = RuntimeError("planted")
+        await s.serving()
+        s.deliver("a1")
+        assert (await s.result("a1")).outcome == Outcome.DEVELOPER_ERROR
+        await s.gone()
+
+
+@pytest.mark.parametrize("sleeps", ["initialising", "running"])
+async def test_a_run_past_its_limit_is_ended_with_its_container(sleeps: str) -> None:
+    code = "import time\ntime.sleep(60)\n"
+    if sleeps == "running":
+        code = "import time\ndef main(args):\n    time.sleep(60)\n"
+    async with stage(code, timeout_ms=100) as s:
+        await s.serving()
+        s.deliver("a1")
+        result = await s.result("a1")
+        assert result.timed_out
+        assert result.outcome == Outcome.DEVELOPER_ERROR
+        where = " during initialization." if sleeps == "initialising" else "."
+        assert error_of(result) == f"The action exceeded its time limits of 100 milliseconds{where}"
+        await s.gone()
+        assert s.invoker.pool.used_mb() == 0
+
+
+async def test_a_sandbox_that_cannot_be_started_fails_with_the_cause() -> None:
+    async with stage(python="/nonexistent/python") as s:
+        s.create()
+        failed = await s.wait(CreationFailed)
+        assert failed.failure == FailureClass.RECOVERABLE
+        assert "/nonexistent/python" in failed.cause
+        assert s.invoker.pool.used_mb() == 0
+        assert s.invoker._containers == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (SandboxError("no image", final=True), FailureClass.FINAL),
+        (EngineUnavailable("no engine"), FailureClass.RECOVERABLE),
+        (RuntimeError("can't start new thread"), FailureClass.RECOVERABLE),
+    ],
+)
+async def test_whatever_a_start_raises_ends_the_creation(error: Exception, failure: int) -> None:
+    async with stage() as s:
+        s.engine.start_errors = [error]
+        s.create()
+        failed = await s.wait(CreationFailed)
+        assert failed.failure == failure
+        assert str(error) in failed.cause
+        assert s.invoker.pool.used_mb() == 0
+        await s.serving("c2")
+
+
+async def test_a_creation_for_an_action_that_nobody_knows_ends() -> None:
+    async with stage() as s:
+        s.action_error = KeyError("guest/act@1")
+        s.create()
+        assert "guest/act@1" in (await s.wait(CreationFailed)).cause
+        assert s.invoker.pool.used_mb() == 0
+
+
+@pytest.mark.parametrize("how", ["nobody listens", "it closes at once"])
+async def test_a_sandbox_that_takes_no_connection_is_removed(how: str, monkeypatch: Any) -> None:
+    async with stage() as s:
+        path = s.folder / "other.sock"
+        if how == "it closes at once":
+            listener = await asyncio.start_unix_server(lambda r, w: w.close(), str(path))
+            open_connection = ContainerConnection.open
+
+            async def open_and_lose(path: str, on_lost: Callable[[], None]) -> ContainerConnection:
+                connection = await open_connection(path, on_lost)
+                await until(lambda: connection.lost, "the loss")
+                return connection
+
+            monkeypatch.setattr(ContainerConnection, "open", open_and_lose)
+        s.engine.socket_path = str(path)
+        s.create()
+        failed = await s.wait(CreationFailed)
+        assert failed.failure == FailureClass.RECOVERABLE
+        assert "does not accept connections" in failed.cause
+        assert s.invoker.pool.used_mb() == 0
+        assert list((s.folder / "sandboxes").iterdir()) == []
+        if how == "it closes at once":
+            listener.close()
+            await listener.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "error", [EngineUnavailable("no engine"), SandboxError("resists"), OSError("planted")]
+)
+async def test_a_removal_is_tried_until_it_succeeds(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invoker, "REMOVE_RETRY_S", 0.005)
+    async with stage() as s:
+        await s.serving()
+        s.engine.remove_errors = [error] * 3
+        s.invoker.receive(Release("c1", "i0", EPOCH, "planted"))
+        assert s.invoker.pool.used_mb() == 256, "until it is really gone"
+        await s.gone()
+        assert s.engine.remove_errors == []
+        assert s.invoker.pool.used_mb() == 0
+
+
+@pytest.mark.parametrize("fault", ["init_body", "run_body"])
+async def test_a_fault_of_ours_ends_the_activation_and_its_container(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> bytes:
+        raise ValueError("planted")
+
+    async with stage() as s:
+        await s.serving()
+        monkeypatch.setattr(runtime_protocol, fault, broken)
+        s.deliver("a1")
+        result = await s.result("a1")
+        assert result.outcome == Outcome.PLATFORM_ERROR
+        assert "planted" in error_of(result)
+        await s.gone()
+        monkeypatch.undo()
+        await s.serving("c2")
+        s.deliver("a2", container="c2")
+        assert (await s.result("a2")).outcome == Outcome.SUCCESS
+
+
+async def test_logs_that_cannot_be_read_cost_only_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with stage() as s:
+        await s.serving()
+        (sandbox,) = s.engine.sandboxes
+
+        def broken(now_ns: int) -> int:
+            raise ValueError("planted")
+
+        monkeypatch.setattr(sandbox.logs, "drain", broken)
+        s.deliver("a1")
+        await s.result("a1")
+        await until(lambda: not s.invoker._talking, "the end of listening")
+        s.invoker.receive(Release("c1", "i0", EPOCH, "planted"))
+        await s.gone()
+
+
+async def test_a_log_without_its_end_is_given_up_after_the_grace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(invoker, "LOG_GRACE_US", 20_000)
+    code = (
+        "import os\n"
+        "def main(args):\n"
+        "    print('said', flush=True)\n"
+        "    for fd in range(3, 10):\n"
+        "        try:\n"
+        "            if 'std' in os.readlink(f'/proc/self/fd/{fd}'):\n"
+        "                os.dup2(os.open('/dev/null', os.O_WRONLY), fd)\n"
+        "        except OSError: pass\n"
+        "    return {}\n"
+    )
+    async with stage(code) as s:
+        await s.serving()
+        s.deliver("a1")
+        await s.result("a1")
+        assert await s.logs("a1") == ["stdout: said", f"stderr: {invoker.LOGS_INCOMPLETE}"]
+
+
+async def test_drain_lets_the_run_end_and_removes_everything() -> None:
+    async with stage(WAIT_FOR_FILE) as s:
+        await s.serving("c1")
+        await s.serving("c2")
+        go = s.folder / "go"
+        s.deliver("a1", {"go": str(go)})
+        draining = asyncio.ensure_future(s.invoker.drain())
+        await s.wait(ContainerGone)
+        assert not draining.done()
+        go.touch()
+        assert (await s.result("a1")).outcome == Outcome.SUCCESS
+        await draining
+        assert s.invoker._containers == {}
+        assert [line for line in await s.logs("a1") if "Data might" in line] == []
+        s.create("c3")
+        assert "draining" in (await s.wait(CreationFailed)).cause
+
+
+async def test_close_leaves_nothing_also_in_the_middle_of_starts_and_runs() -> None:
+    async with stage("import time\ndef main(args):\n    time.sleep(60)\n") as s:
+        await s.serving("c1")
+        s.deliver("a1")
+        s.create("c2")
+        pid = s.pid("c1")
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_messages_that_are_not_for_an_invoker_are_refused() -> None:
+    async with stage() as s:
+        with pytest.raises(TypeError, match="Submit is no message for an invoker"):
+            s.invoker.receive(Submit(s.spec, Activation("a", b"", 0)))

@@ -1,0 +1,273 @@
+"""The scheduler as a node: opening queues, reserving, and what happens when those fail."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from node.house import until
+
+from acs_core.effects import Adopt, Cause, Create, Deliver, Place, Reject
+from acs_core.events import (
+    Activation,
+    Adopted,
+    Completion,
+    ContainerGone,
+    ContainerServing,
+    CreationFailed,
+    FailureClass,
+    InvokerReported,
+    Outcome,
+    Pulled,
+    QueueSpec,
+)
+from acs_core.scheduler import Scheduler, SchedulerConfig
+from acs_node import clock
+from acs_node.coordination import MemoryCoordination
+from acs_node.links import Cancel, Close, Inbox, LocalLink, QueueClosed, Submit
+from acs_node.scheduler_node import SchedulerNode
+
+SPEC = QueueSpec("guest/hello@1", "guest", "guest/hello", 1, memory_mb=256)
+
+
+class SlowCoordination(MemoryCoordination):
+    """Memory that answers when the test lets it, or fails as the test says."""
+
+    def __init__(self, memory_mb: int = 1024) -> None:
+        super().__init__({"i0": memory_mb})
+        self.may_lead = asyncio.Event()
+        self.may_lead.set()
+        self.may_reserve = asyncio.Event()
+        self.may_reserve.set()
+        self.failing: Exception | None = None
+        self.resigned: list[str] = []
+
+    async def lead(self, queue: str) -> int:
+        await self.may_lead.wait()
+        if self.failing:
+            raise self.failing
+        return await super().lead(queue)
+
+    async def resign(self, queue: str) -> None:
+        self.resigned.append(queue)
+
+    async def reserve(
+        self, namespace: str, containers_max: int, memory_mb: int, places: Sequence[Place]
+    ) -> tuple[list[str], str]:
+        await self.may_reserve.wait()
+        if self.failing:
+            raise self.failing
+        return await super().reserve(namespace, containers_max, memory_mb, places)
+
+
+class Stage:
+    """A node with recorded links; the invoker's part is played by the test."""
+
+    def __init__(self, memory_mb: int = 1024, **config: Any) -> None:
+        self.coordination = SlowCoordination(memory_mb)
+        self.node = SchedulerNode(
+            SchedulerConfig(name="s", retry_min_us=1_000, **config), self.coordination
+        )
+        self.to_controller: list[object] = []
+        self.to_invoker: list[object] = []
+        inbox = Inbox()
+        controller = LocalLink(self.to_controller.append, inbox)
+        self.node.connect(controller, {"i0": LocalLink(self._on_invoker, inbox)})
+        self._to_scheduler = LocalLink(self.node.receive, inbox)
+        self.node.report_invoker(InvokerReported("i0", memory_mb))
+
+    def _on_invoker(self, effect: object) -> None:
+        self.to_invoker.append(effect)
+        if isinstance(effect, Adopt):
+            self._to_scheduler.send(Adopted("i0", effect.queue, effect.epoch))
+
+    def submit(self, activation_id: str, spec: QueueSpec = SPEC) -> None:
+        self.node.receive(Submit(spec, Activation(activation_id, b"", clock.now_us())))
+
+    async def created(self, count: int = 1) -> Create:
+        """Wait for the creation of a container."""
+        await until(lambda: len(self.sent(Create)) >= count, "a creation")
+        create = self.sent(Create)[-1]
+        assert isinstance(create, Create)
+        return create
+
+    async def serve(self) -> Create:
+        """Wait for the creation of a container and let it pull."""
+        create = await self.created()
+        self.node.receive(ContainerServing(create.container, "i0"))
+        self.node.receive(Pulled(create.container, create.epoch, 1))
+        return create
+
+    def sent(self, kind: type) -> list[Any]:
+        return [each for each in (*self.to_invoker, *self.to_controller) if type(each) is kind]
+
+    def rejected(self) -> list[tuple[str, int]]:
+        return [(each.activation.activation_id, each.cause) for each in self.sent(Reject)]
+
+
+async def test_the_first_work_opens_its_queue_and_is_delivered_in_order() -> None:
+    stage = Stage()
+    stage.coordination.may_lead.clear()
+    for name in ("a1", "a2", "a3"):
+        stage.submit(name)
+    assert not stage.to_invoker, "nothing happens under an epoch that is not known"
+    stage.coordination.may_lead.set()
+    create = await stage.serve()
+    assert isinstance(stage.to_invoker[0], Adopt), "before anything else under the epoch"
+    for ended in ("a1", "a2"):
+        completion = Completion(ended, 0, 100, Outcome.SUCCESS)
+        stage.node.receive(Pulled(create.container, create.epoch, 1, (), (completion,)))
+    assert [d.activation.activation_id for d in stage.sent(Deliver)] == ["a1", "a2", "a3"]
+    assert {d.epoch for d in stage.sent(Deliver)} == {create.epoch}
+    assert stage.node._opening == {}
+    await stage.node.close()
+
+
+async def test_a_close_that_comes_while_the_queue_opens_is_not_lost() -> None:
+    stage = Stage()
+    stage.coordination.may_lead.clear()
+    stage.submit("a1")
+    stage.node.receive(Close(SPEC.queue, "the action was updated"))
+    stage.submit("a2")
+    stage.coordination.may_lead.set()
+    await until(lambda: stage.node.scheduler.has_queue(SPEC.queue), "the queue")
+    assert stage.node.scheduler.explain(SPEC.queue)["state"] == "REMOVING"
+    assert stage.rejected() == [("a2", Cause.CLOSED)], "what came before the close still runs"
+    create = await stage.serve()
+    assert [d.activation.activation_id for d in stage.sent(Deliver)] == ["a1"]
+    stage.node.receive(ContainerGone(create.container, "planted"))
+    await until(lambda: stage.coordination.resigned, "the end of the queue")
+    assert [message.queue for message in stage.sent(QueueClosed)] == [SPEC.queue]
+    assert not stage.node.scheduler.has_queue(SPEC.queue)
+    await stage.node.close()
+
+
+async def test_a_close_of_a_queue_that_is_not_there_does_nothing() -> None:
+    stage = Stage()
+    stage.node.receive(Close("guest/other@1", "gone"))
+    stage.node.receive(Cancel("unknown"))
+    assert not stage.to_controller
+    await stage.node.close()
+
+
+async def test_work_whose_queue_cannot_be_opened_is_answered_and_the_next_one_tries_anew() -> None:
+    stage = Stage()
+    stage.coordination.failing = ConnectionError("no quorum")
+    stage.submit("a1")
+    stage.submit("a2")
+    await until(lambda: len(stage.rejected()) == 2, "the answers")
+    assert stage.rejected() == [("a1", Cause.CREATION_FAILED), ("a2", Cause.CREATION_FAILED)]
+    assert "no quorum" in stage.sent(Reject)[0].reason
+    assert len(stage.sent(QueueClosed)) == 1
+    assert stage.node._opening == {}
+    stage.coordination.failing = None
+    stage.submit("a3")
+    await stage.serve()
+    assert [d.activation.activation_id for d in stage.sent(Deliver)] == ["a3"]
+    await stage.node.close()
+
+
+async def test_a_reservation_that_fails_is_tried_again() -> None:
+    stage = Stage()
+    stage.coordination.may_reserve.clear()
+    stage.submit("a1")
+    await until(lambda: stage.node._tasks, "the reservation")
+    await until(lambda: stage.node.scheduler.has_queue(SPEC.queue), "the queue")
+    stage.coordination.failing = ConnectionError("no quorum")
+    stage.coordination.may_reserve.set()
+    explain = stage.node.scheduler.explain
+    await until(lambda: "no quorum" in str(explain(SPEC.queue)["trouble"]), "the trouble")
+    stage.coordination.failing = None
+    await stage.serve()
+    assert [d.activation.activation_id for d in stage.sent(Deliver)] == ["a1"]
+    stage.node.scheduler.check()
+    await stage.node.close()
+
+
+@pytest.mark.parametrize("how", ["gone", "failed"])
+async def test_the_room_of_a_container_that_goes_is_there_for_what_the_core_reserves_then(
+    how: str,
+) -> None:
+    stage = Stage(memory_mb=256)
+    stage.submit("a1")
+    create = await stage.created()
+    stage.submit("a2")
+    if how == "gone":
+        stage.node.receive(ContainerServing(create.container, "i0"))
+        stage.node.receive(Pulled(create.container, create.epoch, 1))
+        stage.node.receive(ContainerGone(create.container, "planted"))
+    else:
+        failure = FailureClass.RECOVERABLE
+        stage.node.receive(CreationFailed(create.container, failure, "planted"))
+    again = await stage.created(2)
+    assert again.container != create.container
+    assert list(stage.coordination._containers) == [again.container]
+    assert stage.rejected() == ([("a1", Cause.UNKNOWN)] if how == "gone" else [])
+    await stage.node.close()
+
+
+async def test_what_is_not_created_after_all_is_given_back() -> None:
+    stage = Stage(wait_max_us=20_000)
+    stage.coordination.may_reserve.clear()
+    stage.submit("a1")
+    stage.node.receive(Close(SPEC.queue, "deleted"))
+    await until(lambda: stage.rejected() == [("a1", Cause.EXPIRED)], "the expiry")
+    stage.coordination.may_reserve.set()
+    await until(lambda: stage.coordination.resigned, "the end of the queue")
+    assert not stage.sent(Create)
+    assert stage.coordination._containers == {}
+    await stage.node.close()
+
+
+async def test_a_core_that_fails_on_an_arrival_costs_that_activation_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage()
+    stage.submit("a1")
+    create = await stage.serve()
+
+    def broken(self: Scheduler, event: object, now_us: int) -> list[object]:
+        raise AssertionError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scheduler, "step", broken)
+        stage.submit("a2")
+    assert stage.rejected() == [("a2", Cause.UNKNOWN)]
+    assert "planted" in stage.sent(Reject)[0].reason
+    stage.submit("a3")
+    stage.node.receive(ContainerGone(create.container, "planted"))
+    await stage.created(2)
+    await stage.node.close()
+
+
+async def test_effects_that_cannot_be_carried_out_are_answered_for() -> None:
+    stage = Stage()
+    stage.submit("a1")
+    create = await stage.created()
+    stage.node.connect(LocalLink(stage.to_controller.append, Inbox()), {})  # no invoker any more
+    stage.node.receive(ContainerServing(create.container, "i0"))
+    stage.node.receive(Pulled(create.container, create.epoch, 1))
+    assert stage.rejected() == [("a1", Cause.UNKNOWN)]
+    stage.node.receive(ContainerGone(create.container, "planted"))
+    stage.submit("a2")
+    explain = stage.node.scheduler.explain
+    await until(lambda: "KeyError" in str(explain(SPEC.queue)["trouble"]), "the trouble")
+    assert stage.coordination._containers == {}
+    await stage.node.close()
+
+
+async def test_messages_that_are_not_for_a_scheduler_are_refused() -> None:
+    stage = Stage()
+    with pytest.raises(TypeError, match="QueueClosed is no message for a scheduler"):
+        stage.node.receive(QueueClosed("q"))
+    await stage.node.close()
+
+
+async def test_close_ends_what_is_under_way() -> None:
+    stage = Stage()
+    stage.coordination.may_lead.clear()
+    stage.submit("a1")
+    tasks = list(stage.node._tasks)
+    assert tasks
+    await stage.node.close()
+    assert all(task.cancelled() for task in tasks)
