@@ -217,7 +217,7 @@ class Controller:
         self._settling: dict[str, list[asyncio.Future[None]]] = {}
         self._stopping = False
         self._idle: asyncio.Future[None] | None = None
-        self._ids: list[str] = []
+        self._randomness: list[str] = []  # 18 hexadecimal characters for each id
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         entities.listeners.append(self._on_change)
@@ -297,11 +297,12 @@ class Controller:
         if self._containers_max <= 0:
             raise self._too_many("the namespace may hold no containers (allowed: 0)")
         arguments = route.arguments(body)
-        activation_id = self._next_id()
+        now_ms = clock.wall_ms()
+        activation_id = self._next_id(now_ms)
         payload = route.template.payload(arguments, activation_id, orjson.dumps(tid)[1:-1])
         now_us = clock.now_us()
         activation = Activation(activation_id, payload, now_us)
-        pending = _Pending(route, invocation, caller, now_us, clock.wall_ms())
+        pending = _Pending(route, invocation, caller, now_us, now_ms)
         self._pending[activation_id] = pending
         if not invocation.blocking:
             self._start(self._accept_then_submit(activation, pending))
@@ -426,8 +427,9 @@ class Controller:
         pending.caller.reply(_HTTP_STATUS[record.status_code], body, record.activation_id)
 
     def _on_logs(self, logs: Logs) -> None:
-        if logs.activation_id in self._unlogged:
-            self._put_unlogged(logs.activation_id, logs.lines)
+        for activation_id, lines in logs.entries:
+            if activation_id in self._unlogged:
+                self._put_unlogged(activation_id, lines)
 
     def _put_unlogged(self, activation_id: str, lines: list[str]) -> None:
         record = self._unlogged.pop(activation_id)
@@ -594,12 +596,18 @@ class Controller:
             (("Retry-After", str(retry_s)),),
         )
 
-    def _next_id(self) -> str:
-        ids = self._ids
-        if not ids:
-            text = os.urandom(16 * _SPARE_IDS).hex()
-            ids.extend(text[at : at + 32] for at in range(0, len(text), 32))
-        return ids.pop()
+    def _next_id(self, now_ms: int) -> str:
+        """Return a fresh activation id: a UUID of version 7 without dashes.
+
+        It starts with the time, so that records of the same time lie side by side in the
+        database: with random ids each row costs a page of the index, and three times the CPU.
+        """
+        spare = self._randomness
+        if not spare:
+            text = os.urandom(9 * _SPARE_IDS).hex()
+            spare.extend(text[at : at + 18] for at in range(0, len(text), 18))
+        chance = spare.pop()
+        return f"{now_ms:012x}7{chance[:3]}8{chance[3:]}"
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -104,6 +104,8 @@ class Invoker:
         self._containers: dict[str, _Container] = {}
         # Containers that run something or owe a log; read on every tick.
         self._talking: dict[str, _Container] = {}
+        # What was read of them and not handed on yet.
+        self._collected: list[tuple[str, list[str]]] = []
         self._tick: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -415,6 +417,7 @@ class Invoker:
                 container.unlogged.clear()
             if container.activation is None and not container.unlogged:
                 del self._talking[name]
+        self._send_logs()
         if self._talking:
             self._tick = self._loop.call_later(LOG_TICK_S, self._on_tick)
 
@@ -422,20 +425,18 @@ class Invoker:
         sandbox = container.sandbox
         if sandbox is None:
             return
-        sandbox.logs.drain(now_ns)
-        unlogged = container.unlogged
-        while unlogged:
-            activation_id, until_us = unlogged[0]
-            lines = sandbox.logs.next_log()
+        logs = sandbox.logs
+        logs.drain(now_ns)
+        told = 0
+        for activation_id, until_us in container.unlogged:
+            lines = logs.next_log()
             if lines is None:
                 if now_us < until_us:
-                    return
-                lines = [
-                    *sandbox.logs.take_rest(now_ns),
-                    sandbox.logs.stderr_line(LOGS_INCOMPLETE, now_ns),
-                ]
-            unlogged.pop(0)
-            self._send_logs(activation_id, lines)
+                    break
+                lines = [*logs.take_rest(now_ns), logs.stderr_line(LOGS_INCOMPLETE, now_ns)]
+            told += 1
+            self._collected.append((activation_id, lines))
+        del container.unlogged[:told]
 
     def _last_logs(self, name: str, container: _Container) -> None:
         """Hand on what a container that goes has printed, for the run that it ended with."""
@@ -448,12 +449,15 @@ class Invoker:
         for activation_id, _ in container.unlogged:
             lines = sandbox.logs.take_rest(now_ns)
             lines.append(sandbox.logs.stderr_line(LOGS_AFTER_FAILURE, now_ns))
-            self._send_logs(activation_id, lines)
+            self._collected.append((activation_id, lines))
         container.unlogged.clear()
+        self._send_logs()
 
-    def _send_logs(self, activation_id: str, lines: list[str]) -> None:
-        assert self._controller is not None
-        self._controller.send(Logs(activation_id, lines))
+    def _send_logs(self) -> None:
+        if self._collected:
+            assert self._controller is not None
+            self._controller.send(Logs(self._collected))
+            self._collected = []
 
     # --- faults of ours ------------------------------------------------------------------------
 

@@ -174,7 +174,7 @@ async def test_an_end_that_is_told_twice_counts_once() -> None:
         activation_id = ear.submitted()[0].activation.activation_id
         house.controller.receive(result_of(activation_id, b'{"n":1}'))
         house.controller.receive(result_of(activation_id, b'{"n":2}', logs_follow=True))
-        house.controller.receive(Logs(activation_id, ["late"]))
+        house.controller.receive(Logs([(activation_id, ["late"])]))
         ear.reject(house, Cause.UNKNOWN)
         assert [answer.body for answer in caller.answers] == [{"n": 1}]
         stored = await house.document(activation_id)
@@ -634,7 +634,7 @@ async def test_a_record_whose_logs_do_not_come_is_written_without_them() -> None
         assert house.controller.counts()["unlogged"] == 0
         await asyncio.wait_for(waiting, 5)
         assert (await house.document(activation_id))["logs"] == []
-        house.controller.receive(Logs(activation_id, ["too late"]))
+        house.controller.receive(Logs([(activation_id, ["too late"])]))
 
 
 async def test_a_reader_that_goes_away_leaves_nothing() -> None:
@@ -646,7 +646,7 @@ async def test_a_reader_that_goes_away_leaves_nothing() -> None:
         readers = [asyncio.ensure_future(house.controller.settled(activation_id)) for _ in "ab"]
         await until(lambda: house.controller._settling, "the readers")
         readers[0].cancel()
-        house.controller.receive(Logs(activation_id, ["line"]))
+        house.controller.receive(Logs([(activation_id, ["line"])]))
         await asyncio.wait(readers)
         assert house.controller._settling == {}
         assert (await house.document(activation_id))["logs"] == ["line"]

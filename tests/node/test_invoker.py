@@ -131,10 +131,11 @@ class Stage:
 
     async def logs(self, activation_id: str) -> list[str]:
         def found() -> list[Any]:
-            return [each for each in self.sent(Logs) if each.activation_id == activation_id]
+            entries = [entry for message in self.sent(Logs) for entry in message.entries]
+            return [lines for name, lines in entries if name == activation_id]
 
-        (message,) = await until(found, f"the logs of {activation_id}")
-        return [line.partition(" ")[2] for line in message.lines]
+        (lines,) = await until(found, f"the logs of {activation_id}")
+        return [line.partition(" ")[2] for line in lines]
 
     async def gone(self, count: int = 1) -> None:
         """Wait for the removal of a container; then nothing of it may be left."""
