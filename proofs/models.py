@@ -84,6 +84,7 @@ class SeenQueue:
     pending: tuple[fx.Place, ...] = ()
     throttled: bool = False
     closing: bool = False
+    hopeless: bool = False
 
 
 class Outside:
@@ -192,13 +193,13 @@ class Outside:
 
     def _told_ContainerServing(self, event: ev.ContainerServing) -> None:  # noqa: N802
         if event.container in self.containers:
-            self.containers[event.container].serving = True
+            self._serves(self.containers[event.container])
 
     def _told_Pulled(self, event: ev.Pulled) -> None:  # noqa: N802
         container = self.containers.get(event.container)
         if container is None or event.epoch != self.queues[container.queue].epoch:
             return
-        container.serving = True
+        self._serves(container)
         container.started |= set(event.started) & set(container.held)
         for completion in event.completions:
             if completion.activation_id in container.held:
@@ -235,6 +236,8 @@ class Outside:
         container = self.containers.pop(event.container, None)
         if container is not None:
             self.lost |= set(container.held)
+            if event.failure == ev.FailureClass.FINAL:
+                self.queues[container.queue].hopeless = True
 
     def _told_InvokerReported(self, event: ev.InvokerReported) -> None:  # noqa: N802
         self.invokers[event.invoker] = event
@@ -267,6 +270,11 @@ class Outside:
                 for held in container.held:
                     del self.live[held]
                 del self.containers[name]
+
+    def _serves(self, container: SeenContainer) -> None:
+        if not container.serving:
+            container.serving = True
+            self.queues[container.queue].hopeless = False
 
     def _let_go(self, container: SeenContainer, name: str) -> None:
         container.held.remove(name)
@@ -328,6 +336,8 @@ class Outside:
             assert name in (line[0], self.new)
         else:
             assert name in (line[0], self.new)
+            if cause is fx.Cause.CREATION_FAILED:  # only where no try can help
+                assert self.queues[place].hopeless
         line.remove(name)
 
     def _asked_Forward(self, effect: fx.Forward) -> None:  # noqa: N802
@@ -441,6 +451,8 @@ class Outside:
             assert (shown["state"] == "REMOVING") == queue.closing
             if shown["state"] == "UNINITIALIZED":
                 assert queue.unheard  # S5, L3: no longer than that
+            if queue.closing:  # L3: a closing queue ends as soon as nothing is left of it
+                assert queue.line or mine or queue.pending or queue.unheard
             if queue.line:
                 assert due_us is not None  # L3: somebody will look
                 if not queue.unheard:

@@ -23,7 +23,7 @@ SPECS = {
 }
 MEMORY_MB = 400
 KEEP_ALIVE_US = 100
-NAMES = [f"c{number}" for number in range(1, 6)]
+NAMES = ["c1", "c2", "c3"]
 names = st.sampled_from(NAMES)
 epochs = st.integers(1, 3)
 
@@ -122,6 +122,30 @@ class HostilePool(RuleBasedStateMachine):
         self.step(ev.Initialised(name, 5))
         for _ in range(count - 1):
             self.deliver(name, False)
+
+    @rule(
+        name=names,
+        queue=st.sampled_from(sorted(SPECS)),
+        stage=st.integers(1, 4),
+        us=st.sampled_from([0, 60]),
+    )
+    def course_of_a_life(self, name: str, queue: str, stage: int, us: int) -> None:
+        """A good start, so that the rest is reached; from the middle on if there is one."""
+        self.create(name, queue, 3, True)
+        if stage > 1:
+            self.deliver(name, False)
+        if stage > 2:
+            self.now_us += us
+            self.step(ev.Initialised(name, 5))
+            self.now_us += us // 2
+            self.tick()
+        if stage > 3:
+            self.run_ends(name, 0, 0)
+
+    @rule(name=names, outcome=st.sampled_from(ev.Outcome))
+    def run_of_one(self, name: str, outcome: int) -> None:
+        self.deliver(name, False)
+        self.run_ends(name, outcome, -1)
 
     @rule(name=names)
     def deliver_again(self, name: str) -> None:

@@ -66,7 +66,7 @@ class HostileWorld(RuleBasedStateMachine):
             waiting_max=waiting_max,
             waiting_low_fraction=0.0 if low else 0.6,
             wait_max_us=3_000_000,
-            namespace_containers_max=3,
+            namespace_containers_max=2,
             idle_grace_us=2_000_000,
             stop_grace_us=1_000_000,
             retry_max_us=800_000,
@@ -251,6 +251,19 @@ class HostileWorld(RuleBasedStateMachine):
                 del self.real[name]
                 self.step(ev.CreationFailed(name, failure, "the engine says no"))
 
+    @rule(queue=queues, answered=st.booleans())
+    def closes_while_it_asks(self, queue: str, answered: bool) -> None:
+        if queue not in self.outside.queues:
+            return
+        self.arrive(queue)
+        for name in list(self.outside.queues[queue].line):
+            self.step(ev.Cancelled(name))
+        if queue in self.outside.queues:
+            self.step(ev.QueueClosing(queue, "updated"))
+        if answered and queue in self.outside.queues:
+            self.asked = [reserve for reserve in self.asked if reserve.queue != queue]
+            self.step(ev.Denied(queue, "no room"))
+
     # --- containers --------------------------------------------------------------------------
 
     @precondition(lambda self: any(c.held or c.running for c in self.real.values()))
@@ -412,7 +425,7 @@ class HostileWorld(RuleBasedStateMachine):
         if back:
             self.step(ev.InvokerReported(invoker, MEMORY_MB[invoker]))
 
-    @rule(namespace=st.sampled_from("nm"), cap=st.integers(0, 4))
+    @rule(namespace=st.sampled_from("nm"), cap=st.sampled_from([0, 1, 1, 2, 4]))
     def limits_change(self, namespace: str, cap: int) -> None:
         self.step(ev.LimitsChanged(namespace, cap))
 
@@ -435,7 +448,11 @@ class HostileWorld(RuleBasedStateMachine):
         self.step(ev.QueueClosing(self.pick(data, self.outside.queues), "updated"))
 
     @precondition(lambda self: self.outside.queues)
-    @rule(data=st.data(), again=st.booleans(), heard=st.sampled_from(["none", "one", "all"]))
+    @rule(
+        data=st.data(),
+        again=st.booleans(),
+        heard=st.sampled_from(["none", "one", "one that ends", "one, and work comes", "all"]),
+    )
     def leader_changes(self, data: st.DataObject, again: bool, heard: str) -> None:
         """Leadership goes and comes back; all that is not ended is sent again."""
         queue = self.pick(data, self.outside.queues)
@@ -447,13 +464,13 @@ class HostileWorld(RuleBasedStateMachine):
             self.sent_again |= set(begun)
             for name in waiting + begun:
                 self.step(ev.Arrived(queue, ev.Activation(name, b"x", self.now_us)))
-            if heard == "one" and self.reports:
-                self.hear_one(queue)
-            elif heard == "all":
+            if heard == "all":
                 self.reports_arrive()
+            elif heard != "none":
+                self.hear_one(queue, heard)
 
-    def hear_one(self, queue: str) -> None:
-        """Let the answer of one invoker arrive, with what its containers offer, and some work."""
+    def hear_one(self, queue: str, heard: str) -> None:
+        """Let the answer of one invoker arrive, with what its containers offer."""
         answers = [r for r in self.reports if isinstance(r, ev.Adopted) and r.queue == queue]
         for answer in answers[:1]:
             names = [held.container for held in answer.held]
@@ -461,7 +478,14 @@ class HostileWorld(RuleBasedStateMachine):
             for report in (answer, *offers):
                 self.reports.remove(report)
                 self.step(report)
-        self.arrive(queue)
+            if heard == "one that ends":
+                for name in names:
+                    self.real.pop(name, None)
+                    self.step(ev.ContainerGone(name, "it died"))
+                self.now_us += 3_000_000
+                self.step(ev.TimeReached())
+        if heard == "one, and work comes":
+            self.arrive(queue)
 
     # --- misuse ------------------------------------------------------------------------------
 
@@ -529,8 +553,8 @@ class HostileWorld(RuleBasedStateMachine):
             return
         for invoker in MEMORY_MB:
             self.step(ev.InvokerReported(invoker, 8_192))
-        for namespace in "nm":
-            self.step(ev.LimitsChanged(namespace, 2))
+        for namespace, cap in (("n", 1), ("m", 2)):
+            self.step(ev.LimitsChanged(namespace, cap))
         # Slots whose offer came before its container was known are offered again.
         for name, container in self.real.items():
             if container.up and not container.leaving:

@@ -1,3 +1,5 @@
+# cython: nonecheck=True
+# (None in place of what an event carries is an error on both builds, not a crash.)
 """The invoker's side: the life of its containers and the pool that holds them.
 
 Same form as the scheduler: ``step(event, now_us)`` returns effects.  The pool takes what a

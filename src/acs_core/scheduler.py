@@ -1,3 +1,5 @@
+# cython: nonecheck=True
+# (None in place of what an event carries is an error on both builds, not a crash.)
 """The scheduler of one node: owns its queues and their containers, decides, does nothing.
 
 ``step(event, now_us)`` returns effects; the caller performs them in order and reports what

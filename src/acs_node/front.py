@@ -7,6 +7,7 @@ an event and three awaits per request, which cost more than the scheduler.
 
 from __future__ import annotations
 
+from asyncio import Transport, get_running_loop
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -59,6 +60,25 @@ class Front:
         self._identities: dict[bytes, Identity] = {}
         self.heads: dict[bytes, _Head] = {}
         self.is_current = entities.is_current
+        self._answers: list[tuple[Transport, bytes]] = []
+        self._loop = get_running_loop()
+
+    def answer(self, transport: Transport, data: bytes) -> None:
+        """Write an answer at the end of this turn of the loop, after what its containers get.
+
+        Each write wakes its client, which takes the processor at once where processors are
+        few; the containers' next runs must not wait for that.
+        """
+        if not self._answers:
+            self._loop.call_soon(self.write_answers)
+        self._answers.append((transport, data))
+
+    def write_answers(self) -> None:
+        """Write the answers that wait for the end of the turn."""
+        answers, self._answers = self._answers, []
+        for transport, data in answers:
+            if not transport.is_closing():
+                transport.write(data)
 
     def protocol(self) -> type[HttpToolsProtocol]:
         """Return the protocol class to give to uvicorn."""
@@ -533,7 +553,8 @@ class _Cycle:
             return
         self.response_complete = True
         close = b"" if self.keep_alive else b"Connection: close\r\n"
-        transport.write(
+        self._protocol.front.answer(
+            transport,
             b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n%bX-Request-ID: %b\r\n%b%b"
             b"Content-Length: %d\r\n\r\n%b"
             % (
@@ -545,9 +566,10 @@ class _Cycle:
                 close,
                 len(body),
                 body,
-            )
+            ),
         )
         if not self.keep_alive:
+            self._protocol.front.write_answers()
             transport.close()
         self._protocol.on_response_complete()
 

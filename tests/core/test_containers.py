@@ -324,6 +324,14 @@ def test_what_is_said_of_unknown_containers_does_nothing(
     assert Pool().do(event) == expected
 
 
+def test_nothing_in_place_of_something_is_refused() -> None:
+    pool = ready()
+    for event in (fx.Deliver("c1", "i1", 1, None), fx.Create("c2", "i1", 1, None)):  # type: ignore[arg-type]
+        with pytest.raises(AttributeError):
+            pool.do(event)
+    assert pool.pool.used_mb() == 100
+
+
 def test_time_does_not_go_back() -> None:
     pool = Pool()
     pool.now_us = 5

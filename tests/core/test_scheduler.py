@@ -10,7 +10,7 @@ from harness import describe
 
 from acs_core import events as ev
 from acs_core.demand import OpenWhiskRule
-from acs_core.limits import TIME_MAX_US
+from acs_core.limits import LOOKS_MAX, TIME_MAX_US
 from acs_core.scheduler import Scheduler, SchedulerConfig, UnknownQueue
 
 
@@ -142,6 +142,22 @@ def test_time_does_not_go_back() -> None:
 def test_what_is_no_event_of_a_scheduler_is_refused(event: Any) -> None:
     with pytest.raises(TypeError, match="is no event of a scheduler"):
         Scheduler().step(event, 0)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.Arrived("n/a", None),  # type: ignore[arg-type]
+        ev.QueueOpened(None, 1),  # type: ignore[arg-type]
+        ev.Reserved("n/a", None),  # type: ignore[arg-type]
+    ],
+)
+def test_nothing_in_place_of_something_is_refused(event: ev.Event) -> None:
+    made = serving()
+    before = (made.scheduler.counts(), made.scheduler.explain("n/a"))
+    with pytest.raises((AttributeError, TypeError)):
+        made.do(event)
+    assert (made.scheduler.counts(), made.scheduler.explain("n/a")) == before
 
 
 def test_a_limit_is_not_negative() -> None:
@@ -401,6 +417,12 @@ def test_pauses_after_failures_double_up_to_their_bound() -> None:
             made.wait(10_000)
         pauses.append(made.now_us - since_us)
     assert pauses == [100_000, 200_000, 300_000, 300_000]
+    made.do(ev.Reserved("n/a", ("c-5",)))
+    made.pull("c-5")
+    made.do(ev.ContainerGone("c-5", "it died"))
+    made.arrive("a2")
+    made.do(ev.Denied("n/a", "no"))
+    assert made.wait(100_000) == ["reserve for n/a c-7@i1"]  # a success ends the long pauses
 
 
 def test_a_failure_beside_a_living_container_flushes_nothing() -> None:
@@ -520,6 +542,29 @@ def test_a_queue_closed_before_it_was_adopted_waits_for_the_answers() -> None:
     assert made.do(ev.QueueClosing("n/a", "updated")) == []
     assert made.do(ev.Adopted("i1", "n/a", 1, (ev.Held("old", True),))) == ["release old: updated"]
     assert made.do(ev.ContainerGone("old", "updated")) == ["close n/a epoch 1"]
+
+
+def test_a_creation_of_an_earlier_leader_may_fail_before_the_queue_is_adopted() -> None:
+    made = Desk()
+    made.do(ev.InvokerReported("i1", 1_000), ev.InvokerReported("i2", 1_000))
+    made.open()
+    made.do(ev.Adopted("i1", "n/a", 1, (ev.Held("new", False),)))
+    assert made.do(ev.CreationFailed("new", 0, "no")) == []
+    assert made.state() == "UNINITIALIZED"
+
+
+def test_one_step_looks_at_a_bounded_number_of_queues() -> None:
+    made = Desk()
+    for number in range(LOOKS_MAX + 1):
+        made.open(f"n/{number}", number)
+        made.arrive(f"a{number}", queue=f"n/{number}")
+    made.now_us = 60_000_000
+    for looked_at in (LOOKS_MAX, 1):
+        due_us = made.scheduler.next_deadline_us()
+        assert due_us is not None
+        assert due_us <= made.now_us
+        rejected = [word for word in made.do(ev.TimeReached()) if word.startswith("reject")]
+        assert len(rejected) == looked_at
 
 
 def test_work_that_has_expired_meanwhile_is_not_served_after_adoption() -> None:
