@@ -6,9 +6,8 @@
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SOURCES := pyproject.toml setup.py $(shell find src -type f -not -name '*.pyc')
-# How long the tests of the core and the proofs may take on both builds, and the rest on one.
+# The tests of the core and the proofs run on both builds, the rest on the compiled one.
 CORE_TESTS := tests/core proofs
-OTHER_TESTS := tests --ignore=tests/core
 
 .PHONY: demo test lint bench images clean
 
@@ -19,7 +18,7 @@ test: lint test-compiled test-plain
 
 .PHONY: test-compiled test-plain
 test-compiled: .venv/.installed
-	ACS_EXPECT=compiled .venv/bin/pytest -q $(CORE_TESTS) $(OTHER_TESTS)
+	ACS_EXPECT=compiled .venv/bin/pytest -q tests proofs
 
 test-plain: .venv-plain/.installed
 	ACS_EXPECT=plain .venv-plain/bin/pytest -q $(CORE_TESTS)

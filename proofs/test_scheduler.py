@@ -456,8 +456,11 @@ class HostileWorld(RuleBasedStateMachine):
     def leader_changes(self, data: st.DataObject, again: bool, heard: str) -> None:
         """Leadership goes and comes back; all that is not ended is sent again."""
         queue = self.pick(data, self.outside.queues)
-        waiting = list(self.outside.queues[queue].line)
-        begun = [n for c in self.real.values() if c.queue == queue for n in c.running]
+        # What has begun is sent again only while it runs: the nodes tell apart what has ended.
+        line = self.outside.queues[queue].line
+        waiting = [name for name in line if name not in self.started]
+        there = [c.running for c in self.real.values() if c.queue == queue]
+        begun = [name for running in there for name in running if name in self.outside.live]
         self.step(ev.LeadershipLost(queue, "s2"))
         if again:
             self.open(queue)

@@ -1,25 +1,15 @@
-"""Fixtures around real engines.  A missing engine skips a test, or fails it if ACS_REQUIRE says so.
-
-ACS_REQUIRE is a list such as ``docker,etcd``.
-"""
+"""Fixtures around real engines."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
+from requirements import missing
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-
-def missing(program: str, reason: str) -> NoReturn:
-    """Skip the test because ``program`` is missing; fail it where that is not allowed."""
-    if program in os.environ.get("ACS_REQUIRE", "").split(","):
-        pytest.fail(f"ACS_REQUIRE has {program}, but {reason}")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import missing
+from requirements import missing
 
 import acs_core
 
