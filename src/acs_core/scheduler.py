@@ -211,6 +211,14 @@ class Scheduler:
         """Tell whether the queue is here, open or closing.  Cost: O(1)."""
         return queue in self._queues
 
+    def queues(self) -> list[str]:
+        """Return the names of the queues that are here, open or closing.  Cost: O(queues)."""
+        return list(self._queues)
+
+    def containers(self) -> list[str]:
+        """Return the names of the containers that are known here.  Cost: O(containers)."""
+        return list(self._containers)
+
     def counts(self) -> dict[str, int]:
         """Return the account of activations: accepted is the sum of the rest.  Cost: O(queues)."""
         return {

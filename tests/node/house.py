@@ -158,13 +158,14 @@ class House:
             "talking": invoker._talking,
             "invoker_tasks": invoker._tasks,
             "inbox": self.inbox._waiting,
-            "core_queues": scheduler.scheduler._queues,
-            "core_containers": scheduler.scheduler._containers,
-            "core_activations": scheduler.scheduler._activations,
+            "core_queues": scheduler.scheduler.queues(),
+            "core_containers": scheduler.scheduler.containers(),
         }
         if isinstance(self.coordination, MemoryCoordination):
             held["reserved"] = self.coordination._containers
-        return {name: len(each) for name, each in held.items()}
+        counts = scheduler.scheduler.counts()
+        under_way = {"core_activations": counts["waiting"] + counts["delivered"]}
+        return {name: len(each) for name, each in held.items()} | under_way
 
     def check(self) -> None:
         """Assert the invariants of both cores."""
