@@ -20,13 +20,7 @@ from dataclasses import dataclass, field
 
 from . import fairness, limits
 from .action_queue import DeadlineIndex
-from .demand import (
-    STEADY_HOLD_CREATIONS,
-    DemandRule,
-    RuntimeFitRule,
-    Snapshot,
-    Verdict,
-)
+from .demand import STEADY_HOLD_CREATIONS, DemandRule, RuntimeFitRule, Snapshot, Verdict
 from .effects import (
     Adopt,
     Cause,
@@ -408,11 +402,7 @@ class Scheduler:
             return False
         if life.state_index == _FLUSHING and queue.final and now_us < queue.retry_us:
             self._reject_new(
-                activation,
-                Cause.CREATION_FAILED,
-                queue.cause,
-                queue.retry_us - now_us,
-                out,
+                activation, Cause.CREATION_FAILED, queue.cause, queue.retry_us - now_us, out
             )
             return False
         life.fire(Signal.WORK_ARRIVED)
@@ -426,35 +416,20 @@ class Scheduler:
         self._reject_new(activation, Cause.QUEUE_FULL, reason, retry_us, out)
 
     def _reject_new(
-        self,
-        activation: Activation,
-        cause: int,
-        reason: str,
-        retry_us: int,
-        out: list[object],
+        self, activation: Activation, cause: int, reason: str, retry_us: int, out: list[object]
     ) -> None:
         self._rejected += 1
         out.append(Reject(activation, cause, reason, retry_us))
 
     def _reject(
-        self,
-        activation: Activation,
-        cause: int,
-        reason: str,
-        retry_us: int,
-        out: list[object],
+        self, activation: Activation, cause: int, reason: str, retry_us: int, out: list[object]
     ) -> None:
         """Reject an activation that was taken in before."""
         del self._activations[activation.activation_id]
         self._reject_new(activation, cause, reason, retry_us, out)
 
     def _reject_waiting(
-        self,
-        queue: QueueEntry,
-        cause: int,
-        reason: str,
-        retry_us: int,
-        out: list[object],
+        self, queue: QueueEntry, cause: int, reason: str, retry_us: int, out: list[object]
     ) -> None:
         activation = queue.line.take()
         while activation is not None:
@@ -1014,10 +989,7 @@ class Scheduler:
         self, queue: QueueEntry, cause: str, final: bool, now_us: int, out: list[object]
     ) -> None:
         """Wait before the next try; flush when no container is left that could do the work."""
-        wait_us = min(
-            self.config.retry_min_us << min(queue.failures, 30),
-            self.config.retry_max_us,
-        )
+        wait_us = min(self.config.retry_min_us << min(queue.failures, 30), self.config.retry_max_us)
         queue.failures += 1
         queue.retry_us = now_us + wait_us
         if queue.life.state_index != _REMOVING:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from docker import DockerClient
 from docker.errors import NotFound
+from requirements import missing
 
 pytest.register_assert_rewrite("node.runtime_cases")
 
@@ -429,7 +430,7 @@ async def test_containers_of_one_network_do_not_reach_each_other(
     listener.http.close()
     await engine.close()
     if outcome != {"outcome": "TimeoutError"} and not filters_traffic(made["Id"]):
-        pytest.skip("this Docker Engine manages no iptables, so it cannot block such traffic")
+        missing("docker", "this Docker Engine manages no iptables: it cannot block such traffic")
     assert outcome == {"outcome": "TimeoutError"}
 
 
@@ -639,7 +640,7 @@ async def relay(
 ) -> AsyncIterator[Relay]:
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not host.startswith("unix://"):
-        pytest.skip(f"the relay needs a Unix socket, DOCKER_HOST is {host}")
+        missing("docker", f"the relay needs a Unix socket, DOCKER_HOST is {host}")
     async with Relay(host.removeprefix("unix://"), data_dir / "relay.sock") as relay:
         monkeypatch.setenv("DOCKER_HOST", f"unix://{relay.path}")
         yield relay

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 from node.runtime_cases import Container
+from requirements import missing
 
 from acs_node import images
 from acs_node.docker_client import connect
@@ -71,7 +72,7 @@ async def test_a_host_image_holds_a_whole_python(
     docker_client: DockerClient, reference: str, tmp_path: Path, interpreter: str | None
 ) -> None:
     if interpreter and not os.path.exists(interpreter):
-        pytest.skip(f"{interpreter} does not exist")
+        missing("docker", f"{interpreter} does not exist")
     lines: list[str] = []
 
     [image] = build_images(docker_client, lines.append, mode="host", interpreter=interpreter)
