@@ -42,6 +42,8 @@ cdef class ContainerPool:
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)
+    @cython.locals(due_us='long long')
+    cpdef object next_deadline_us(self)
     @cython.locals(container=PoolContainer, activation=Activation, activation_id=str, state=int)
     cdef object _delivered(self, Deliver event, long long now_us, list out)
     @cython.locals(deadline_us='long long')

@@ -1,5 +1,7 @@
 cimport cython
 
+from acs_core.abi cimport Abi1
+
 cdef object _check_name(str field, object text)
 cdef object _check_range(str field, object value, object low, object high)
 

@@ -1,5 +1,7 @@
 cimport cython
 
+from acs_core.abi cimport Abi1
+
 cdef int _DURATION_SAMPLES
 
 

@@ -43,6 +43,8 @@ cdef class Scheduler:
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)
+    @cython.locals(due_us='long long')
+    cpdef object next_deadline_us(self)
     @cython.locals(queue=QueueEntry, activation=Activation, state=int, container=ContainerEntry)
     cdef object _arrived(self, Arrived event, long long now_us, list out)
     @cython.locals(
