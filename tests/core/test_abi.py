@@ -133,7 +133,8 @@ def test_what_an_extension_survives() -> None:
 def test_declarations_are_read_whole() -> None:
     text = (
         "cimport cython\n\n\n@cython.final\ncdef class A(B):\n    cdef int x  # why\n"
-        "    @cython.locals(\n        y=int,\n    )\n    cdef object f(\n        self, int y,\n    )\n"
+        "    @cython.locals(\n        y=int,\n    )\n"
+        "    cdef object f(\n        self, int y,\n    )\n"
         "\n\ncdef int z\ncdef class C:\n    pass\n"
     )
     assert layout_of("m", text) == {

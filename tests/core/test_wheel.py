@@ -12,7 +12,6 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
-import pytest
 from requirements import missing
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +32,10 @@ def build(tmp_path: Path, mode: str) -> Path:
     for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, source)
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-        + ["-w", str(tmp_path), str(source)],
+        [
+            *(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"),
+            *("-w", str(tmp_path), str(source)),
+        ],
         env={**os.environ, "ACS_EXT": mode},
         capture_output=True,
         text=True,
