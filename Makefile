@@ -6,8 +6,8 @@
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 SOURCES := pyproject.toml setup.py $(shell find src -type f -not -name '*.pyc')
-# The tests of the core and the proofs run on both builds, the rest on the compiled one.
-CORE_TESTS := tests/core proofs
+# The tests of the core and of the examples and the proofs run on both builds, the rest on the compiled one.
+CORE_TESTS := tests/core tests/examples proofs
 
 .PHONY: demo test lint bench images clean
 
