@@ -233,3 +233,64 @@ def test_json_without_the_c_module(monkeypatch: pytest.MonkeyPatch) -> None:
             pure.dumps(bad)
     with pytest.raises(ValueError):
         pure.loads(b"{")
+
+
+# The environment of a run: as Python sees it, and as the C library hands it to processes.
+TELL = """
+import os, sys
+for name in sys.argv[2:]:
+    sys.modules[name] = None
+source = open(sys.argv[1]).read()
+proxy = type(sys)("proxy")
+exec(compile(source, sys.argv[1], "exec"), proxy.__dict__)
+
+def seen():
+    inside = os.environ.get("__OW_ACTIVATION_ID")
+    outside = os.popen('printf %s "${__OW_ACTIVATION_ID-gone}"').read()
+    assert ("gone" if inside is None else inside) == outside, (inside, outside)
+    return inside
+
+def tell(text, again=True):
+    proxy.tell("activation_id", text, again)
+    assert seen() == text, (seen(), text)
+
+tell("first", again=False)
+for text in ("second", "a longer one", "", "x" * 5000, "short", "\u2744"):
+    tell(text)
+os.environ["__OW_ACTIVATION_ID"] = "the function's own"
+assert seen() == "the function's own"
+tell("a")
+del os.environ["__OW_ACTIVATION_ID"]
+assert seen() is None
+tell("b")
+try:
+    proxy.tell("activation_id", "null" + chr(0), True)
+except ValueError:
+    assert seen() == "b"
+else:
+    raise AssertionError("a null byte was taken")
+
+def resident_kb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4
+
+before = resident_kb()
+for number in range(50_000):
+    proxy.tell("activation_id", f"{number:0100}", True)
+print(resident_kb() - before)
+"""
+
+
+def environment_growth_kb(*missing: str) -> int:
+    command = [sys.executable, "-I", "-S", "-c", TELL, proxy.__file__, *missing]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    return int(told.stdout)
+
+
+def test_the_environment_of_runs_takes_no_memory() -> None:
+    # setenv() would keep 50,000 values of 100 bytes.
+    assert environment_growth_kb() < 1_000
+
+
+def test_the_environment_without_the_c_module() -> None:
+    environment_growth_kb("_ctypes")
