@@ -31,6 +31,7 @@ from pathlib import Path
 
 from . import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
 from .logpipes import LogPipes
+from .processors import LOOK_S, LoopProcessor
 
 PROXY = Path(__file__).parents[1] / "runtimes" / "python" / "proxy.py"
 
@@ -75,6 +76,8 @@ class ProcessEngine:
         # Folders and processes are made and removed here: the event loop waits for neither.
         self._threads = ThreadPoolExecutor(STARTS_MAX, thread_name_prefix="acs-process")
         self._closed = False
+        self._processors = LoopProcessor(os.sched_getaffinity(0))
+        self._look: asyncio.TimerHandle | None = None
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
         """Start a proxy and return once it listens; see ``SandboxEngine``."""
@@ -91,6 +94,9 @@ class ProcessEngine:
             try:
                 # Shielded, as is the removal: a start that is cancelled leaves nothing either.
                 logs = await asyncio.shield(child.spawning)
+                child.confine(self._processors.for_functions)
+                if self._look is None:
+                    self._look_at_loop()
                 await child.listening(logs)
                 if self._closed:
                     raise EngineUnavailable("The process sandbox is closed.")
@@ -128,6 +134,8 @@ class ProcessEngine:
         self._closed = True
         while self._children:
             await asyncio.gather(*map(self._removed, list(self._children.values())))
+        if self._look is not None:
+            self._look.cancel()
         self._threads.shutdown(wait=False)
 
     def _checked_socket_path(self, spec: SandboxSpec) -> str:
@@ -151,6 +159,15 @@ class ProcessEngine:
         if child.removal is None or (child.removal.done() and not self._gone(child)):
             child.removal = asyncio.create_task(self._remove(child))
         await asyncio.shield(child.removal)
+
+    def _look_at_loop(self) -> None:
+        """Keep functions off the loop's processor as long as the loop is busy."""
+        self._look = None
+        if self._processors.look(time.monotonic(), time.thread_time()):
+            for child in self._children.values():
+                child.confine(self._processors.for_functions)
+        if self._children:
+            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_at_loop)
 
     def _gone(self, child: _Child) -> bool:
         return self._children.get(child.spec.container) is not child
@@ -245,6 +262,17 @@ class _Child:
             resource.prlimit(pid, which, (limit, limit))
         # Where both want the processor the platform comes first: it serves all functions.
         os.setpriority(os.PRIO_PROCESS, pid, NICE)
+
+    def confine(self, processors: frozenset[int]) -> None:
+        """Let the proxy, with all of its threads, run on ``processors`` only.
+
+        What a function has started as a process of its own keeps what it was started with.
+        """
+        if self._process is None or self._process.returncode is not None:
+            return  # the number of one that was reaped may be another's
+        with suppress(OSError):  # it is ending
+            for thread in os.listdir(f"/proc/{self._process.pid}/task"):
+                os.sched_setaffinity(int(thread), processors)
 
     async def listening(self, logs: LogPipes) -> None:
         """Wait until the proxy listens.  Raises: SandboxError if it ends or takes too long."""
