@@ -855,7 +855,8 @@ class Scheduler:
         found = fairness.giver(holdings, self._holding(queue, now_us), turn_us, in_namespace)
         if found is None:
             return
-        for container in self._queues[found.queue].serving.values():
+        for container in self._queues[found.queue].serving.values():  # pragma: no branch
+            # Always found: only queues of which one stays are among the holdings.
             if container.container not in container.queue.leaving:
                 self._release(container, f"{queue.spec.action} has too few containers", out)
                 return

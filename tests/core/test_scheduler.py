@@ -671,6 +671,14 @@ def test_what_a_lost_container_had_is_unknown(loss: Callable[[], ev.Event]) -> N
     assert made.scheduler.explain("n/a")["serving"] == 0
 
 
+def test_a_scheduler_names_the_queues_and_containers_that_it_knows() -> None:
+    made = serving()
+    made.open("n/b")
+    assert (made.scheduler.queues(), made.scheduler.containers()) == (["n/a", "n/b"], ["c-1"])
+    made.do(ev.ContainerGone("c-1", "died"), ev.LeadershipLost("n/b", "s2"))
+    assert (made.scheduler.queues(), made.scheduler.containers()) == (["n/a"], [])
+
+
 def test_a_container_that_leaves_counts_until_it_is_gone() -> None:
     made = serving()
     made.pull("c-1", ended="a1")
