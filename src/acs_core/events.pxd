@@ -1,7 +1,10 @@
 cimport cython
 
 cdef object _check_name(str field, object text)
-cdef object _check_range(str field, object value, object low, object high)
+@cython.locals(number='long long')
+cdef object _check_range(str field, object value, long long low, long long high)
+cdef long long _SLOTS_MAX
+cdef long long _TIME_MAX_US
 
 
 @cython.final
