@@ -58,6 +58,8 @@ NUMBERS: list[tuple[str, Make, dict[str, int], int, int]] = [
     ("memory_mb", report, {}, 0, MEMORY_MAX_MB),
     ("elsewhere_mb", report, {"memory_mb": 1}, 0, MEMORY_MAX_MB),
     ("creation_us", report, {"memory_mb": 1}, 0, CREATION_MAX_US),
+    ("epoch", partial(fx.Adopt, "q"), {}, 0, TIME_MAX_US),
+    ("epoch", partial(fx.Create, "c", "i", spec=SPEC), {}, 0, TIME_MAX_US),
     ("epoch", partial(ev.Adopted, "i", "q"), {}, 0, TIME_MAX_US),
     ("epoch", partial(ev.Pulled, "c"), {"free_slots": 1}, 0, TIME_MAX_US),
     ("free_slots", partial(ev.Pulled, "c"), {"epoch": 1}, 0, CONCURRENCY_MAX),
@@ -75,6 +77,8 @@ NAMED: list[tuple[str, Make]] = [
     ("namespace", lambda name: ev.LimitsChanged(name, 1)),
     ("invoker", lambda name: ev.InvokerReported(name, 1)),
     ("container", lambda name: ev.Held(name, True)),
+    ("queue", lambda name: fx.Adopt(name, 1)),
+    ("container", lambda name: fx.Create(name, "i", 1, SPEC)),
     ("activation_ids", lambda name: ev.Held("c", True, ("a", name))),
 ]
 
@@ -225,6 +229,12 @@ REFUSED: list[tuple[Make, Any, type[Exception]]] = [
     (busy_scheduler, ev.LimitsChanged("n", 1, NAN), ValueError),
     (busy_scheduler, ev.LimitsChanged("n", 1, float("inf")), ValueError),
     (busy_scheduler, ev.LimitsChanged("new", 1, -1.0), ValueError),
+    # More work in a container than it takes, behind one that is well.
+    (
+        busy_scheduler,
+        ev.Adopted("i1", "n/b", 5, (ev.Held("c-8", True), ev.Held("c-9", True, ("y", "z")))),
+        ValueError,
+    ),
     (busy_scheduler, ev.SandboxReady("c-1"), TypeError),
     (busy_scheduler, ev.Event(), TypeError),
     (busy_scheduler, None, TypeError),

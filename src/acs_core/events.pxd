@@ -1,8 +1,8 @@
 cimport cython
 
-cdef object _check_name(str field, object text)
+cpdef object _check_name(str field, object text)
 @cython.locals(number='long long')
-cdef object _check_range(str field, object value, long long low, long long high)
+cpdef object _check_range(str field, object value, long long low, long long high)
 cdef long long _SLOTS_MAX
 cdef long long _TIME_MAX_US
 

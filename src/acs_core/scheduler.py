@@ -176,8 +176,8 @@ class Scheduler:
           event: Any event that ``events`` says is told to a scheduler.
           now_us: Time in microseconds; never earlier than in the last call.
         Raises:
-          ValueError: Time goes backwards or beyond TIME_MAX_US, or a queue is opened twice;
-            nothing changed.
+          ValueError: Time goes backwards or beyond TIME_MAX_US, a queue is opened twice, a weight
+            is out of its range, or a container is said to hold more than it takes; nothing changed.
           UnknownQueue: The event names a queue that is not open; nothing changed.
           TypeError: Not a scheduler's event, or a time that is no integer; nothing changed.
         Cost: O(1) amortised for arrivals and pulls; O(invokers) for a decision that adds.
@@ -501,6 +501,12 @@ class Scheduler:
         queue = self._queues.get(event.queue)
         if queue is None or event.epoch != queue.epoch:
             return
+        for held in event.held:
+            if len(held.activation_ids) > queue.spec.concurrency:
+                raise ValueError(
+                    f"container {held.container} holds {len(held.activation_ids)} activations; "
+                    f"it must be at most {queue.spec.concurrency}"
+                )
         if queue.adopting.pop(event.invoker, None) is None:
             return
         for held in event.held:

@@ -628,7 +628,7 @@ def test_what_runs_elsewhere_is_taken_out_of_the_line() -> None:
 def test_containers_and_ids_that_are_known_are_not_counted_twice() -> None:
     made = Desk()
     made.do(ev.InvokerReported("i1", 1_000), ev.InvokerReported("i2", 1_000))
-    made.open()
+    made.open(concurrency=2)
     made.do(ev.Adopted("i1", "n/a", 1, (ev.Held("old", True, ("a1",)),)))
     held = (ev.Held("old", True, ("a1",)), ev.Held("odd", True, ("a1", "a2")))
     made.do(ev.Adopted("i2", "n/a", 1, held))
