@@ -20,8 +20,29 @@ test: lint test-compiled test-plain
 test-compiled: .venv/.installed
 	ACS_EXPECT=compiled .venv/bin/pytest -q tests proofs
 
+# Fails below 100 % of the core's lines and branches.
 test-plain: .venv-plain/.installed
-	ACS_EXPECT=plain .venv-plain/bin/pytest -q $(CORE_TESTS)
+	ACS_EXPECT=plain .venv-plain/bin/coverage run -m pytest -q $(CORE_TESTS)
+	.venv-plain/bin/coverage report
+
+# Time on each target, in seconds.  What breaks is kept in build/fuzz, new inputs as well.
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: .venv-plain/.installed
+	.venv-plain/bin/pip install -q "acs-scheduler[fuzz]"
+	for target in scheduler pool trace; do \
+	  mkdir -p build/fuzz/$$target && .venv-plain/bin/python proofs/fuzz/run.py $$target \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -verbosity=0 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/ build/fuzz/$$target proofs/fuzz/corpus/$$target || exit 1; \
+	done
+
+# Each proof on so many new examples; docs/proofs.md has the last result.
+DEEP_EXAMPLES ?= 20000
+DEEP_SEED ?= 0
+.PHONY: proofs-deep
+proofs-deep: .venv/.installed
+	HYPOTHESIS_PROFILE=deep DEEP_EXAMPLES=$(DEEP_EXAMPLES) .venv/bin/pytest -q --durations=0 \
+	    --hypothesis-seed=$(DEEP_SEED) proofs
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

@@ -1,6 +1,7 @@
 """Profiles of Hypothesis, chosen by HYPOTHESIS_PROFILE; none keeps a database of examples.
 
-``default`` is the same on every run; ``deep`` looks much further and takes an hour or so;
+``default`` is the same on every run; ``deep`` looks at DEEP_EXAMPLES new examples of each proof
+(docs/proofs.md says how long that takes);
 ``faults`` is the default without shrinking, to see quickly whether a planted fault is found.
 """
 
@@ -26,6 +27,9 @@ settings.register_profile(
     "faults", settings.get_profile("default"), phases=(Phase.explicit, Phase.generate)
 )
 settings.register_profile(
-    "deep", settings.get_profile("always"), max_examples=20_000, stateful_step_count=100
+    "deep",
+    settings.get_profile("always"),
+    max_examples=int(os.environ.get("DEEP_EXAMPLES", "20000")),
+    stateful_step_count=100,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from models import at_least
 from models_demand import (
     Loop,
     backlog_containers,
@@ -35,8 +36,8 @@ from acs_core.demand import (
 )
 from acs_core.queue_states import QueueState
 
-MANY = settings(max_examples=1_000, deadline=None)
-SOME = settings(max_examples=300, deadline=None)
+MANY = at_least(1_000)
+SOME = at_least(300)
 
 small = st.integers(0, 12)
 whole_ms = st.integers(0, 3_000).map(float)
@@ -353,7 +354,7 @@ def test_the_bounds_of_every_field_are_survived(data: st.DataObject) -> None:
 # --- ours: closed loops ----------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=max(40, settings().max_examples // 50))  # each is a long simulation
 @given(
     st.integers(1, 60),
     st.sampled_from([0.5, 5, 20, 170, 450, 1_100, 6_000]),

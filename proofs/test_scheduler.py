@@ -315,7 +315,7 @@ class HostileWorld(RuleBasedStateMachine):
     def odd_pull(self, data: st.DataObject, free: int, epoch: int) -> None:
         """Slots that nobody has, or words to another leader."""
         name = self.pick(data, [n for n, c in self.real.items() if c.up] or ["nobody"])
-        spoken = self.real[name].epoch + epoch if name in self.real else epoch
+        spoken = self.real[name].epoch + epoch if name in self.real else 1
         self.step(ev.Pulled(name, spoken, free))
 
     @precondition(lambda self: any(c.started for c in self.outside.containers.values()))
@@ -503,7 +503,7 @@ class HostileWorld(RuleBasedStateMachine):
             (ev.QueueClosing("nowhere", "why"), self.now_us, UnknownQueue),
             (ev.LeadershipLost("nowhere", "s2"), self.now_us, UnknownQueue),
             (ev.TimeReached(), self.outside.now_us - 1, ValueError),
-            (ev.LimitsChanged("n", -1), self.now_us, ValueError),
+            (ev.LimitsChanged("n", 1, 0.0), self.now_us, ValueError),
             (ev.SandboxReady("c"), self.now_us, TypeError),
             (None, self.now_us, TypeError),
             (ev.QueueOpened(spec, 9), self.now_us, ValueError),
@@ -594,20 +594,20 @@ def dump(scheduler: Scheduler, keys: list[str]) -> object:
     """Return all that can be seen of a scheduler; on the plain build all that there is."""
     shown = [scheduler.explain(key) for key in keys if scheduler.has_queue(key)]
     seen = (scheduler.counts(), scheduler.next_deadline_us(), shown)
-    return seen if acs_core.COMPILED else (seen, _deep(scheduler, {}))
+    return seen if acs_core.COMPILED else (seen, deep(scheduler, {}))
 
 
-def _deep(value: Any, known: dict[int, int]) -> Any:
+def deep(value: Any, known: dict[int, int]) -> Any:
     if isinstance(value, dict):
-        return [(key, _deep(item, known)) for key, item in value.items()]
+        return [(key, deep(item, known)) for key, item in value.items()]
     if isinstance(value, (list, tuple, deque)):
-        return [_deep(item, known) for item in value]
+        return [deep(item, known) for item in value]
     if not hasattr(value, "__dict__") or isinstance(value, IntEnum):
         return repr(value)
     if id(value) in known:
         return known[id(value)]
     known[id(value)] = len(known)
-    return type(value).__name__, _deep(vars(value), known)
+    return type(value).__name__, deep(vars(value), known)
 
 
 TestHostileWorld = HostileWorld.TestCase

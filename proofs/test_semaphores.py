@@ -6,13 +6,14 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from models import at_least
 from models_semaphores import PlainForcible, PlainNested, PlainResizable
 
 from acs_core.semaphores import ForcibleSemaphore, NestedSemaphore, ResizableSemaphore
 
 INT32_MAX = 2**31 - 1
 INT32_MIN = -(2**31)
-SETTINGS = settings(max_examples=150, stateful_step_count=40, deadline=None)
+SETTINGS = settings(at_least(150), stateful_step_count=40)
 
 wrong_counts = st.sampled_from([0, -1, INT32_MIN, INT32_MAX + 1, INT32_MIN - 1, 1.0, True])
 counts = st.integers(1, 9)

@@ -19,6 +19,14 @@ from acs_core import events as ev
 from acs_core import trace
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule
+from acs_core.limits import (
+    CONCURRENCY_MAX,
+    COUNT_MAX,
+    CREATION_MAX_US,
+    CREATIONS_MIN_PER_S,
+    MEMORY_MAX_MB,
+    TIME_MAX_US,
+)
 from acs_core.scheduler import Scheduler, SchedulerConfig
 from acs_core.trace import ReplayReport, TraceError, TraceReader, TraceWriter, replay
 
@@ -176,16 +184,37 @@ SPECS = st.builds(
     NAMES,
     NAMES,
     NAMES,
-    st.integers(0, 2**62),
+    st.integers(0, TIME_MAX_US),
     concurrency=st.integers(1, 1_000),
-    timeout_us=st.integers(1, 2**62),
-    action_limit=st.none() | st.integers(0, 2**62),
+    timeout_us=st.integers(1, TIME_MAX_US),
+    action_limit=st.none() | st.integers(0, COUNT_MAX),
 )
-TIMES = st.integers(0, 2**62)
+TIMES = st.integers(0, TIME_MAX_US)
 WORK = st.builds(ev.Activation, NAMES, st.binary(max_size=9), TIMES, TIMES, TEXTS.map(tuple))
-DONE = st.builds(ev.Completion, NAMES, INTEGERS, INTEGERS, VALUES[trace._small])
-HELD = st.builds(ev.Held, NAMES, st.booleans(), TEXTS.map(tuple))
-PARTS = {"spec": SPECS, "activation": WORK, "completions": DONE, "held": HELD}
+OUTCOMES = st.integers(0, 3)
+DONE = st.builds(ev.Completion, NAMES, TIMES, TIMES, OUTCOMES)
+HELD = st.builds(ev.Held, NAMES, st.booleans(), st.lists(NAMES, max_size=3).map(tuple))
+# By the name of a field: where not every value of its type will do.
+PARTS = {
+    "spec": SPECS,
+    "activation": WORK,
+    "completions": DONE,
+    "held": HELD,
+    "namespace": NAMES,
+    "invoker": NAMES,
+    "epoch": TIMES,
+    "history_us": TIMES,
+    "init_us": TIMES,
+    "run_us": TIMES,
+    "containers_max": st.integers(0, COUNT_MAX),
+    "memory_mb": st.integers(0, MEMORY_MAX_MB),
+    "elsewhere_mb": st.integers(0, MEMORY_MAX_MB),
+    "creation_us": st.integers(0, CREATION_MAX_US),
+    "creations_per_s": st.just(0.0) | st.floats(CREATIONS_MIN_PER_S),
+    "free_slots": st.integers(0, CONCURRENCY_MAX),
+    "failure": st.integers(0, 1),
+    "outcome": OUTCOMES,
+}
 
 
 def events_of(cls: Any) -> st.SearchStrategy[Any]:

@@ -50,7 +50,7 @@ from enum import IntEnum
 from math import inf, log, sqrt
 from typing import Final, Protocol
 
-from .limits import CONTAINERS_MAX, CREATION_US
+from .limits import CONTAINERS_MAX, COUNT_MAX, CREATION_US
 from .queue_states import QueueState
 
 CREATION_MS: Final = CREATION_US / 1000
@@ -69,9 +69,6 @@ Above, 2.5 deviations more than the load are taken: with them less than 1 in 100
 
 RUN_MIN_MS: Final = 0.001
 """Shortest run that is reckoned with: a microsecond, the core's unit of time."""
-
-COUNT_MAX: Final = 2**31 - 1
-"""Largest count in a snapshot."""
 
 MS_MAX: Final = 2**62 / 1000
 """Longest duration in a snapshot; the core's longest time."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from .events import Activation, Event, QueueSpec
+from .events import Activation, Event, QueueSpec, _check_name, _check_range
+from .limits import TIME_MAX_US
 
 
 class Cause(IntEnum):
@@ -124,17 +125,25 @@ class Adopt(Event):
     """Obey ``epoch`` of the queue from now on and answer with ``Adopted``.
 
     Must reach every member invoker before anything else under that epoch.
+    Raises: ValueError that names the field, the value and the limit.
     """
 
     def __init__(self, queue: str, epoch: int) -> None:
+        _check_name("queue", queue)
+        _check_range("epoch", epoch, 0, TIME_MAX_US)
         self.queue = queue
         self.epoch = epoch
 
 
 class Create(Event):
-    """Create a container for the queue; its reservation is committed."""
+    """Create a container for the queue; its reservation is committed.
+
+    Raises: ValueError that names the field, the value and the limit.
+    """
 
     def __init__(self, container: str, invoker: str, epoch: int, spec: QueueSpec) -> None:
+        _check_name("container", container)
+        _check_range("epoch", epoch, 0, TIME_MAX_US)
         self.container = container
         self.invoker = invoker
         self.epoch = epoch

@@ -2,8 +2,11 @@ cimport cython
 
 from acs_core.abi cimport Abi1
 
-cdef object _check_name(str field, object text)
-cdef object _check_range(str field, object value, object low, object high)
+cpdef object _check_name(str field, object text)
+@cython.locals(number='long long')
+cpdef object _check_range(str field, object value, long long low, long long high)
+cdef long long _SLOTS_MAX
+cdef long long _TIME_MAX_US
 
 
 @cython.final

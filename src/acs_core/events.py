@@ -4,6 +4,9 @@ Events are plain values: made once, read by ``Scheduler.step`` or ``ContainerPoo
 never changed by them (an ``Activation`` travels inside and is the work itself).  Times are
 microseconds of the caller's monotonic clock, ids opaque strings.
 
+A number out of its range, or a name that would be kept and is too long, makes no event:
+ValueError that names the field, the value and the limit.  So ``step`` never finds one half way.
+
 Events that a scheduler takes are what an invoker's pool sends, and the other way round (see
 ``effects``): a link carries them, nobody translates.
 """
@@ -12,7 +15,19 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from .limits import CONCURRENCY_MAX, NAME_MAX, TIME_MAX_US
+from .limits import (
+    CONCURRENCY_MAX,
+    COUNT_MAX,
+    CREATION_MAX_US,
+    CREATIONS_MIN_PER_S,
+    MEMORY_MAX_MB,
+    NAME_MAX,
+    TIME_MAX_US,
+)
+
+# At hand as C numbers for what is made for every activation.
+_SLOTS_MAX = CONCURRENCY_MAX
+_TIME_MAX_US = TIME_MAX_US
 
 
 class Outcome(IntEnum):
@@ -61,11 +76,11 @@ class QueueSpec:
         for field, text in (("queue", queue), ("namespace", namespace), ("action", action)):
             _check_name(field, text)
         _check_range("revision", revision, 0, TIME_MAX_US)
-        _check_range("memory_mb", memory_mb, 1, TIME_MAX_US)
+        _check_range("memory_mb", memory_mb, 1, MEMORY_MAX_MB)
         _check_range("concurrency", concurrency, 1, CONCURRENCY_MAX)
         _check_range("timeout_us", timeout_us, 1, TIME_MAX_US)
         if action_limit is not None:
-            _check_range("action_limit", action_limit, 0, TIME_MAX_US)
+            _check_range("action_limit", action_limit, 0, COUNT_MAX)
         self.queue = queue
         self.namespace = namespace
         self.action = action
@@ -98,8 +113,8 @@ class Activation:
         causes: tuple[str, ...] = (),
     ) -> None:
         _check_name("activation_id", activation_id)
-        _check_range("arrived_us", arrived_us, 0, TIME_MAX_US)
-        _check_range("deadline_us", deadline_us, 0, TIME_MAX_US)
+        _check_range("arrived_us", arrived_us, 0, _TIME_MAX_US)
+        _check_range("deadline_us", deadline_us, 0, _TIME_MAX_US)
         self.activation_id = activation_id
         self.payload = payload
         self.arrived_us = arrived_us
@@ -116,6 +131,9 @@ class Completion:
     """The end of one run, as it rides on a container's next pull."""
 
     def __init__(self, activation_id: str, init_us: int, run_us: int, outcome: int) -> None:
+        _check_range("init_us", init_us, 0, _TIME_MAX_US)
+        _check_range("run_us", run_us, 0, _TIME_MAX_US)
+        _check_range("outcome", outcome, 0, 3)
         self.activation_id = activation_id
         self.init_us = init_us
         self.run_us = run_us
@@ -136,6 +154,8 @@ class QueueOpened(Event):
     """
 
     def __init__(self, spec: QueueSpec, epoch: int, history_us: int = 0) -> None:
+        _check_range("epoch", epoch, 0, TIME_MAX_US)
+        _check_range("history_us", history_us, 0, TIME_MAX_US)
         self.spec = spec
         self.epoch = epoch
         self.history_us = history_us
@@ -161,6 +181,8 @@ class LimitsChanged(Event):
     """The most containers that a namespace may hold, and its weight against others, from now on."""
 
     def __init__(self, namespace: str, containers_max: int, weight: float = 1.0) -> None:
+        _check_name("namespace", namespace)
+        _check_range("containers_max", containers_max, 0, COUNT_MAX)
         self.namespace = namespace
         self.containers_max = containers_max
         self.weight = weight
@@ -213,6 +235,15 @@ class InvokerReported(Event):
         creation_us: int = 0,
         creations_per_s: float = 0.0,
     ) -> None:
+        _check_name("invoker", invoker)
+        _check_range("memory_mb", memory_mb, 0, MEMORY_MAX_MB)
+        _check_range("elsewhere_mb", elsewhere_mb, 0, MEMORY_MAX_MB)
+        _check_range("creation_us", creation_us, 0, CREATION_MAX_US)
+        if not (creations_per_s == 0.0 or creations_per_s >= CREATIONS_MIN_PER_S):
+            raise ValueError(
+                f"creations_per_s is {creations_per_s!r}; "
+                f"it must be 0 or at least {CREATIONS_MIN_PER_S}"
+            )
         self.invoker = invoker
         self.memory_mb = memory_mb
         self.elsewhere_mb = elsewhere_mb
@@ -241,6 +272,9 @@ class Held:
     """
 
     def __init__(self, container: str, serving: bool, activation_ids: tuple[str, ...] = ()) -> None:
+        _check_name("container", container)
+        for activation_id in activation_ids:
+            _check_name("activation_ids", activation_id)
         self.container = container
         self.serving = serving
         self.activation_ids = activation_ids
@@ -259,6 +293,7 @@ class Adopted(Event):
         epoch: int,
         held: tuple[Held, ...] = (),
     ) -> None:
+        _check_range("epoch", epoch, 0, TIME_MAX_US)
         self.invoker = invoker
         self.queue = queue
         self.epoch = epoch
@@ -277,6 +312,7 @@ class CreationFailed(Event):
     """The container could not be created; ``failure`` is a FailureClass."""
 
     def __init__(self, container: str, failure: int, cause: str) -> None:
+        _check_range("failure", failure, 0, 1)
         self.container = container
         self.failure = failure
         self.cause = cause
@@ -297,6 +333,8 @@ class Pulled(Event):
         started: tuple[str, ...] = (),
         completions: tuple[Completion, ...] = (),
     ) -> None:
+        _check_range("epoch", epoch, 0, _TIME_MAX_US)
+        _check_range("free_slots", free_slots, 0, _SLOTS_MAX)
         self.container = container
         self.epoch = epoch
         self.free_slots = free_slots
@@ -342,6 +380,7 @@ class SandboxFailed(Event):
     """The sandbox could not be started; nothing of it is left."""
 
     def __init__(self, container: str, failure: int, cause: str) -> None:
+        _check_range("failure", failure, 0, 1)
         self.container = container
         self.failure = failure
         self.cause = cause
@@ -366,6 +405,7 @@ class Initialised(Event):
     """``/init`` of the container succeeded and took ``init_us``."""
 
     def __init__(self, container: str, init_us: int) -> None:
+        _check_range("init_us", init_us, 0, _TIME_MAX_US)
         self.container = container
         self.init_us = init_us
 
@@ -374,6 +414,8 @@ class RunEnded(Event):
     """The activation's ``/init`` or ``/run`` is over, and its result is on its way."""
 
     def __init__(self, container: str, activation_id: str, run_us: int, outcome: int) -> None:
+        _check_range("run_us", run_us, 0, _TIME_MAX_US)
+        _check_range("outcome", outcome, 0, 3)
         self.container = container
         self.activation_id = activation_id
         self.run_us = run_us
@@ -391,5 +433,20 @@ def _check_name(field: str, text: str) -> None:
 
 
 def _check_range(field: str, value: int, low: int, high: int) -> None:
-    if not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{field} is {value!r}; it must be an integer in {low}..{high}")
+    if isinstance(value, int):
+        try:
+            number = value
+        except OverflowError:  # pragma: no cover: in C alone, for what has no 64 bits
+            number = low - 1
+        if low <= number <= high:
+            return
+    raise ValueError(f"{field} is {value!r}; it must be an integer in {low}..{high}")
+
+
+def refused_time(now_us: int, was_us: int) -> Exception:
+    """Return what a ``step`` at ``now_us`` raises when its last one was at ``was_us``."""
+    if not -(2**63) <= now_us < 2**63:  # as C says it, where it never comes so far
+        return OverflowError(f"now_us is {now_us}; it must have 64 bits")
+    if now_us < was_us:
+        return ValueError(f"now_us is {now_us}; time was {was_us} already")
+    return ValueError(f"now_us is {now_us}; it must be at most {TIME_MAX_US}")

@@ -130,16 +130,15 @@ class Ledger:
         queue.reserving = ()
 
     def enter(self, container: ContainerEntry) -> None:
-        """Count a container as in progress."""
+        """Count a container as in progress; its invoker is a known one."""
         name = container.container
         self.containers[name] = container
         container.queue.in_progress[name] = container
         container.queue.namespace.in_progress[name] = container
-        invoker = self.invokers.get(container.invoker)
-        if invoker is not None:
-            invoker.containers[name] = container
-            invoker.used_mb += container.queue.spec.memory_mb
-            invoker.creations += 1
+        invoker = self.invokers[container.invoker]
+        invoker.containers[name] = container
+        invoker.used_mb += container.queue.spec.memory_mb
+        invoker.creations += 1
 
     def serve(self, container: ContainerEntry, now_us: int) -> None:
         """Count a container that was in progress as serving."""
@@ -151,9 +150,7 @@ class Ledger:
         queue.namespace.serving[name] = container
         container.idle_since_us = now_us
         container.serving_since_us = now_us
-        invoker = self.invokers.get(container.invoker)
-        if invoker is not None:
-            invoker.creations -= 1
+        self.invokers[container.invoker].creations -= 1
 
     def forget(self, container: ContainerEntry) -> None:
         """Count a container no longer."""

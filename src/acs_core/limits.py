@@ -76,5 +76,17 @@ EPOCHS_MAX: Final = 100_000
 NAME_MAX: Final = 1_024
 """Characters of an id or a queue's name (a namespace and an action of 256 each, and some)."""
 
-TIME_MAX_US: Final = 2**62
-"""Times and deadlines stay below, so that adding a duration never wraps in C."""
+TIME_MAX_US: Final = 2**62 - 1
+"""Latest time and longest duration: the sum of two is still an integer of 64 bits."""
+
+COUNT_MAX: Final = 2**31 - 1
+"""Largest count: of containers that are allowed, of what waits."""
+
+MEMORY_MAX_MB: Final = 2**40
+"""Memory of an invoker or a container: an exabyte.  The sum over a million still has 64 bits."""
+
+CREATION_MAX_US: Final = 2**40
+"""Longest mean time of a creation, 12 days: so long for each of a million has 64 bits."""
+
+CREATIONS_MIN_PER_S: Final = 0.001
+"""Slowest engine; one that manages less counts as unknown."""

@@ -59,6 +59,7 @@ from .events import (
     Reserved,
     Returned,
     TimeReached,
+    refused_time,
 )
 from .ledger import ContainerEntry, Ledger, NamespaceEntry, QueueEntry
 from .load import QueueLoad
@@ -120,12 +121,16 @@ class SchedulerConfig:
             "retry_max_us",
         ):
             value = getattr(self, name)
-            if not 1 <= value <= limits.TIME_MAX_US:
+            if not isinstance(value, int) or not 1 <= value <= limits.TIME_MAX_US:
                 raise ValueError(f"{name} is {value}; it must be in 1..{limits.TIME_MAX_US}")
         for name in ("namespace_containers_max", "backlog_interval_us"):
             value = getattr(self, name)
-            if not 0 <= value <= limits.TIME_MAX_US:
+            if not isinstance(value, int) or not 0 <= value <= limits.TIME_MAX_US:
                 raise ValueError(f"{name} is {value}; it must be in 0..{limits.TIME_MAX_US}")
+        for name in ("waiting_max", "namespace_containers_max"):
+            value = getattr(self, name)
+            if value > limits.COUNT_MAX:  # a snapshot for the rule could not be made
+                raise ValueError(f"{name} is {value}; it must be at most {limits.COUNT_MAX}")
         if not 0.0 <= self.waiting_low_fraction < 1.0:
             raise ValueError(
                 f"waiting_low_fraction is {self.waiting_low_fraction}; it must be in 0..1, below 1"
@@ -171,13 +176,15 @@ class Scheduler:
           event: Any event that ``events`` says is told to a scheduler.
           now_us: Time in microseconds; never earlier than in the last call.
         Raises:
-          ValueError: Time goes backwards, or a queue is opened twice; nothing changed.
+          ValueError: Time goes backwards or beyond TIME_MAX_US, a queue is opened twice, a weight
+            is out of its range, or a container is said to hold more than it takes; nothing changed.
           UnknownQueue: The event names a queue that is not open; nothing changed.
-          TypeError: Not a scheduler's event; nothing changed.
+          TypeError: Not a scheduler's event, or a time that is no integer; nothing changed.
         Cost: O(1) amortised for arrivals and pulls; O(invokers) for a decision that adds.
         """
-        if now_us < self._now_us:
-            raise ValueError(f"now_us is {now_us}; time was {self._now_us} already")
+        # "| 0" refuses what is no integer; in C, where nothing else comes, it costs nothing.
+        if not self._now_us <= now_us | 0 <= _NEVER:
+            raise refused_time(now_us, self._now_us)
         out: list[object] = []
         if isinstance(event, Arrived):
             self._arrived(event, now_us, out)
@@ -494,6 +501,12 @@ class Scheduler:
         queue = self._queues.get(event.queue)
         if queue is None or event.epoch != queue.epoch:
             return
+        for held in event.held:
+            if len(held.activation_ids) > queue.spec.concurrency:
+                raise ValueError(
+                    f"container {held.container} holds {len(held.activation_ids)} activations; "
+                    f"it must be at most {queue.spec.concurrency}"
+                )
         if queue.adopting.pop(event.invoker, None) is None:
             return
         for held in event.held:
@@ -568,8 +581,6 @@ class Scheduler:
         out.append(Forward(event.queue, tuple(waiting), event.to))
 
     def _limits_changed(self, event: LimitsChanged, now_us: int, out: list[object]) -> None:
-        if event.containers_max < 0:
-            raise ValueError(f"containers_max is {event.containers_max}; it must be at least 0")
         if not 0.0 < event.weight <= limits.WEIGHT_MAX:
             raise ValueError(f"weight is {event.weight}; it must be in 0..{limits.WEIGHT_MAX}")
         namespace = self._namespaces.get(event.namespace)
@@ -855,7 +866,8 @@ class Scheduler:
         found = fairness.giver(holdings, self._holding(queue, now_us), turn_us, in_namespace)
         if found is None:
             return
-        for container in self._queues[found.queue].serving.values():
+        for container in self._queues[found.queue].serving.values():  # pragma: no branch
+            # Always found: only queues of which one stays are among the holdings.
             if container.container not in container.queue.leaving:
                 self._release(container, f"{queue.spec.action} has too few containers", out)
                 return

@@ -8,7 +8,7 @@ import pytest
 
 from acs_core import effects as fx
 from acs_core import events as ev
-from acs_core.limits import CONCURRENCY_MAX, NAME_MAX, TIME_MAX_US
+from acs_core.limits import CONCURRENCY_MAX, COUNT_MAX, MEMORY_MAX_MB, NAME_MAX, TIME_MAX_US
 
 
 def spec(**changes: Any) -> ev.QueueSpec:
@@ -32,14 +32,14 @@ def test_a_queue_needs_names(field: str, value: Any) -> None:
     ("field", "value", "low", "high"),
     [
         ("revision", -1, 0, TIME_MAX_US),
-        ("memory_mb", 0, 1, TIME_MAX_US),
-        ("memory_mb", 1.5, 1, TIME_MAX_US),
+        ("memory_mb", 0, 1, MEMORY_MAX_MB),
+        ("memory_mb", 1.5, 1, MEMORY_MAX_MB),
         ("concurrency", 0, 1, CONCURRENCY_MAX),
         ("concurrency", CONCURRENCY_MAX + 1, 1, CONCURRENCY_MAX),
         ("timeout_us", 0, 1, TIME_MAX_US),
         ("timeout_us", TIME_MAX_US + 1, 1, TIME_MAX_US),
-        ("action_limit", -1, 0, TIME_MAX_US),
-        ("action_limit", "many", 0, TIME_MAX_US),
+        ("action_limit", -1, 0, COUNT_MAX),
+        ("action_limit", "many", 0, COUNT_MAX),
     ],
 )
 def test_a_queue_needs_numbers_in_range(field: str, value: Any, low: int, high: int) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
@@ -56,10 +59,52 @@ def test_the_numbers_of_states_are_part_of_traces() -> None:
     assert list(TRANSITIONS) == list(QueueState)
 
 
-def test_the_page_shows_the_table_as_it_is() -> None:
+@pytest.fixture
+def draw() -> ModuleType:
     spec = importlib.util.spec_from_file_location("draw", ROOT / "tools" / "draw_states.py")
     assert spec is not None
     assert spec.loader is not None
     draw = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(draw)
-    assert draw.PATH.read_text() == draw.drawn(), "run tools/draw_states.py"
+    return draw
+
+
+def test_the_page_and_its_picture_show_the_table_as_it_is(draw: ModuleType) -> None:
+    assert {path.name for path in draw.FILES} == {"states.md", "states.svg"}
+    for path, drawn in draw.FILES.items():
+        assert path.read_text() == drawn(), "run tools/draw_states.py"
+
+
+def test_the_picture_has_an_arrow_for_every_move(draw: ModuleType) -> None:
+    svg = ElementTree.fromstring(draw.picture())
+    texts = [element.text for element in svg.iter() if element.get("class", "").startswith("sig")]
+    drawn = Counter([name for text in texts for name in str(text).split(", ")])
+    expected: Counter[str] = Counter()
+    for state, moves in TRANSITIONS.items():
+        expected.update([signal.name for signal, target in moves.items() if target is not state])
+    # A frame's one arrow stands for those of all its states.
+    for members, *_, signal, _, _, _ in draw.FRAMES:
+        expected[signal.name] -= len(members) - 1
+    assert drawn == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "signal", "target", "complaint"),
+    [
+        ("IDLE", "BACKLOG_FULL", "ACTION_THROTTLED", "disagree on IDLE to ACTION_THROTTLED"),
+        ("RUNNING", "QUIET_LONG", "RUNNING", "disagree on RUNNING to IDLE"),
+        ("IDLE", "CLOSE_REQUESTED", "IDLE", "IDLE does not move to REMOVING on CLOSE_REQUESTED"),
+    ],
+)
+def test_a_picture_of_another_table_is_not_drawn(
+    draw: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    signal: str,
+    target: str,
+    complaint: str,
+) -> None:
+    moves = {**TRANSITIONS[QueueState[state]], Signal[signal]: QueueState[target]}
+    monkeypatch.setattr(draw, "TRANSITIONS", {**TRANSITIONS, QueueState[state]: moves})
+    with pytest.raises(ValueError, match=complaint):
+        draw.picture()

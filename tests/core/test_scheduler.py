@@ -161,7 +161,7 @@ def test_nothing_in_place_of_something_is_refused(event: ev.Event) -> None:
 
 
 def test_a_limit_is_not_negative() -> None:
-    with pytest.raises(ValueError, match="containers_max is -1; it must be at least 0"):
+    with pytest.raises(ValueError, match=r"containers_max is -1; it must be an integer in 0\.\."):
         Scheduler().step(ev.LimitsChanged("n", -1), 0)
 
 
@@ -628,7 +628,7 @@ def test_what_runs_elsewhere_is_taken_out_of_the_line() -> None:
 def test_containers_and_ids_that_are_known_are_not_counted_twice() -> None:
     made = Desk()
     made.do(ev.InvokerReported("i1", 1_000), ev.InvokerReported("i2", 1_000))
-    made.open()
+    made.open(concurrency=2)
     made.do(ev.Adopted("i1", "n/a", 1, (ev.Held("old", True, ("a1",)),)))
     held = (ev.Held("old", True, ("a1",)), ev.Held("odd", True, ("a1", "a2")))
     made.do(ev.Adopted("i2", "n/a", 1, held))
@@ -669,6 +669,14 @@ def test_what_a_lost_container_had_is_unknown(loss: Callable[[], ev.Event]) -> N
     assert words[0].startswith("reject a1 UNKNOWN: The container is gone (")
     assert made.scheduler.counts()["delivered"] == 0
     assert made.scheduler.explain("n/a")["serving"] == 0
+
+
+def test_a_scheduler_names_the_queues_and_containers_that_it_knows() -> None:
+    made = serving()
+    made.open("n/b")
+    assert (made.scheduler.queues(), made.scheduler.containers()) == (["n/a", "n/b"], ["c-1"])
+    made.do(ev.ContainerGone("c-1", "died"), ev.LeadershipLost("n/b", "s2"))
+    assert (made.scheduler.queues(), made.scheduler.containers()) == (["n/a"], [])
 
 
 def test_a_container_that_leaves_counts_until_it_is_gone() -> None:
