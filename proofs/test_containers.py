@@ -194,6 +194,25 @@ class HostilePool(RuleBasedStateMachine):
         if stage > 6:
             self.step(fx.Resume(name, "i1", 9))
 
+    @rule(
+        name=names,
+        queue=st.sampled_from(sorted(SPECS)),
+        stage=st.integers(4, 7),
+        deeds=st.lists(st.sampled_from(["deliver", "again", "adopt", "wait"]), max_size=4),
+    )
+    def deeds_around_a_sleep(self, name: str, queue: str, stage: int, deeds: list[str]) -> None:
+        self.course_of_a_life(name, queue, stage, 0)
+        for deed in deeds:
+            if deed == "deliver":
+                self.deliver(name, False)
+            elif deed == "again":
+                self.deliver_again(name)
+            elif deed == "adopt":
+                self.step(fx.Adopt(queue, 3))
+            else:
+                self.now_us += GRACE_US - 1
+                self.tick()
+
     @rule(name=names, outcome=st.sampled_from(ev.Outcome))
     def run_of_one(self, name: str, outcome: int) -> None:
         self.deliver(name, False)
@@ -280,6 +299,15 @@ class HostilePool(RuleBasedStateMachine):
         if chance == 0:
             self.step(ev.DrainRequested(limit_us))
 
+    @rule(chance=st.integers(0, 9), name=names, stage=st.integers(2, 3))
+    def drain_during_a_run(self, chance: int, name: str, stage: int) -> None:
+        if chance == 0:
+            self.course_of_a_life(name, "q3", stage, 0)
+            self.step(ev.DrainRequested(20))
+            self.step(ev.Initialised(name, 5))
+            self.now_us += 20
+            self.tick()
+
     @rule(kind=st.integers(0, 3))
     def misuse(self, kind: int) -> None:
         wrong: list[tuple[Any, int, type[Exception]]] = [
@@ -354,6 +382,7 @@ class Sandbox:
     container: str = ""
     up: bool = False
     going: bool = False
+    removed: bool = False
 
 
 class HostilePrewarm(RuleBasedStateMachine):
@@ -404,6 +433,7 @@ class HostilePrewarm(RuleBasedStateMachine):
         assert sum([s.memory_mb for s in self.sandboxes.values()]) <= 500  # C1
         assert self.pool.used_mb() == sum([s.memory_mb for s in self.sandboxes.values()])
         going = [s for s in self.sandboxes.values() if s.going and not s.container]
+        assert all(s.removed == s.up for s in going)  # C10: these, as soon as they can
         assert going or not self.waiting  # C10: somebody makes way for it
         return effects
 
@@ -434,8 +464,10 @@ class HostilePrewarm(RuleBasedStateMachine):
             if not sandbox.container and effect.cause == "nobody took it":
                 assert sandbox.memory_mb == GROWING.memory_mb  # C9: those alone expire
                 assert self.now_us >= sandbox.started_us + GROWING.expiry_us
+            if not sandbox.container and effect.cause == "its memory is needed":
+                assert sandbox.going  # C10: no more than are needed
             assert sandbox.up
-            sandbox.going = True
+            sandbox.going = sandbox.removed = True
         elif isinstance(effect, ev.ContainerGone):
             self.memory.pop(effect.container)
         elif isinstance(effect, ev.CreationFailed):
