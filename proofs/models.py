@@ -70,6 +70,8 @@ class SeenContainer:
     invoker: str
     serving: bool = False
     leaving: bool = False
+    paused: bool = False
+    woken: bool = False
     offered: int = 0
     held: list[str] = field(default_factory=list)
     started: set[str] = field(default_factory=set)
@@ -207,6 +209,8 @@ class Outside:
                 del self.live[completion.activation_id]
                 self.totals["ended"] += 1
         if not container.leaving:
+            if event.free_slots:
+                container.paused = container.woken = False
             room = self.queues[container.queue].spec.concurrency - len(container.held)
             container.offered = min(container.offered + event.free_slots, room)
 
@@ -222,10 +226,17 @@ class Outside:
                 self.queues[container.queue].line.insert(0, name)
                 self.spent.remove(self.objects[name])
 
+    def _told_ContainerPaused(self, event: ev.ContainerPaused) -> None:  # noqa: N802
+        container = self.containers.get(event.container)
+        if container is not None and container.serving and not container.leaving:
+            container.offered = 0
+            # Else what was delivered to it while it fell asleep wakes it.
+            container.paused = not container.held
+
     def _told_ContainerLeaving(self, event: ev.ContainerLeaving) -> None:  # noqa: N802
         container = self.containers.get(event.container)
         if container is not None and container.serving:
-            container.leaving, container.offered = True, 0
+            container.leaving, container.offered, container.paused = True, 0, False
 
     def _told_ContainerGone(self, event: ev.ContainerGone) -> None:  # noqa: N802
         container = self.containers.pop(event.container, None)
@@ -405,7 +416,17 @@ class Outside:
         others = [other.line for other in self.queues.values() if other is not queue]
         given_back = self.config.give_back and any(others)
         assert given_back or not (container.held or queue.line)
-        container.leaving, container.offered = True, 0
+        container.leaving, container.offered, container.paused = True, 0, False
+
+    def _asked_Resume(self, effect: fx.Resume) -> None:  # noqa: N802
+        container = self.containers[effect.container]
+        queue = self.queues[container.queue]
+        assert (effect.invoker, effect.epoch) == (container.invoker, queue.epoch)
+        assert container.paused  # S7: one that sleeps, once, for work that waits
+        assert not container.woken
+        assert queue.line
+        assert not queue.unheard  # S5
+        container.woken = True
 
     def _asked_Throttle(self, effect: fx.Throttle) -> None:  # noqa: N802
         queue = self.queues[effect.queue]
@@ -442,6 +463,7 @@ class Outside:
                 "serving": sum([c.serving for c in mine]),
                 "in_progress": sum([not c.serving for c in mine]),
                 "leaving": sum([c.leaving for c in mine]),
+                "paused": sum([c.paused for c in mine]),
                 "reserving": len(queue.pending),
                 "namespace_containers_max": self.cap(queue.spec.namespace),
                 "namespace_containers": self.counted(queue.spec.namespace, None, pending=False),
@@ -457,6 +479,9 @@ class Outside:
                 assert due_us is not None  # L3: somebody will look
                 if not queue.unheard:
                     assert not any(c.offered for c in mine)  # L1
+                    staff = [c for c in mine if c.serving and not c.leaving]
+                    if staff and all(c.paused for c in staff):
+                        assert any(c.woken for c in staff)  # L4
             if queue.throttled:
                 assert queue.line  # L3
         for key in self.opened - self.queues.keys():
@@ -500,15 +525,25 @@ class PlainContainer:
     running: dict[str, int | None] = field(default_factory=dict)
     unreported: list[str] = field(default_factory=list)
     idle_since: tuple[int, int] = (0, 0)
+    # "pausing", "paused" or "resuming"; whether somebody wants it; and what was delivered then.
+    sleep: str = ""
+    wanted: bool = False
+    kept: list[str] = field(default_factory=list)
 
     @property
     def idle(self) -> bool:
-        fresh_or_ready = self.initialised or not self.asked_to_initialise
-        return self.up and fresh_or_ready and not self.leaving and not self.running
+        rests = (self.initialised or not self.asked_to_initialise) and not self.wanted
+        return self.up and rests and not self.leaving and not self.running
+
+    @property
+    def awake(self) -> bool:
+        return self.idle and self.initialised and not self.sleep
 
     @property
     def free(self) -> int:
-        if not self.up or self.leaving or (self.asked_to_initialise and not self.initialised):
+        if not self.up or self.leaving or self.sleep:
+            return 0
+        if self.asked_to_initialise and not self.initialised:
             return 0
         return self.spec.concurrency - len(self.running) if self.initialised else 1
 
@@ -516,9 +551,11 @@ class PlainContainer:
 class PlainPool:
     """What a pool answers to each event, as the lines of ``harness.describe``."""
 
-    def __init__(self, memory_mb: int, keep_alive_us: int) -> None:
+    def __init__(self, memory_mb: int, keep_alive_us: int, grace_us: int) -> None:
         self.memory_mb = memory_mb
         self.keep_alive_us = keep_alive_us
+        self.grace_us = grace_us
+        self.drained_us = 2**62
         self.containers: dict[str, PlainContainer] = {}
         self.epochs: dict[str, int] = {}
         self.draining = False
@@ -538,7 +575,12 @@ class PlainPool:
         times = [c.idle_since[0] + self.keep_alive_us for c in self.containers.values() if c.idle]
         for container in self.containers.values():
             times += [us for us in container.running.values() if us is not None]
+            if container.awake and self.grace_us:
+                times.append(container.idle_since[0] + self.grace_us)
         return min(times, default=None)
+
+    def _limit(self, container: PlainContainer, name: str, now_us: int) -> None:
+        container.running[name] = min(now_us + container.spec.timeout_us, self.drained_us)
 
     def _Create(self, event: fx.Create, now_us: int) -> None:  # noqa: N802
         spec = event.spec
@@ -570,7 +612,9 @@ class PlainPool:
             self.out.append(f"failed {event.container} {ev.FailureClass(event.failure).name}")
 
     def _SandboxRemoved(self, event: ev.SandboxRemoved, now_us: int) -> None:  # noqa: N802
-        if self.containers.pop(event.container, None) is not None:
+        container = self.containers.pop(event.container, None)
+        if container is not None:
+            self._give_back(event.container, container)
             self.out.append(f"gone {event.container}")
 
     def _SandboxBroke(self, event: ev.SandboxBroke, now_us: int) -> None:  # noqa: N802
@@ -586,7 +630,7 @@ class PlainPool:
         if container.running.get(container.first) is None:
             return  # it has ended, or was given up
         container.initialised = True
-        container.running[container.first] = now_us + container.spec.timeout_us
+        self._limit(container, container.first, now_us)
         self.out.append(f"run {container.first} in {event.container} init {event.init_us}")
         if container.spec.concurrency > 1 and not container.leaving:
             self._pull(event.container, container, container.free, [container.first])
@@ -594,7 +638,15 @@ class PlainPool:
     def _Deliver(self, event: fx.Deliver, now_us: int) -> None:  # noqa: N802
         container = self.containers.get(event.container)
         name = event.activation.activation_id
-        if container is not None and name in container.running:
+        if container is not None and (name in container.running or name in container.kept):
+            return
+        asleep = container is not None and container.sleep and not container.leaving
+        if container is not None and asleep and event.epoch >= container.epoch:
+            if len(container.kept) < container.spec.concurrency:
+                container.kept.append(name)
+                self._wake(event.container, container)
+            else:
+                self.out.append(f"return from {event.container} {name}")
             return
         if container is None or event.epoch < container.epoch or container.free == 0:
             self.out.append(f"return from {event.container} {name}")
@@ -606,7 +658,7 @@ class PlainPool:
         else:
             container.asked_to_initialise, container.first = True, name
             self.out.append(f"init {event.container} for {name}")
-        container.running[name] = now_us + container.spec.timeout_us
+        self._limit(container, name, now_us)
 
     def _RunEnded(self, event: ev.RunEnded, now_us: int) -> None:  # noqa: N802
         container = self.containers.get(event.container)
@@ -620,6 +672,48 @@ class PlainPool:
         if not good:
             self._leave(event.container, container, tell=True)
 
+    def _Resume(self, event: fx.Resume, now_us: int) -> None:  # noqa: N802
+        container = self.containers.get(event.container)
+        if container is not None and event.epoch >= container.epoch:
+            if container.sleep and not container.leaving:
+                self._wake(event.container, container)
+            elif container.initialised and container.free:
+                started = self._started(container)
+                self._pull(event.container, container, container.free, started)
+
+    def _SandboxPaused(self, event: ev.SandboxPaused, now_us: int) -> None:  # noqa: N802
+        container = self.containers.get(event.container)
+        if container is not None and container.sleep == "pausing" and not container.leaving:
+            container.sleep = "paused"
+            if container.wanted:
+                self._wake(event.container, container)
+
+    def _SandboxResumed(self, event: ev.SandboxResumed, now_us: int) -> None:  # noqa: N802
+        container = self.containers.get(event.container)
+        if container is None or container.sleep != "resuming" or container.leaving:
+            return
+        container.sleep, container.wanted = "", False
+        for name in container.kept:
+            self.out.append(f"run {name} in {event.container} init 0")
+            self._limit(container, name, now_us)
+            if container.spec.concurrency > 1:
+                container.unreported.append(name)
+        container.kept = []
+        container.idle_since = (now_us, self.turn)
+        if container.free:
+            self._pull(event.container, container, container.free, self._started(container))
+
+    def _wake(self, name: str, container: PlainContainer) -> None:
+        container.wanted = True
+        if container.sleep == "paused":
+            container.sleep = "resuming"
+            self.out.append(f"resume {name}")
+
+    def _give_back(self, name: str, container: PlainContainer) -> None:
+        if container.kept:
+            self.out.append(f"return from {name} {', '.join(container.kept)}")
+        container.kept = []
+
     def _Release(self, event: fx.Release, now_us: int) -> None:  # noqa: N802
         container = self.containers.get(event.container)
         if container is not None and event.epoch >= container.epoch and not container.leaving:
@@ -627,6 +721,12 @@ class PlainPool:
 
     def _DrainRequested(self, event: ev.DrainRequested, now_us: int) -> None:  # noqa: N802
         self.draining = True
+        if event.limit_us:
+            self.drained_us = min(self.drained_us, now_us + event.limit_us)
+        for container in self.containers.values():
+            for name, limit_us in container.running.items():
+                if limit_us is not None:
+                    container.running[name] = min(limit_us, self.drained_us)
         for name, container in self.containers.items():
             if not container.leaving:
                 self._leave(name, container, tell=True)
@@ -641,7 +741,8 @@ class PlainPool:
             if container.spec.queue == event.queue:
                 container.epoch = event.epoch
                 starting = "" if container.up else " (starting)"
-                ids = " with " + ", ".join(container.running) if container.running else ""
+                held_ids = [*container.running, *container.kept]
+                ids = " with " + ", ".join(held_ids) if held_ids else ""
                 held.append(f"{name}{starting}{ids}")
                 news.append((name, container))
         holds = " holds " + ", ".join(held) if held else ""
@@ -649,6 +750,8 @@ class PlainPool:
         for name, container in news:
             if container.leaving:
                 self.out.append(f"leaving {name}")
+            elif container.sleep:
+                self.out.append(f"paused {name}")
             elif container.free:
                 self._pull(name, container, container.free, self._started(container))
 
@@ -657,11 +760,17 @@ class PlainPool:
         for since, name in sorted(idle):
             if since[0] + self.keep_alive_us <= now_us:
                 self._leave(name, self.containers[name], tell=True)
+        for since, name in sorted(idle):
+            container = self.containers[name]
+            if self.grace_us and container.awake and since[0] + self.grace_us <= now_us:
+                container.sleep = "pausing"
+                self.out += [f"paused {name}", f"pause {name}"]
         for container in self.containers.values():
             for name, limit_us in container.running.items():
                 if limit_us is not None and limit_us <= now_us:
                     container.running[name] = None
-                    self.out.append(f"abort {name}")
+                    drained = limit_us == self.drained_us
+                    self.out.append(f"abort {name}" + " drained" * drained)
 
     def _started(self, container: PlainContainer) -> list[str]:
         started = [name for name in container.unreported if name in container.running]
@@ -683,6 +792,7 @@ class PlainPool:
         if tell and not container.leaving:
             self.out.append(f"leaving {name}")
         container.leaving = True
+        self._give_back(name, container)
         if container.up and not container.running:
             self._remove(name, container)
 

@@ -24,13 +24,16 @@ from models_demand import (
 
 from acs_core.demand import (
     COUNT_MAX,
+    CREATION_MS,
     MS_MAX,
+    RESUME_MS,
     Decision,
     OpenWhiskRule,
     RuntimeFitRule,
     Snapshot,
     Verdict,
     predicted_wait_ms,
+    resumptions,
     starts_within,
     steady_containers,
 )
@@ -349,6 +352,24 @@ def test_the_bounds_of_every_field_are_survived(data: st.DataObject) -> None:
     for rule in (RuntimeFitRule(), OpenWhiskRule()):
         assert 0 <= rule.decide(snapshot).count <= COUNT_MAX
     assert predicted_wait_ms(snapshot, snapshot.existing) >= 0.0
+
+
+@given(fields())
+def test_resumptions_are_the_fewest_that_start_all_in_time(given: dict[str, Any]) -> None:
+    """D9: one by one, until what waits starts within U of when they are awake."""
+    snapshot = Snapshot(**given)
+    awake = Snapshot(**given | {"existing": given["existing"] - given["paused"], "paused": 0})
+    creation_ms = CREATION_MS if snapshot.creation_ms is None else snapshot.creation_ms
+    resume_ms = min(RESUME_MS, creation_ms)
+    starts = starts_within(awake, awake.existing, resume_ms)
+    fewest = 0
+    while fewest < snapshot.paused and starts < snapshot.waiting + snapshot.incoming:
+        fewest += 1
+        # What one more starts: as if it had been there, from when it is awake on.
+        one = {"waiting": 0, "incoming": 0, "running": 0, "in_progress": 0, "paused": 0}
+        more = Snapshot(**given | one | {"existing": 1, "oldest_run_ms": given["oldest_run_ms"]})
+        starts += starts_within(more, 1, resume_ms)
+    assert resumptions(snapshot) == fewest
 
 
 # --- ours: closed loops ----------------------------------------------------------------------

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from models import Outside, at_least
 
 from acs_core import events as ev
+from acs_core.prewarm import Prewarm
 from acs_core.scheduler import SchedulerConfig
 
 CONFIG = SchedulerConfig(
@@ -30,6 +31,12 @@ CONFIG = SchedulerConfig(
 )
 INVOKERS = {"i1": 600, "i2": 400, "i3": 300}
 KEEP_ALIVE_US = 1_500_000
+GRACE_US = 200_000
+# What stands ready for nobody: the growing one goes when it expires, once it is not wanted.
+PREWARM = (
+    Prewarm("p", 100, count=1, expiry_us=900_000, count_max=3),
+    Prewarm("p", 150, count=0, expiry_us=500_000, count_max=2),
+)
 TIMEOUT_US = 1_000_000
 # L2: the longest wait, /init and /run to their limits, removal, keep-alive, and the graces.
 QUIET_US = 5_000_000 + 2 * TIMEOUT_US + KEEP_ALIVE_US + 3_000_000 + 2_000_000
@@ -45,6 +52,9 @@ class Workload:
             INVOKERS,
             config=CONFIG,
             keep_alive_us=KEEP_ALIVE_US,
+            pause_grace_us=GRACE_US if self.random.random() < 0.7 else 0,
+            prewarm=PREWARM if self.random.random() < 0.5 else (),
+            prewarm_check_us=700_000,
             times=times,
             delay=lambda message: self.random.randint(0, latency_us),
             copies=lambda message: 1 + (self.random.random() < 0.1),
@@ -73,6 +83,7 @@ class Workload:
             concurrency=self.random.choice([1, 1, 4]),
             timeout_us=TIMEOUT_US,
             action_limit=self.random.choice([None, None, 2]),
+            kind="p",
         )
         self.pair.open(spec)
 
@@ -142,7 +153,7 @@ class Workload:
 
     def engine(self) -> None:
         engine = self.pair.engines[self.random.choice(sorted(INVOKERS))]
-        engine.fault = self.random.choice(["", "", "down", "no image"])
+        engine.fault = self.random.choice(["", "", "down", "no image", "no pause"])
 
     def cap(self) -> None:
         self.pair.cap(f"n{self.random.randint(0, 2)}", self.random.randint(0, 3))
@@ -151,7 +162,8 @@ class Workload:
         self.pair.denial = self.random.choice(["", "", "etcd is away"])
 
     def drain(self) -> None:
-        self.pair.tell_pool("i3", ev.DrainRequested())
+        limit_us = self.random.choice([0, 100_000])
+        self.pair.tell_pool("i3", ev.DrainRequested(limit_us))
 
     def become_kind(self) -> None:
         self.join()
@@ -206,13 +218,16 @@ def test_everything_ends_once_and_nothing_is_left(
         step(workload)
     workload.become_kind()
     pair = workload.pair
-    pair.run_until_quiet(QUIET_US)
+    pair.advance(QUIET_US)  # what is prewarmed never is quiet
     assert not workload.left()
     for name, cause in pair.rejected.items():
         # Only what nobody knew can have a result besides.
         assert name not in pair.results or cause.name == "UNKNOWN"
     assert not workload.outside.queues
     assert not workload.outside.containers
+    for invoker in INVOKERS:
+        pair.tell_pool(invoker, ev.DrainRequested())
+    pair.run_until_quiet(QUIET_US)
     assert not any(pool.used_mb() for pool in pair.pools.values())
     assert not pair.held()
     counts = pair.scheduler.counts()

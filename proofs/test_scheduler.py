@@ -47,8 +47,13 @@ class Real:
     concurrency: int
     up: bool = False
     leaving: bool = False
+    asleep: bool = False
     held: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
+
+    @property
+    def idles(self) -> bool:
+        return self.up and not (self.leaving or self.asleep or self.held or self.running)
 
 
 class HostileWorld(RuleBasedStateMachine):
@@ -112,6 +117,11 @@ class HostileWorld(RuleBasedStateMachine):
                 container = self.real.get(effect.container)
                 if container is not None:  # else it died, and nobody has said so yet
                     container.held.append(name)
+                    if container.asleep:
+                        self.wake(effect.container)
+            elif isinstance(effect, fx.Resume):
+                if effect.container in self.real:
+                    self.wake(effect.container)
             elif isinstance(effect, fx.Release):
                 if effect.container in self.real:
                     self.real[effect.container].leaving = True
@@ -122,7 +132,8 @@ class HostileWorld(RuleBasedStateMachine):
     def adopt(self, effect: fx.Adopt) -> None:
         """Every invoker obeys at once; its answer is under way."""
         for invoker in self.outside.invokers:
-            held, pulls = [], []
+            held: list[ev.Held] = []
+            pulls: list[ev.Event] = []
             for name, container in self.real.items():
                 if (container.queue, container.invoker) == (effect.queue, invoker):
                     container.epoch = effect.epoch
@@ -133,10 +144,19 @@ class HostileWorld(RuleBasedStateMachine):
                         self.started.add(activation_id)
                     container.running += container.held
                     container.held = []
-                    if container.up and not container.leaving:
+                    if container.asleep:
+                        pulls.append(ev.ContainerPaused(name))
+                    elif container.up and not container.leaving:
                         pulls.append(ev.Pulled(name, effect.epoch, self.room(container)))
             self.reports.append(ev.Adopted(invoker, effect.queue, effect.epoch, tuple(held)))
             self.reports.extend(pulls)
+
+    def wake(self, name: str) -> None:
+        container = self.real[name]
+        if container.up and not container.leaving:
+            container.asleep = False
+            if self.room(container):
+                self.reports.append(ev.Pulled(name, container.epoch, self.room(container)))
 
     def room(self, container: Real) -> int:
         return max(0, container.concurrency - len(container.held) - len(container.running))
@@ -297,6 +317,15 @@ class HostileWorld(RuleBasedStateMachine):
         self.reports.append(ev.Returned(name, tuple(back)))
         if not leave:
             self.reports.append(ev.Pulled(name, container.epoch, self.room(container)))
+
+    @precondition(lambda self: any(c.idles for c in self.real.values()))
+    @rule(data=st.data(), at_once=st.booleans())
+    def container_falls_asleep(self, data: st.DataObject, at_once: bool) -> None:
+        name = self.pick(data, [n for n, c in self.real.items() if c.idles])
+        self.real[name].asleep = True
+        self.reports.append(ev.ContainerPaused(name))
+        if at_once:
+            self.reports_arrive()
 
     @precondition(lambda self: self.real)
     @rule(data=st.data(), leaves=st.booleans())
@@ -560,7 +589,9 @@ class HostileWorld(RuleBasedStateMachine):
             self.step(ev.LimitsChanged(namespace, cap))
         # Slots whose offer came before its container was known are offered again.
         for name, container in self.real.items():
-            if container.up and not container.leaving:
+            if container.asleep:
+                self.reports.append(ev.ContainerPaused(name))
+            elif container.up and not container.leaving:
                 self.reports.append(ev.Pulled(name, container.epoch, self.room(container)))
         # L2: within the longest pause after failures and a look for each queue that must go
         # before.  The original's rule leaves a full queue without containers to its wait bound.

@@ -27,6 +27,7 @@ from acs_core.limits import (
     MEMORY_MAX_MB,
     TIME_MAX_US,
 )
+from acs_core.prewarm import Prewarm
 from acs_core.scheduler import Scheduler, SchedulerConfig
 from acs_core.trace import ReplayReport, TraceError, TraceReader, TraceWriter, replay
 
@@ -119,11 +120,15 @@ def test_both_cores_replay_exactly(
         copies=copies_of,
     )
     scheduler: Any = Recorded(Scheduler(pair.config))
-    pool: Any = Recorded(ContainerPool(PoolConfig("i1", 1024, 500_000)))
+    config = PoolConfig("i1", 1024, 500_000, 100_000, (Prewarm("k", 300),), 2_000_000)
+    pool: Any = Recorded(ContainerPool(config))
     pair.scheduler, pair.pools["i1"] = scheduler, pool
     pair.tell(ev.InvokerReported("i1", 1024))
     for name in "abc":
-        pair.open(ev.QueueSpec(name, "n", name, 0, memory_mb=300, concurrency=1 + (name == "b")))
+        concurrency = 1 + (name == "b")
+        pair.open(
+            ev.QueueSpec(name, "n", name, 0, memory_mb=300, concurrency=concurrency, kind="k")
+        )
     serial = 0
     for deed, *words in deeds:
         if deed == "arrive":

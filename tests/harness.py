@@ -16,6 +16,7 @@ from functools import partial
 from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core.containers import ContainerPool, PoolConfig
+from acs_core.prewarm import Prewarm
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
 NEVER_US = 2**62
@@ -29,16 +30,23 @@ class Times:
     init_us: int = 10_000
     run_us: int = 20_000
     remove_us: int = 50_000
+    pause_us: int = 10_000
+    resume_us: int = 15_000
     reserve_us: int = 0
     latency_us: int = 0
 
 
 class Engine:
-    """What one invoker's engine does: ``fault`` is "", "down" or "no image"."""
+    """What one invoker's engine does: ``fault`` is "", "down", "no image" or "no pause".
+
+    ``up`` are the containers whose sandbox is up, ``prewarmed`` the sandboxes of nobody yet.
+    """
 
     def __init__(self) -> None:
         self.fault = ""
         self.up: set[str] = set()
+        self.prewarmed: set[str] = set()
+        self.asleep: set[str] = set()
         self.runs: dict[str, set[str]] = {}
 
 
@@ -47,7 +55,7 @@ class SchedulerPair:
 
     Args:
       invokers: Memory in MB by invoker.
-      keep_alive_us: Of the pools.
+      keep_alive_us, pause_grace_us, prewarm, prewarm_check_us: Of the pools.
       delay: Returns how long a message is under way; None: ``times.latency_us``.
       copies: Returns how often a message arrives, one copy right after the other; None: once.
     ``trace`` has a line for everything that a core asked for and for each result.  ``check`` runs
@@ -61,6 +69,9 @@ class SchedulerPair:
         *,
         config: SchedulerConfig | None = None,
         keep_alive_us: int = 10_000_000,
+        pause_grace_us: int = 0,
+        prewarm: tuple[Prewarm, ...] = (),
+        prewarm_check_us: int = 600_000_000,
         times: Times | None = None,
         delay: Callable[[object], int] | None = None,
         copies: Callable[[object], int] | None = None,
@@ -71,7 +82,6 @@ class SchedulerPair:
         self.pools: dict[str, ContainerPool] = {}
         self.engines: dict[str, Engine] = {}
         self.times = times or Times()
-        self.keep_alive_us = keep_alive_us
         self.delay = delay or (lambda message: self.times.latency_us)
         self.copies = copies or (lambda message: 1)
         self.trace: list[str] = []
@@ -98,7 +108,14 @@ class SchedulerPair:
         self._forwarded: list[ev.Activation] = []
         for name in invokers:
             self.pools[name] = ContainerPool(
-                PoolConfig(invoker=name, memory_mb=invokers[name], keep_alive_us=self.keep_alive_us)
+                PoolConfig(
+                    name,
+                    invokers[name],
+                    keep_alive_us,
+                    pause_grace_us,
+                    prewarm,
+                    prewarm_check_us,
+                )
             )
             self.engines[name] = Engine()
             self._report(name)
@@ -254,7 +271,7 @@ class SchedulerPair:
         if isinstance(effect, fx.Adopt):
             for invoker in self.pools:
                 self._send("scheduler", invoker, effect)
-        elif isinstance(effect, (fx.Create, fx.Deliver, fx.Release)):
+        elif isinstance(effect, (fx.Create, fx.Deliver, fx.Resume, fx.Release)):
             self._send("scheduler", effect.invoker, effect)
         elif isinstance(effect, fx.Reserve):
             reserve = effect
@@ -305,6 +322,20 @@ class SchedulerPair:
         if isinstance(effect, fx.StartSandbox):
             container = effect.container
             self.at(times.creation_us, lambda: self._started(invoker, container))
+        elif isinstance(effect, fx.PrewarmSandbox):
+            sandbox = effect.container
+            self.at(times.creation_us, lambda: self._started(invoker, sandbox, prewarmed=True))
+        elif isinstance(effect, fx.AssignSandbox):
+            engine.prewarmed.remove(effect.sandbox)
+            engine.up.add(effect.container)
+            engine.runs[effect.container] = engine.runs.pop(effect.sandbox)
+        elif isinstance(effect, fx.PauseSandbox):
+            assert not engine.runs[effect.container], "paused while something ran"
+            container = effect.container
+            self.at(times.pause_us, lambda: self._slept(invoker, container, asleep=True))
+        elif isinstance(effect, fx.ResumeSandbox):
+            container = effect.container
+            self.at(times.resume_us, lambda: self._slept(invoker, container, asleep=False))
         elif isinstance(effect, fx.Initialise):
             container, name = effect.container, effect.activation.activation_id
             self._start(name)
@@ -312,6 +343,7 @@ class SchedulerPair:
             self.at(times.init_us, lambda: self._initialised(invoker, container, name))
         elif isinstance(effect, fx.Run):
             container, name = effect.container, effect.activation.activation_id
+            assert container not in engine.asleep, "run while it was paused"
             if name not in engine.runs[container]:
                 self._start(name)
                 engine.runs[container].add(name)
@@ -330,18 +362,31 @@ class SchedulerPair:
         assert self.rejected.get(name, fx.Cause.UNKNOWN) is fx.Cause.UNKNOWN
         self.starts[name] = self.now_us
 
-    def _started(self, invoker: str, container: str) -> None:
+    def _started(self, invoker: str, container: str, *, prewarmed: bool = False) -> None:
         engine = self.engines[invoker]
         if engine.fault == "down":
             failure, cause = ev.FailureClass.RECOVERABLE, "the engine does not answer"
         elif engine.fault == "no image":
             failure, cause = ev.FailureClass.FINAL, "the image is missing"
         else:
-            engine.up.add(container)
+            (engine.prewarmed if prewarmed else engine.up).add(container)
             engine.runs[container] = set()
             self.tell_pool(invoker, ev.SandboxReady(container))
             return
         self.tell_pool(invoker, ev.SandboxFailed(container, failure, cause))
+
+    def _slept(self, invoker: str, container: str, *, asleep: bool) -> None:
+        engine = self.engines[invoker]
+        if container not in engine.up:
+            return
+        if engine.fault == "no pause":
+            self.tell_pool(invoker, ev.SandboxBroke(container, "the engine does not answer"))
+        elif asleep:
+            engine.asleep.add(container)
+            self.tell_pool(invoker, ev.SandboxPaused(container))
+        else:
+            engine.asleep.discard(container)
+            self.tell_pool(invoker, ev.SandboxResumed(container))
 
     def _initialised(self, invoker: str, container: str, name: str) -> None:
         if name in self.engines[invoker].runs.get(container, ()):
@@ -363,6 +408,8 @@ class SchedulerPair:
     def _removed(self, invoker: str, container: str) -> None:
         engine = self.engines[invoker]
         engine.up.discard(container)
+        engine.prewarmed.discard(container)
+        engine.asleep.discard(container)
         assert not engine.runs.pop(container, set()), "removed while something ran"
         self.tell_pool(invoker, ev.SandboxRemoved(container))
 
@@ -406,6 +453,7 @@ _WORDS: dict[type, Callable[..., str]] = {
     fx.Unreserve: lambda e: f"unreserve{_list('', e.containers)}",
     fx.Create: lambda e: f"create {e.container}@{e.invoker} for {e.spec.queue}",
     fx.Deliver: lambda e: f"deliver {e.activation.activation_id} to {e.container}",
+    fx.Resume: lambda e: f"wake {e.container}",
     fx.Release: lambda e: f"release {e.container}: {e.why}",
     fx.Reject: lambda e: (
         f"reject {e.activation.activation_id} {fx.Cause(e.cause).name}: {e.reason}"
@@ -420,10 +468,18 @@ _WORDS: dict[type, Callable[..., str]] = {
     fx.StartSandbox: lambda e: f"start {e.container}",
     fx.Initialise: lambda e: f"init {e.container} for {e.activation.activation_id}",
     fx.Run: lambda e: f"run {e.activation.activation_id} in {e.container}",
-    fx.Abort: lambda e: f"abort {e.activation_id} after {e.timeout_us / 1000:g} ms",
+    fx.Abort: lambda e: (
+        f"abort {e.activation_id} "
+        + ("for the drain" if e.drained else f"after {e.timeout_us / 1000:g} ms")
+    ),
+    fx.PrewarmSandbox: lambda e: f"prewarm {e.container} {e.kind} {e.memory_mb}",
+    fx.AssignSandbox: lambda e: f"assign {e.sandbox} to {e.container}",
+    fx.PauseSandbox: lambda e: f"pause {e.container}",
+    fx.ResumeSandbox: lambda e: f"resume {e.container}",
     fx.Remove: lambda e: f"remove {e.container}: {e.cause}",
     ev.Adopted: _held,
     ev.ContainerServing: lambda e: f"serving {e.container}",
+    ev.ContainerPaused: lambda e: f"paused {e.container}",
     ev.ContainerLeaving: lambda e: f"leaving {e.container}: {e.cause}",
     ev.ContainerGone: lambda e: f"gone {e.container}: {e.cause}",
     ev.CreationFailed: lambda e: (

@@ -9,6 +9,10 @@ cdef int _INITIALISING
 cdef int _READY
 cdef int _LEAVING
 cdef int _REMOVING
+cdef int _PAUSING
+cdef int _PAUSED
+cdef int _RESUMING
+cdef int _WAITING
 cdef int _APPLICATION_ERROR
 cdef long long _NEVER
 cdef dict _HANDLERS
@@ -26,6 +30,8 @@ cdef class PoolContainer:
     cdef public list unreported
     cdef public str cause
     cdef public bint initialised
+    cdef public list held
+    cdef public bint wanted
 
 
 @cython.final
@@ -39,6 +45,11 @@ cdef class ContainerPool:
     cdef bint _draining
     cdef long long _keep_alive_us
     cdef Py_ssize_t _created
+    cdef dict _awake
+    cdef dict _waiting
+    cdef object _prewarmed
+    cdef long long _drained_us
+    cdef long long _pause_grace_us
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)
@@ -52,3 +63,7 @@ cdef class ContainerPool:
     cdef object _run_ended(self, RunEnded event, long long now_us, list out)
     cdef tuple _started(self, PoolContainer container)
     cdef object _leave(self, PoolContainer container, str cause, bint tell, list out)
+    cdef object _start_run(
+        self, PoolContainer container, Activation activation, long long now_us, list out
+    )
+    cdef object _rest(self, PoolContainer container, long long now_us)

@@ -3,9 +3,10 @@
 """The invoker's side: the life of its containers and the pool that holds them.
 
 Same form as the scheduler: ``step(event, now_us)`` returns effects.  The pool takes what a
-scheduler asks of an invoker (``Create``, ``Deliver``, ``Release``, ``Adopt``) and what its
-node reports of sandboxes; it asks its node for sandboxes and runs, and tells the scheduler
-what happened.  It leaves out payloads, results and logs: those pass it by.
+scheduler asks of an invoker (``Create``, ``Deliver``, ``Resume``, ``Release``, ``Adopt``) and
+what its node reports of sandboxes; it asks its node for sandboxes and runs, and tells the scheduler
+what happened.  It leaves out payloads, results and logs: those pass it by.  Sandboxes that are
+nobody's yet are in ``prewarm``.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from . import limits
 from .effects import (
     Abort,
     Adopt,
+    AssignSandbox,
     Create,
     Deliver,
     Initialise,
+    PauseSandbox,
     Release,
     Remove,
+    Resume,
+    ResumeSandbox,
     Run,
     StartSandbox,
 )
@@ -32,6 +37,7 @@ from .events import (
     Completion,
     ContainerGone,
     ContainerLeaving,
+    ContainerPaused,
     ContainerServing,
     CreationFailed,
     DrainRequested,
@@ -46,11 +52,14 @@ from .events import (
     RunEnded,
     SandboxBroke,
     SandboxFailed,
+    SandboxPaused,
     SandboxReady,
     SandboxRemoved,
+    SandboxResumed,
     TimeReached,
     refused_time,
 )
+from .prewarm import Prewarm, PrewarmedSandboxes
 
 
 class ContainerState(IntEnum):
@@ -67,6 +76,13 @@ class ContainerState(IntEnum):
     """Takes no more work; removed when the last run has ended."""
     REMOVING = 5
     """The engine was asked to remove it; holds its memory until that is confirmed."""
+    PAUSING = 6
+    """It idled; its sandbox is being paused, and it offers nothing until it was resumed."""
+    PAUSED = 7
+    RESUMING = 8
+    """It is wanted again; what is delivered to it waits for its sandbox to run on."""
+    WAITING = 9
+    """Waits for the memory of prewarmed sandboxes that are being removed."""
 
 
 _STARTING = int(ContainerState.STARTING)
@@ -75,17 +91,42 @@ _INITIALISING = int(ContainerState.INITIALISING)
 _READY = int(ContainerState.READY)
 _LEAVING = int(ContainerState.LEAVING)
 _REMOVING = int(ContainerState.REMOVING)
+_PAUSING = int(ContainerState.PAUSING)
+_PAUSED = int(ContainerState.PAUSED)
+_RESUMING = int(ContainerState.RESUMING)
+_WAITING = int(ContainerState.WAITING)
 _APPLICATION_ERROR = int(Outcome.APPLICATION_ERROR)
 _NEVER = limits.TIME_MAX_US
 
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """What a pool is told once: the invoker's name, its memory, and how long to keep idlers."""
+    """What a pool is told once: the invoker's name, its memory, and how long to keep idlers.
+
+    An idle container is paused after ``pause_grace_us`` (0: never) and removed after
+    ``keep_alive_us``, both counted from its last run.  ``prewarm`` says which sandboxes stand
+    ready; every ``prewarm_check_us`` their numbers follow the demand.  Without it there are none.
+
+    Raises: ValueError that names the field, the value and the limit.
+    """
 
     invoker: str = "invoker"
     memory_mb: int = 1_024
     keep_alive_us: int = limits.KEEP_ALIVE_US
+    pause_grace_us: int = limits.PAUSE_GRACE_US
+    prewarm: tuple[Prewarm, ...] = ()
+    prewarm_check_us: int = limits.PREWARM_CHECK_US
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("memory_mb", 0),
+            ("keep_alive_us", 0),
+            ("pause_grace_us", 0),
+            ("prewarm_check_us", 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= limits.TIME_MAX_US:
+                raise ValueError(f"{name} is {value}; it must be in {low}..{limits.TIME_MAX_US}")
 
 
 class PoolContainer:
@@ -104,12 +145,16 @@ class PoolContainer:
         self.unreported: list[str] = []
         self.cause = ""
         self.initialised = False
+        # Delivered while it was paused, or being paused or resumed; none of them has started.
+        self.held: list[Activation] = []
+        # Somebody wants it, so that it is resumed as soon as it is paused.
+        self.wanted = False
 
 
 class ContainerPool:
     """The containers of one invoker.
 
-    Invariants: C1-C6 (docs/invariants.md).
+    Invariants: C1-C11 (docs/invariants.md).
     """
 
     def __init__(self, config: PoolConfig | None = None) -> None:
@@ -118,10 +163,20 @@ class ContainerPool:
         self._containers: dict[str, PoolContainer] = {}
         # Containers without a run, idle longest first; the value is since when.
         self._idle: dict[str, int] = {}
+        # Those of them that are to be paused, in the same order; empty where nothing is paused.
+        self._awake: dict[str, int] = {}
+        # Accepted, and not started before the memory of prewarmed sandboxes is free; in order.
+        self._waiting: dict[str, PoolContainer] = {}
+        self._prewarmed = PrewarmedSandboxes(
+            self.config.invoker, self.config.prewarm, self.config.prewarm_check_us
+        )
         self._epochs: dict[str, int] = {}
         self._next_abort_us = _NEVER
         self._draining = False
+        # When what runs is not waited for any longer, because the invoker drains.
+        self._drained_us = _NEVER
         self._keep_alive_us = self.config.keep_alive_us
+        self._pause_grace_us = self.config.pause_grace_us
         self._created = 0
 
     # --- the public face -----------------------------------------------------------------
@@ -133,7 +188,8 @@ class ContainerPool:
         container's queue; the others are the node's to carry out.
 
         Raises:
-          ValueError: Time goes backwards or beyond TIME_MAX_US; nothing changed.
+          ValueError: Time goes backwards or beyond TIME_MAX_US, or the limit of a drain is none;
+            nothing changed.
           TypeError: Not an event of a pool, or a time that is no integer; nothing changed.
         Cost: O(1) for deliveries and ends of runs; O(containers) for a creation.
         """
@@ -154,16 +210,26 @@ class ContainerPool:
         return out
 
     def next_deadline_us(self) -> int | None:
-        """Return when ``TimeReached`` is wanted next, None when nothing is due.  Cost: O(1)."""
-        due_us = self._next_abort_us
+        """Return when ``TimeReached`` is wanted next, None when nothing is due.
+
+        Cost: O(kinds that are prewarmed).
+        """
+        due_us = min(self._next_abort_us, self._prewarmed.next_deadline_us())
         for since_us in self._idle.values():
             due_us = min(due_us, since_us + self._keep_alive_us)
+            break
+        for since_us in self._awake.values():
+            due_us = min(due_us, since_us + self._pause_grace_us)
             break
         return None if due_us == _NEVER else due_us
 
     def used_mb(self) -> int:
-        """Return the memory that containers hold until the engine confirmed their removal."""
-        return sum([c.spec.memory_mb for c in self._containers.values()])
+        """Return the memory of all sandboxes until the engine confirmed their removal."""
+        used_mb = sum([c.spec.memory_mb for c in self._containers.values()])
+        return used_mb - self._waiting_mb() + self._prewarmed.used_mb()
+
+    def _waiting_mb(self) -> int:
+        return sum([c.spec.memory_mb for c in self._waiting.values()])
 
     def counts(self) -> dict[str, int]:
         """Return the containers by state, and how many were ever created.  Cost: O(containers)."""
@@ -172,16 +238,33 @@ class ContainerPool:
             counts[ContainerState(container.state_index).name.lower()] += 1
         counts["idle"] = len(self._idle)
         counts["created"] = self._created
+        starting, ready, going = self._prewarmed.counts()
+        counts["prewarm_starting"] = starting
+        counts["prewarm_ready"] = ready
+        counts["prewarm_going"] = going
         return counts
 
     def check(self) -> None:
         """Assert every invariant that can be seen from inside.  Cost: O(containers)."""
-        assert self.used_mb() <= self.config.memory_mb  # C1
+        memory_mb = self.config.memory_mb
+        assert self.used_mb() <= memory_mb  # C1
+        # C10: what waits gets its memory from what is going.
+        going_mb = self._prewarmed.going_mb()
+        assert self.used_mb() + self._waiting_mb() - going_mb <= memory_mb
+        assert not self._waiting or going_mb > 0
         for name, container in self._containers.items():
             state = container.state_index
             assert len(container.running) <= container.spec.concurrency  # C2
-            assert (name in self._idle) == (state in (_FRESH, _READY) and not container.running)
-            if state in (_STARTING, _FRESH):
+            asleep = state in (_PAUSING, _PAUSED, _RESUMING)
+            rests = (state in (_FRESH, _READY) or asleep) and not container.wanted
+            assert (name in self._idle) == (rests and not container.running)
+            assert (name in self._waiting) == (state == _WAITING)
+            assert asleep or not (container.held or container.wanted)  # C8
+            assert container.wanted or not container.held
+            assert (state == _RESUMING) <= container.wanted
+            assert (state == _PAUSED) <= (not container.wanted)
+            assert len(container.held) <= container.spec.concurrency
+            if asleep or state in (_STARTING, _FRESH, _WAITING):
                 assert not container.running  # C3: no run before the sandbox is up
             if state == _LEAVING:
                 assert container.running or container.first is None
@@ -190,6 +273,11 @@ class ContainerPool:
         assert self._idle.keys() <= self._containers.keys()
         times = list(self._idle.values())
         assert times == sorted(times)
+        for name, since_us in self._awake.items():
+            assert self._containers[name].state_index == _READY
+            assert self._idle[name] == since_us
+        times = list(self._awake.values())
+        assert times == sorted(times)
 
     # --- deliveries and runs: the hot path -----------------------------------------------------
 
@@ -197,31 +285,44 @@ class ContainerPool:
         container = self._containers.get(event.container)
         activation = event.activation
         activation_id = activation.activation_id
-        if container is not None and activation_id in container.running:
+        if container is not None and (
+            activation_id in container.running
+            or (container.held and activation_id in [a.activation_id for a in container.held])
+        ):
             return  # a repeated message
         if container is None or event.epoch < container.epoch:
             out.append(Returned(event.container, (activation_id,)))
             return
         state = container.state_index
         if state == _READY and len(container.running) < container.spec.concurrency:
-            self._idle.pop(event.container, None)
-            if container.spec.concurrency > 1:
-                container.unreported.append(activation_id)
-            self._limit(container, activation_id, now_us)
-            out.append(Run(event.container, activation, 0))
+            if self._idle.pop(event.container, None) is not None:
+                self._awake.pop(event.container, None)
+            self._start_run(container, activation, now_us, out)
         elif state == _FRESH:
             del self._idle[event.container]
             container.state_index = _INITIALISING
             container.first = activation
             self._limit(container, activation_id, now_us)
             out.append(Initialise(event.container, activation))
+        elif _PAUSING <= state <= _RESUMING and len(container.held) < container.spec.concurrency:
+            container.held.append(activation)
+            self._wake(container, out)
         else:
             # On its way out, or more than it offered: the activation has not started.
             out.append(Returned(event.container, (activation_id,)))
 
+    def _start_run(
+        self, container: PoolContainer, activation: Activation, now_us: int, out: list[object]
+    ) -> None:
+        """Run the activation in an initialised container."""
+        if container.spec.concurrency > 1:
+            container.unreported.append(activation.activation_id)
+        self._limit(container, activation.activation_id, now_us)
+        out.append(Run(container.container, activation, 0))
+
     def _limit(self, container: PoolContainer, activation_id: str, now_us: int) -> None:
         """Start the clock of a run."""
-        deadline_us = now_us + container.spec.timeout_us
+        deadline_us = min(now_us + container.spec.timeout_us, self._drained_us)
         container.running[activation_id] = deadline_us
         self._next_abort_us = min(self._next_abort_us, deadline_us)
 
@@ -241,9 +342,15 @@ class ContainerPool:
         out.append(Pulled(event.container, container.epoch, free_slots, started, (completion,)))
         if reusable:
             if not container.running:
-                self._idle[event.container] = now_us
+                self._rest(container, now_us)
         else:
             self._leave(container, "its last run ended badly", True, out)
+
+    def _rest(self, container: PoolContainer, now_us: int) -> None:
+        """Count an initialised container as idle from now on."""
+        self._idle[container.container] = now_us
+        if self._pause_grace_us > 0:
+            self._awake[container.container] = now_us
 
     def _started(self, container: PoolContainer) -> tuple[str, ...]:
         """Return what started since the last pull and still runs."""
@@ -259,43 +366,81 @@ class ContainerPool:
         if event.container in self._containers:
             return
         spec = event.spec
+        # Prewarmed sandboxes are in nobody's way: their memory counts as free here.
+        committed_mb = self.used_mb() + self._waiting_mb() - self._prewarmed.used_mb()
         refusal = ""
         if event.epoch < self._epochs.get(spec.queue, 0):
             refusal = f"epoch {event.epoch} of {spec.queue} is over"
         elif self._draining:
             refusal = f"invoker {self.config.invoker} is draining"
-        elif self.used_mb() + spec.memory_mb > self.config.memory_mb:
+        elif committed_mb + spec.memory_mb > self.config.memory_mb:
             refusal = (
-                f"{spec.memory_mb} MB do not fit: {self.used_mb()} of "
+                f"{spec.memory_mb} MB do not fit: {committed_mb} of "
                 f"{self.config.memory_mb} MB are in use at invoker {self.config.invoker}"
             )
         if refusal:
             out.append(CreationFailed(event.container, FailureClass.RECOVERABLE, refusal))
             return
         self._created += 1
-        self._containers[event.container] = PoolContainer(event.container, event.epoch, spec)
-        out.append(StartSandbox(event.container, spec))
+        container = PoolContainer(event.container, event.epoch, spec)
+        sandbox = self._prewarmed.take(spec, now_us)
+        if sandbox:
+            self._containers[event.container] = container
+            out.append(AssignSandbox(event.container, sandbox, spec))
+            self._serve(container, now_us, out)
+            self._prewarmed.look(self._free_mb(), now_us, out)
+            return
+        missing_mb = spec.memory_mb - self._free_mb()
+        self._containers[event.container] = container
+        if missing_mb > 0:
+            container.state_index = _WAITING
+            self._waiting[event.container] = container
+            self._prewarmed.evict(missing_mb - self._prewarmed.going_mb(), now_us, out)
+        else:
+            out.append(StartSandbox(event.container, spec))
+
+    def _free_mb(self) -> int:
+        """Return the memory that nobody has and nobody waits for; below 0 while some is going."""
+        return self.config.memory_mb - self.used_mb() - self._waiting_mb()
+
+    def _start_waiting(self, out: list[object]) -> None:
+        """Start the containers whose memory is free now, in the order of their creation."""
+        for name, container in list(self._waiting.items()):
+            if self.used_mb() + container.spec.memory_mb > self.config.memory_mb:
+                return
+            del self._waiting[name]
+            container.state_index = _STARTING
+            out.append(StartSandbox(name, container.spec))
 
     def _sandbox_ready(self, event: SandboxReady, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
+            self._prewarmed.ready(event.container, out)
             return
         if container.state_index == _LEAVING:  # released while it started
             self._leave(container, container.cause, False, out)
             return
         if container.state_index != _STARTING:
             return  # said before
+        self._serve(container, now_us, out)
+
+    def _serve(self, container: PoolContainer, now_us: int, out: list[object]) -> None:
+        """Offer the one slot that a container has until it is initialised."""
         container.state_index = _FRESH
-        self._idle[event.container] = now_us
-        out.append(ContainerServing(event.container, self.config.invoker))
-        out.append(Pulled(event.container, container.epoch, 1))
+        self._idle[container.container] = now_us
+        out.append(ContainerServing(container.container, self.config.invoker))
+        out.append(Pulled(container.container, container.epoch, 1))
 
     def _sandbox_failed(self, event: SandboxFailed, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
-        if container is None or not _is_starting(container):
+        if container is None:
+            self._prewarmed.failed(event.container, now_us)
+        elif _is_starting(container) and container.state_index != _WAITING:
+            del self._containers[event.container]
+            out.append(CreationFailed(event.container, event.failure, event.cause))
+        else:
             return  # it is up, or was: its creation fails no more
-        del self._containers[event.container]
-        out.append(CreationFailed(event.container, event.failure, event.cause))
+        self._start_waiting(out)
 
     def _initialised(self, event: Initialised, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -318,7 +463,10 @@ class ContainerPool:
 
     def _sandbox_broke(self, event: SandboxBroke, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
-        if container is None or container.state_index == _REMOVING:
+        if container is None:
+            self._prewarmed.broke(event.container, event.cause, now_us, out)
+            return
+        if container.state_index in (_REMOVING, _WAITING):
             return
         if container.state_index == _LEAVING and _is_starting(container):
             return  # said before
@@ -328,10 +476,17 @@ class ContainerPool:
         self._leave(container, event.cause, True, out)
 
     def _sandbox_removed(self, event: SandboxRemoved, now_us: int, out: list[object]) -> None:
-        container = self._containers.pop(event.container, None)
-        if container is not None:
-            self._idle.pop(event.container, None)  # when nobody had asked for the removal
+        container = self._containers.get(event.container)
+        if container is None:
+            self._prewarmed.removed(event.container, now_us)
+        elif container.state_index != _WAITING:  # that one has none yet
+            del self._containers[event.container]
+            # When nobody had asked for the removal:
+            self._idle.pop(event.container, None)
+            self._awake.pop(event.container, None)
+            self._return_held(container, out)
             out.append(ContainerGone(event.container, container.cause or "its sandbox is gone"))
+        self._start_waiting(out)
 
     def _release(self, event: Release, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -343,18 +498,102 @@ class ContainerPool:
     def _leave(self, container: PoolContainer, cause: str, tell: bool, out: list[object]) -> None:
         """Take no more work; remove the container as soon as nothing runs in it."""
         name = container.container
+        if container.state_index == _WAITING:
+            del self._containers[name]
+            del self._waiting[name]
+            out.append(CreationFailed(name, FailureClass.RECOVERABLE, cause))
+            return
         starting = container.state_index == _STARTING
         self._idle.pop(name, None)
+        self._awake.pop(name, None)
         if tell and container.state_index != _LEAVING:
             out.append(ContainerLeaving(name, cause))
         container.state_index = _LEAVING
         container.cause = container.cause or cause
+        self._return_held(container, out)
         if not container.running and not starting:
             container.state_index = _REMOVING
             out.append(Remove(name, container.cause))
 
+    def _return_held(self, container: PoolContainer, out: list[object]) -> None:
+        """Give back what was delivered and waits for the sandbox to run on (C8)."""
+        container.wanted = False
+        if container.held:
+            ids = tuple([activation.activation_id for activation in container.held])
+            container.held = []
+            out.append(Returned(container.container, ids))
+
+    # --- pausing and resuming ------------------------------------------------------------------
+
+    def _resume(self, event: Resume, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None or event.epoch < container.epoch:
+            return
+        if _PAUSING <= container.state_index <= _RESUMING:
+            self._wake(container, out)
+        elif container.state_index == _READY:
+            self._offer_all(container, out)  # it is awake: whoever asks has not heard so
+
+    def _offer_all(self, container: PoolContainer, out: list[object]) -> None:
+        """Offer every free slot of an initialised container anew."""
+        free_slots = container.spec.concurrency - len(container.running)
+        if free_slots > 0:
+            started = self._started(container)
+            out.append(Pulled(container.container, container.epoch, free_slots, started))
+
+    def _wake(self, container: PoolContainer, out: list[object]) -> None:
+        """Resume a container, as soon as it is paused."""
+        self._idle.pop(container.container, None)
+        container.wanted = True
+        if container.state_index == _PAUSED:
+            container.state_index = _RESUMING
+            out.append(ResumeSandbox(container.container))
+
+    def _pause_idle(self, now_us: int, out: list[object]) -> None:
+        while self._awake:
+            name = next(iter(self._awake))
+            if self._awake[name] + self._pause_grace_us > now_us:
+                break
+            del self._awake[name]
+            self._containers[name].state_index = _PAUSING
+            out.append(ContainerPaused(name))  # before the engine works on it: it takes a while
+            out.append(PauseSandbox(name))
+
+    def _sandbox_paused(self, event: SandboxPaused, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None or container.state_index != _PAUSING:
+            return
+        container.state_index = _PAUSED
+        if container.wanted:
+            self._wake(container, out)
+
+    def _sandbox_resumed(self, event: SandboxResumed, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None or container.state_index != _RESUMING:
+            return
+        container.state_index = _READY
+        container.wanted = False
+        for activation in container.held:
+            self._start_run(container, activation, now_us, out)
+        container.held = []
+        self._offer_all(container, out)
+        if not container.running:
+            self._rest(container, now_us)
+
+    # --- drain, adoption, time -----------------------------------------------------------------
+
     def _drain_requested(self, event: DrainRequested, now_us: int, out: list[object]) -> None:
+        if not 0 <= event.limit_us <= limits.TIME_MAX_US:
+            raise ValueError(f"limit_us is {event.limit_us}; it must be in 0..{limits.TIME_MAX_US}")
         self._draining = True
+        self._prewarmed.leave_all(out)
+        if event.limit_us > 0:
+            self._drained_us = min(self._drained_us, now_us + event.limit_us)
+            for container in self._containers.values():
+                for activation_id, deadline_us in container.running.items():
+                    if self._drained_us < deadline_us < _NEVER:
+                        container.running[activation_id] = self._drained_us
+                        self._next_abort_us = min(self._next_abort_us, self._drained_us)
         for container in list(self._containers.values()):
             if container.state_index not in (_LEAVING, _REMOVING):
                 self._leave(container, "the invoker is draining", True, out)
@@ -373,15 +612,17 @@ class ContainerPool:
                 continue
             container.epoch = event.epoch
             state = container.state_index
-            held.append(Held(name, not _is_starting(container), tuple(container.running)))
+            ids = [*container.running, *[a.activation_id for a in container.held]]
+            held.append(Held(name, not _is_starting(container), tuple(ids)))
             # What was said to an earlier leader is void; it is said anew.
             if state in (_LEAVING, _REMOVING):
                 news.append(ContainerLeaving(name, container.cause))
+            elif _PAUSING <= state <= _RESUMING:
+                news.append(ContainerPaused(name))
             elif state == _FRESH:
                 news.append(Pulled(name, event.epoch, 1))
-            elif state == _READY and len(container.running) < container.spec.concurrency:
-                free_slots = container.spec.concurrency - len(container.running)
-                news.append(Pulled(name, event.epoch, free_slots, self._started(container)))
+            elif state == _READY:
+                self._offer_all(container, news)
         out.append(Adopted(self.config.invoker, event.queue, event.epoch, tuple(held)))
         out.extend(news)
 
@@ -391,8 +632,11 @@ class ContainerPool:
             if self._idle[name] + self._keep_alive_us > now_us:
                 break
             self._leave(self._containers[name], "it was idle for its keep-alive", True, out)
+        self._pause_idle(now_us, out)
         if self._next_abort_us <= now_us:
             self._abort_overdue(now_us, out)
+        if self._prewarmed.next_deadline_us() <= now_us:
+            self._prewarmed.look(self._free_mb(), now_us, out)
 
     def _abort_overdue(self, now_us: int, out: list[object]) -> None:
         """Give up the runs whose limit has passed; each is aborted once."""
@@ -400,7 +644,9 @@ class ContainerPool:
         for container in self._containers.values():
             for activation_id, deadline_us in container.running.items():
                 if deadline_us <= now_us:
-                    out.append(Abort(container.container, activation_id, container.spec.timeout_us))
+                    drained = deadline_us == self._drained_us
+                    timeout_us = container.spec.timeout_us
+                    out.append(Abort(container.container, activation_id, timeout_us, drained))
                     container.running[activation_id] = _NEVER
                 else:
                     next_us = min(next_us, deadline_us)
@@ -410,18 +656,23 @@ class ContainerPool:
 def _is_starting(container: PoolContainer) -> bool:
     """Tell whether its sandbox is not up yet; it may be on its way out already."""
     state = container.state_index
+    if state == _WAITING:
+        return True
     # What leaves although it was up runs something; else it is being removed.
     return state == _STARTING or (state == _LEAVING and not container.running)
 
 
 _HANDLERS: dict[type[Event], Callable[..., None]] = {
     Create: ContainerPool._create,
+    Resume: ContainerPool._resume,
     Release: ContainerPool._release,
     Adopt: ContainerPool._adopt,
     SandboxReady: ContainerPool._sandbox_ready,
     SandboxFailed: ContainerPool._sandbox_failed,
     SandboxBroke: ContainerPool._sandbox_broke,
     SandboxRemoved: ContainerPool._sandbox_removed,
+    SandboxPaused: ContainerPool._sandbox_paused,
+    SandboxResumed: ContainerPool._sandbox_resumed,
     Initialised: ContainerPool._initialised,
     DrainRequested: ContainerPool._drain_requested,
     TimeReached: ContainerPool._time_reached,

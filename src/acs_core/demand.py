@@ -479,6 +479,25 @@ def starts_within(snapshot: Snapshot, containers: int, within_ms: float) -> floa
     )
 
 
+def resumptions(snapshot: Snapshot) -> int:
+    """Return how many of the paused containers to have resumed, those being resumed included.
+
+    A resume is a creation that takes U: as many as let all that waits start within U of when they
+    are awake, beside what the containers that are awake start by then.  0 where waiting is cheaper.
+    Whether there is work for more containers is no question here, nor is any cap: these are there.
+
+    Cost: O(1).
+    """
+    run_ms = _run_ms(snapshot)
+    resume_ms = min(RESUME_MS, _creation_ms(snapshot))
+    # Of each paused container, one start a slot is in this: just when it is awake.
+    there = _starts_there(snapshot, run_ms, resume_ms, resume_ms)
+    awake = there - float(snapshot.concurrency) * snapshot.paused
+    left = snapshot.waiting + snapshot.incoming - awake
+    each = snapshot.concurrency * _slot_starts(resume_ms, run_ms)
+    return int(max(0.0, min(float(snapshot.paused), _ceil(left / each))))
+
+
 def steady_containers(
     arrivals_per_s: float,
     duration_ms: float,

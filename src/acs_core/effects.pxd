@@ -83,6 +83,13 @@ cdef class Deliver(Event):
 
 
 @cython.final
+cdef class Resume(Event):
+    cdef readonly str container
+    cdef readonly str invoker
+    cdef readonly long long epoch
+
+
+@cython.final
 cdef class Release(Event):
     cdef readonly str container
     cdef readonly str invoker
@@ -94,6 +101,30 @@ cdef class Release(Event):
 cdef class StartSandbox:
     cdef readonly str container
     cdef readonly QueueSpec spec
+
+
+@cython.final
+cdef class PrewarmSandbox:
+    cdef readonly str container
+    cdef readonly str kind
+    cdef readonly long long memory_mb
+
+
+@cython.final
+cdef class AssignSandbox:
+    cdef readonly str container
+    cdef readonly str sandbox
+    cdef readonly QueueSpec spec
+
+
+@cython.final
+cdef class PauseSandbox:
+    cdef readonly str container
+
+
+@cython.final
+cdef class ResumeSandbox:
+    cdef readonly str container
 
 
 @cython.final
@@ -114,6 +145,7 @@ cdef class Abort:
     cdef readonly str container
     cdef readonly str activation_id
     cdef readonly long long timeout_us
+    cdef readonly bint drained
 
 
 @cython.final

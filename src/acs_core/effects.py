@@ -1,8 +1,8 @@
 """What the core asks for.  The caller performs effects in the order in which they come.
 
 What must have happened before an effect is carried out stands in its docstring.  Effects
-that an invoker's pool takes as its events (``Create``, ``Deliver``, ``Release``, ``Adopt``)
-are sent to it as they are.
+that an invoker's pool takes as its events (``Create``, ``Deliver``, ``Resume``, ``Release``,
+``Adopt``) are sent to it as they are.
 """
 
 from __future__ import annotations
@@ -160,6 +160,15 @@ class Deliver(Event):
         self.activation = activation
 
 
+class Resume(Event):
+    """Wake the paused container: it is wanted, and pulls when it is awake."""
+
+    def __init__(self, container: str, invoker: str, epoch: int) -> None:
+        self.container = container
+        self.invoker = invoker
+        self.epoch = epoch
+
+
 class Release(Event):
     """Remove the container once what runs in it has ended."""
 
@@ -179,6 +188,44 @@ class StartSandbox:
     def __init__(self, container: str, spec: QueueSpec) -> None:
         self.container = container
         self.spec = spec
+
+
+class PrewarmSandbox:
+    """Start a sandbox of a kind, for an action that is not known yet.
+
+    Answer with ``SandboxReady`` or ``SandboxFailed``.
+    """
+
+    def __init__(self, container: str, kind: str, memory_mb: int) -> None:
+        self.container = container
+        self.kind = kind
+        self.memory_mb = memory_mb
+
+
+class AssignSandbox:
+    """The prewarmed ``sandbox``, which is up, is this container from now on; no answer.
+
+    All that is reported of it afterwards is reported of ``container``.
+    """
+
+    def __init__(self, container: str, sandbox: str, spec: QueueSpec) -> None:
+        self.container = container
+        self.sandbox = sandbox
+        self.spec = spec
+
+
+class PauseSandbox:
+    """Pause the sandbox; answer with ``SandboxPaused``, or ``SandboxBroke`` when it cannot be."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+
+
+class ResumeSandbox:
+    """Resume the sandbox; answer with ``SandboxResumed``, or ``SandboxBroke`` when it cannot be."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
 
 
 class Initialise:
@@ -205,16 +252,25 @@ class Run:
 
 
 class Abort:
-    """The run has exceeded its time limit: answer for it and report ``RunEnded``."""
+    """Give the run up: answer for it and report ``RunEnded``.
 
-    def __init__(self, container: str, activation_id: str, timeout_us: int) -> None:
+    It has exceeded its time limit; or, ``drained``, the invoker does not wait for it any longer.
+    """
+
+    def __init__(
+        self, container: str, activation_id: str, timeout_us: int, drained: bool = False
+    ) -> None:
         self.container = container
         self.activation_id = activation_id
         self.timeout_us = timeout_us
+        self.drained = drained
 
 
 class Remove:
-    """Remove the sandbox; answer with ``SandboxRemoved`` when the engine has confirmed it."""
+    """Remove the sandbox; answer with ``SandboxRemoved`` when the engine has confirmed it.
+
+    It may be paused, or on its way there or back; that is not waited for.
+    """
 
     def __init__(self, container: str, cause: str) -> None:
         self.container = container

@@ -19,6 +19,7 @@ cdef class QueueSpec:
     cdef readonly Py_ssize_t concurrency
     cdef readonly long long timeout_us
     cdef readonly object action_limit
+    cdef readonly str kind
 
 
 @cython.final
@@ -158,6 +159,11 @@ cdef class Returned(Event):
 
 
 @cython.final
+cdef class ContainerPaused(Event):
+    cdef readonly str container
+
+
+@cython.final
 cdef class ContainerLeaving(Event):
     cdef readonly str container
     cdef readonly str cause
@@ -193,6 +199,16 @@ cdef class SandboxRemoved(Event):
 
 
 @cython.final
+cdef class SandboxPaused(Event):
+    cdef readonly str container
+
+
+@cython.final
+cdef class SandboxResumed(Event):
+    cdef readonly str container
+
+
+@cython.final
 cdef class Initialised(Event):
     cdef readonly str container
     cdef readonly long long init_us
@@ -208,4 +224,4 @@ cdef class RunEnded(Event):
 
 @cython.final
 cdef class DrainRequested(Event):
-    pass
+    cdef readonly long long limit_us

@@ -58,6 +58,7 @@ class QueueSpec:
       concurrency: Runs at once in one container, 1..CONCURRENCY_MAX.
       timeout_us: Time limit of a run, in microseconds, > 0.
       action_limit: Most containers of this action; None: only the namespace's cap binds.
+      kind: The runtime, as far as sandboxes can be prewarmed for it; "": not at all.
     Raises: ValueError that names the field, the value and the limit.
     """
 
@@ -72,6 +73,7 @@ class QueueSpec:
         concurrency: int = 1,
         timeout_us: int = 60_000_000,
         action_limit: int | None = None,
+        kind: str = "",
     ) -> None:
         for field, text in (("queue", queue), ("namespace", namespace), ("action", action)):
             _check_name(field, text)
@@ -81,6 +83,8 @@ class QueueSpec:
         _check_range("timeout_us", timeout_us, 1, TIME_MAX_US)
         if action_limit is not None:
             _check_range("action_limit", action_limit, 0, COUNT_MAX)
+        if kind != "":
+            _check_name("kind", kind)
         self.queue = queue
         self.namespace = namespace
         self.action = action
@@ -89,6 +93,7 @@ class QueueSpec:
         self.concurrency = concurrency
         self.timeout_us = timeout_us
         self.action_limit = action_limit
+        self.kind = kind
 
 
 class Activation:
@@ -350,6 +355,16 @@ class Returned(Event):
         self.activation_ids = activation_ids
 
 
+class ContainerPaused(Event):
+    """The container sleeps, or is about to: what it offered is void until it pulls again.
+
+    What was delivered to it meanwhile wakes it.
+    """
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+
+
 class ContainerLeaving(Event):
     """The container takes no more work; it still counts until it is gone."""
 
@@ -387,7 +402,10 @@ class SandboxFailed(Event):
 
 
 class SandboxBroke(Event):
-    """A started sandbox ended by itself; the node has answered for what ran in it."""
+    """A started sandbox ended by itself, or could not be paused or resumed.
+
+    The node has answered for what ran in it.
+    """
 
     def __init__(self, container: str, cause: str) -> None:
         self.container = container
@@ -396,6 +414,20 @@ class SandboxBroke(Event):
 
 class SandboxRemoved(Event):
     """The engine confirmed that the sandbox is gone."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+
+
+class SandboxPaused(Event):
+    """The sandbox takes no processor time until it is resumed."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+
+
+class SandboxResumed(Event):
+    """The sandbox runs on."""
 
     def __init__(self, container: str) -> None:
         self.container = container
@@ -423,7 +455,13 @@ class RunEnded(Event):
 
 
 class DrainRequested(Event):
-    """Take no more work, let runs end, remove every container."""
+    """Take no more work, let runs end, remove every container.
+
+    What still runs ``limit_us`` after the first such event is given up; 0: each has its own limit.
+    """
+
+    def __init__(self, limit_us: int = 0) -> None:
+        self.limit_us = limit_us
 
 
 def _check_name(field: str, text: str) -> None:

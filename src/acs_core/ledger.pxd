@@ -41,6 +41,7 @@ cdef class QueueEntry:
     cdef public str cause
     cdef public long long quiet_since_us
     cdef public bint initialized
+    cdef public dict paused
 
 
 @cython.final
@@ -53,6 +54,7 @@ cdef class ContainerEntry:
     cdef public dict outstanding
     cdef public long long idle_since_us
     cdef public long long serving_since_us
+    cdef public bint resuming
 
 
 @cython.final

@@ -56,6 +56,8 @@ class QueueEntry:
         self.in_progress: dict[str, ContainerEntry] = {}
         self.serving: dict[str, ContainerEntry] = {}
         self.leaving: dict[str, ContainerEntry] = {}
+        # Containers that sleep, those that are being woken included; the last one fell asleep last.
+        self.paused: dict[str, ContainerEntry] = {}
         # Containers with free slots, the one that pulled last on top: few stay hot.
         self.open: list[ContainerEntry] = []
         # Activations delivered and not ended, the oldest delivery first.
@@ -83,6 +85,8 @@ class ContainerEntry:
         self.queue = queue
         self.free = 0
         self.stacked = False
+        # It is paused, and was asked to wake.
+        self.resuming = False
         self.outstanding: dict[str, Activation] = {}
         self.idle_since_us = 0
         self.serving_since_us = 0
@@ -160,6 +164,7 @@ class Ledger:
         creating = queue.in_progress.pop(name, None) is not None
         queue.serving.pop(name, None)
         queue.leaving.pop(name, None)
+        queue.paused.pop(name, None)
         queue.namespace.in_progress.pop(name, None)
         queue.namespace.serving.pop(name, None)
         invoker = self.invokers.get(container.invoker)
@@ -229,6 +234,8 @@ class Ledger:
             assert times == sorted(times)
             assert not queue.in_progress.keys() & queue.serving.keys()
             assert queue.leaving.keys() <= queue.serving.keys()
+            assert queue.paused.keys() <= queue.serving.keys() - queue.leaving.keys()
+            assert not any(c.free or c.outstanding for c in queue.paused.values())  # C8
         for name, container in self.containers.items():
             queue = container.queue
             assert self.queues.get(queue.spec.queue) is queue

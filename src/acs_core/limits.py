@@ -67,6 +67,20 @@ CREATION_US: Final = 300_000
 KEEP_ALIVE_US: Final = 10_000_000
 """How long an idle container waits for work before it is removed."""
 
+PAUSE_GRACE_US: Final = 0
+"""How long an idle container stays awake; 0: it is never paused.  Off until the node's sandboxes
+can be paused.  OpenWhisk waits 10 s where containers pull."""
+
+PREWARM_CHECK_US: Final = 600_000_000
+"""Between two looks at how many prewarmed sandboxes were missed.  OpenWhisk's value, without the
+random seconds that it adds."""
+
+PREWARM_EXPIRIES_MAX: Final = 100
+"""Prewarmed sandboxes that one such look lets go.  OpenWhisk's value."""
+
+PREWARM_MAX: Final = 1_000
+"""Prewarmed sandboxes of one kind and memory: a guard, memory binds long before."""
+
 CONCURRENCY_MAX: Final = 1_000
 """Runs at once inside one container."""
 

@@ -16,6 +16,7 @@ cdef int _REMOVING
 cdef int _APPLICATION_ERROR
 cdef long long _NEVER
 cdef int _LOOKS_MAX
+cdef long long _RESUME_US
 cdef dict _HANDLERS
 
 
@@ -85,3 +86,5 @@ cdef class Scheduler:
     cdef Snapshot _snapshot(self, QueueEntry queue, long long creation_us, long long now_us)
     @cython.locals(head=Activation, key=str, state=int, grace_us='long long')
     cdef object _look(self, QueueEntry queue, long long now_us, list out)
+    @cython.locals(container=ContainerEntry, head=Activation, wanted=Py_ssize_t, asleep=list)
+    cdef object _resume_paused(self, QueueEntry queue, long long now_us, list out)

@@ -20,7 +20,15 @@ from dataclasses import dataclass, field
 
 from . import fairness, limits
 from .action_queue import DeadlineIndex
-from .demand import STEADY_HOLD_CREATIONS, DemandRule, RuntimeFitRule, Snapshot, Verdict
+from .demand import (
+    RESUME_MS,
+    STEADY_HOLD_CREATIONS,
+    DemandRule,
+    RuntimeFitRule,
+    Snapshot,
+    Verdict,
+    resumptions,
+)
 from .effects import (
     Adopt,
     Cause,
@@ -33,6 +41,7 @@ from .effects import (
     Reject,
     Release,
     Reserve,
+    Resume,
     Throttle,
     Unreserve,
 )
@@ -43,6 +52,7 @@ from .events import (
     Cancelled,
     ContainerGone,
     ContainerLeaving,
+    ContainerPaused,
     ContainerServing,
     CreationFailed,
     Denied,
@@ -77,6 +87,7 @@ _REMOVING = int(QueueState.REMOVING)
 _APPLICATION_ERROR = int(Outcome.APPLICATION_ERROR)
 _NEVER = limits.TIME_MAX_US
 _LOOKS_MAX = limits.LOOKS_MAX
+_RESUME_US = int(RESUME_MS * 1000)
 
 
 class UnknownQueue(KeyError):
@@ -248,6 +259,7 @@ class Scheduler:
             "serving": len(entry.serving),
             "in_progress": len(entry.in_progress),
             "leaving": len(entry.leaving),
+            "paused": len(entry.paused),
             "reserving": len(entry.reserving),
             "mean_run_ms": round(load.mean_us / 1000, 3) if load.samples else None,
             "arrivals_per_s": round(load.rate_per_s, 3),
@@ -336,6 +348,8 @@ class Scheduler:
             container.free = min(container.free + event.free_slots, room)
             if container.free > 0:
                 container.idle_since_us = now_us
+                if queue.paused:
+                    queue.paused.pop(event.container, None)
                 if not container.stacked:
                     container.stacked = True
                     queue.open.append(container)
@@ -638,6 +652,7 @@ class Scheduler:
 
     def _consider(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Decide now if it is time to, and see to it that somebody looks again."""
+        self._resume_paused(queue, now_us, out)
         if queue.line.waiting > 0 and not queue.reserving:
             due_us = queue.retry_us
             if queue.decided_us >= 0 and (queue.serving or queue.in_progress):
@@ -645,7 +660,10 @@ class Scheduler:
             if now_us < due_us:
                 head = queue.line.head()
                 assert head is not None
-                self._wake(queue, min(due_us, self._expires_us(head)))
+                due_us = min(due_us, self._expires_us(head))
+                if queue.paused:
+                    due_us = min(due_us, now_us + self._decision_interval_us)
+                self._wake(queue, due_us)
                 return
             self._decide(queue, now_us, out)
         self._wake(queue, self._next_look_us(queue, now_us))
@@ -705,6 +723,24 @@ class Scheduler:
         else:
             self._starved.pop(queue.spec.queue, None)
 
+    def _resume_paused(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Wake the paused containers that serve sooner than waiting does, the last idle first.
+
+        No rule of demand is asked, and no failed creation holds it up: these containers are there.
+        """
+        if not queue.paused or queue.line.waiting == 0 or queue.adopting:
+            return
+        wanted = resumptions(self._snapshot(queue, self._ledger.creation_us(), now_us))
+        head = queue.line.head()
+        assert head is not None
+        if wanted == 0 and now_us - head.arrived_us > _RESUME_US:
+            wanted = 1  # it was to be served by now: runs last longer than predicted
+        asleep = [c for c in queue.paused.values() if not c.resuming]
+        wanted -= len(queue.paused) - len(asleep)
+        for container in asleep[::-1][: max(0, wanted)]:
+            container.resuming = True
+            out.append(Resume(container.container, container.invoker, queue.epoch))
+
     def _snapshot(self, queue: QueueEntry, creation_us: int, now_us: int) -> Snapshot:
         load = queue.load
         load.update_rate(now_us, self._decision_interval_us)
@@ -733,6 +769,7 @@ class Scheduler:
             arrivals_per_s=load.rate_per_s,
             creation_ms=creation_us / 1000,
             running=len(queue.delivered),
+            paused=len(queue.paused),
             oldest_run_ms=(now_us - oldest_us) / 1000,
             duration_spread_ms=load.spread_us() / 1000 if known else None,
             steady_short_ms=load.steady_short_us(now_us) / 1000,
@@ -826,7 +863,7 @@ class Scheduler:
             if container.container in other.leaving:
                 wanted -= 1 if in_namespace else other.spec.memory_mb
             elif (
-                container.free > 0
+                (container.free > 0 or container.container in other.paused)
                 and not container.outstanding
                 and other is not queue
                 and other.line.waiting == 0
@@ -866,7 +903,8 @@ class Scheduler:
         found = fairness.giver(holdings, self._holding(queue, now_us), turn_us, in_namespace)
         if found is None:
             return
-        for container in self._queues[found.queue].serving.values():  # pragma: no branch
+        giver = self._queues[found.queue]
+        for container in [*giver.paused.values(), *giver.serving.values()]:  # pragma: no branch
             # Always found: only queues of which one stays are among the holdings.
             if container.container not in container.queue.leaving:
                 self._release(container, f"{queue.spec.action} has too few containers", out)
@@ -945,6 +983,7 @@ class Scheduler:
         container.free = 0
         queue = container.queue
         queue.leaving[container.container] = container
+        queue.paused.pop(container.container, None)
         out.append(Release(container.container, container.invoker, queue.epoch, why))
 
     def _container_serving(self, event: ContainerServing, now_us: int, out: list[object]) -> None:
@@ -960,7 +999,22 @@ class Scheduler:
             return
         container.free = 0
         container.queue.leaving[event.container] = container
+        container.queue.paused.pop(event.container, None)
         self._consider(container.queue, now_us, out)
+
+    def _container_paused(self, event: ContainerPaused, now_us: int, out: list[object]) -> None:
+        container = self._containers.get(event.container)
+        if container is None:
+            return
+        queue = container.queue
+        name = event.container
+        if name not in queue.serving or name in queue.leaving or name in queue.paused:
+            return
+        container.free = 0
+        if not container.outstanding:  # else what was delivered meanwhile wakes it
+            container.resuming = False
+            queue.paused[name] = container
+        self._consider(queue, now_us, out)
 
     def _container_gone(self, event: ContainerGone, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -1067,6 +1121,7 @@ class Scheduler:
             queue.line.take()
             self._reject(head, Cause.EXPIRED, self._expiry_reason(queue, head), 0, out)
             head = queue.line.head()
+        self._resume_paused(queue, now_us, out)
         if now_us >= queue.retry_us and (
             queue.line.waiting > 0
             or queue.load.arrivals > 0
@@ -1103,6 +1158,8 @@ class Scheduler:
             due_us = self._expires_us(head)
             if not queue.reserving:
                 due_us = min(due_us, max(now_us + self._decision_interval_us, queue.retry_us))
+            if queue.paused:
+                due_us = min(due_us, now_us + self._decision_interval_us)
         elif queue.load.arrivals > 0 or queue.life.state_index == _NAMESPACE_THROTTLED:
             due_us = max(now_us + self._decision_interval_us, queue.retry_us)
         elif self._is_quiet(queue) and queue.life.can(Signal.QUIET_LONG):
@@ -1142,5 +1199,6 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     CreationFailed: Scheduler._creation_failed,
     Returned: Scheduler._returned,
     ContainerLeaving: Scheduler._container_leaving,
+    ContainerPaused: Scheduler._container_paused,
     ContainerGone: Scheduler._container_gone,
 }

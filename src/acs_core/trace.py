@@ -25,6 +25,7 @@ from .containers import ContainerPool, PoolConfig
 from .demand import Decision, DemandRule, OpenWhiskRule, RuntimeFitRule, Snapshot
 from .events import Activation, Arrived, Event, QueueSpec
 from .limits import TIME_MAX_US
+from .prewarm import Prewarm
 from .scheduler import Scheduler, SchedulerConfig
 
 FORMAT: Final = "acs-trace"
@@ -647,6 +648,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "concurrency": _integer,
         "timeout_us": _integer,
         "action_limit": _optional(_integer),
+        "kind": _text,
     },
     Activation: {
         "activation_id": _text,
@@ -697,6 +699,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "completions": _many(_made_by(events.Completion)),
     },
     events.Returned: {"container": _text, "activation_ids": _texts},
+    events.ContainerPaused: {"container": _text},
     events.ContainerLeaving: {"container": _text, "cause": _text},
     events.ContainerGone: {"container": _text, "cause": _text},
     # --- told to a pool
@@ -704,6 +707,8 @@ _FIELDS: dict[type, dict[str, _Read]] = {
     events.SandboxFailed: {"container": _text, "failure": _small, "cause": _text},
     events.SandboxBroke: {"container": _text, "cause": _text},
     events.SandboxRemoved: {"container": _text},
+    events.SandboxPaused: {"container": _text},
+    events.SandboxResumed: {"container": _text},
     events.Initialised: {"container": _text, "init_us": _integer},
     events.RunEnded: {
         "container": _text,
@@ -711,7 +716,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "run_us": _integer,
         "outcome": _small,
     },
-    events.DrainRequested: {},
+    events.DrainRequested: {"limit_us": _integer},
     # --- a scheduler asks an invoker
     effects.Adopt: {"queue": _text, "epoch": _integer},
     effects.Create: {"container": _text, "invoker": _text, "epoch": _integer, "spec": _spec},
@@ -721,6 +726,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "epoch": _integer,
         "activation": _activation,
     },
+    effects.Resume: {"container": _text, "invoker": _text, "epoch": _integer},
     effects.Release: {"container": _text, "invoker": _text, "epoch": _integer, "why": _text},
     # --- a scheduler asks its node
     effects.Reserve: {
@@ -747,9 +753,18 @@ _FIELDS: dict[type, dict[str, _Read]] = {
     },
     # --- a pool asks its node
     effects.StartSandbox: {"container": _text, "spec": _spec},
+    effects.PrewarmSandbox: {"container": _text, "kind": _text, "memory_mb": _integer},
+    effects.AssignSandbox: {"container": _text, "sandbox": _text, "spec": _spec},
+    effects.PauseSandbox: {"container": _text},
+    effects.ResumeSandbox: {"container": _text},
     effects.Initialise: {"container": _text, "activation": _activation},
     effects.Run: {"container": _text, "activation": _activation, "init_us": _integer},
-    effects.Abort: {"container": _text, "activation_id": _text, "timeout_us": _integer},
+    effects.Abort: {
+        "container": _text,
+        "activation_id": _text,
+        "timeout_us": _integer,
+        "drained": _flag,
+    },
     effects.Remove: {"container": _text, "cause": _text},
     # --- decisions: only ever written
     Snapshot: {
@@ -812,7 +827,24 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "report_decisions": _flag,
         "give_back": _flag,
     },
-    PoolConfig: {"invoker": _text, "memory_mb": _integer, "keep_alive_us": _integer},
+    PoolConfig: {
+        "invoker": _text,
+        "memory_mb": _integer,
+        "keep_alive_us": _integer,
+        "pause_grace_us": _integer,
+        "prewarm": _many(_made_by(Prewarm)),
+        "prewarm_check_us": _integer,
+    },
+    Prewarm: {
+        "kind": _text,
+        "memory_mb": _integer,
+        "count": _integer,
+        "expiry_us": _integer,
+        "count_min": _integer,
+        "count_max": _integer,
+        "threshold": _integer,
+        "increment": _integer,
+    },
 }
 
 _CONVERTED: dict[type, list[tuple[str, Callable[[object], object]]]] = {

@@ -24,6 +24,9 @@ OF_UNKNOWN: list[tuple[ev.Event, list[str]]] = [
     (ev.SandboxBroke("x", "why"), []),
     (ev.SandboxRemoved("x"), []),
     (ev.Initialised("x", 1), []),
+    (fx.Resume("x", "i1", 1), []),
+    (ev.SandboxPaused("x"), []),
+    (ev.SandboxResumed("x"), []),
     (ev.DrainRequested(), []),
     (ev.TimeReached(), []),
 ]
@@ -32,8 +35,10 @@ OF_UNKNOWN: list[tuple[ev.Event, list[str]]] = [
 class Pool:
     """A pool with its clock; ``do`` returns what it asks for, in words."""
 
-    def __init__(self, memory_mb: int = 200, keep_alive_us: int = 500) -> None:
-        self.pool = ContainerPool(PoolConfig("i1", memory_mb, keep_alive_us))
+    def __init__(
+        self, memory_mb: int = 200, keep_alive_us: int = 500, pause_grace_us: int = 0
+    ) -> None:
+        self.pool = ContainerPool(PoolConfig("i1", memory_mb, keep_alive_us, pause_grace_us))
         self.now_us = 0
 
     def do(self, *events: ev.Event) -> list[str]:
@@ -57,9 +62,9 @@ def fresh(spec: ev.QueueSpec = SPEC, **config: int) -> Pool:
     return pool
 
 
-def ready(spec: ev.QueueSpec = SPEC) -> Pool:
+def ready(spec: ev.QueueSpec = SPEC, **config: int) -> Pool:
     """Return a pool with container c1, in which a1 runs after its initialisation."""
-    pool = fresh(spec)
+    pool = fresh(spec, **config)
     pool.deliver("c1", "a1")
     pool.do(ev.Initialised("c1", 7))
     return pool
@@ -73,16 +78,8 @@ def test_a_container_is_started_initialised_and_used_again() -> None:
     assert pool.do(ev.Initialised("c1", 7)) == ["run a1 in c1"]
     assert pool.end("c1", "a1") == ["pull c1 epoch 1 free 1 ended a1 SUCCESS"]
     assert pool.deliver("c1", "a2") == ["run a2 in c1"]
-    assert pool.pool.counts() == {
-        "starting": 0,
-        "fresh": 0,
-        "initialising": 0,
-        "ready": 1,
-        "leaving": 0,
-        "removing": 0,
-        "idle": 0,
-        "created": 1,
-    }
+    counts = pool.pool.counts()
+    assert {name: count for name, count in counts.items() if count} == {"ready": 1, "created": 1}
 
 
 def test_the_time_of_init_goes_to_the_run_that_it_was_for() -> None:
@@ -263,6 +260,256 @@ def test_a_draining_invoker_ends_what_it_has_and_takes_nothing() -> None:
     assert refused == ["failed c3 RECOVERABLE: invoker i1 is draining"]
     assert pool.do(ev.SandboxReady("c2")) == [f"remove c2: {words}"]
     assert pool.end("c1", "a1")[-1] == f"remove c1: {words}"
+
+
+def test_a_drain_gives_up_what_runs_after_its_limit() -> None:
+    pool = ready(WIDE)
+    pool.now_us = 100
+    pool.deliver("c1", "a2")
+    pool.do(ev.DrainRequested(500))
+    assert pool.pool.next_deadline_us() == 600
+    pool.now_us = 599
+    assert pool.do(ev.TimeReached(), ev.DrainRequested(900)) == []  # the first limit holds
+    pool.now_us = 600
+    assert pool.do(ev.TimeReached()) == ["abort a1 for the drain", "abort a2 for the drain"]
+    assert pool.do(ev.TimeReached()) == []
+    pool.end("c1", "a1", 3)
+    assert pool.end("c1", "a2", 3)[-1] == "remove c1: the invoker is draining"
+
+
+def test_a_drain_lengthens_no_limit_and_holds_for_a_run_after_its_init() -> None:
+    pool = fresh()
+    pool.deliver("c1", "a1")
+    pool.do(ev.DrainRequested(1_500))
+    assert pool.pool.next_deadline_us() == 1_000
+    pool.now_us = 900
+    assert pool.do(ev.Initialised("c1", 900)) == ["run a1 in c1"]
+    pool.now_us = 1_500
+    assert pool.do(ev.TimeReached()) == ["abort a1 for the drain"]
+
+
+@pytest.mark.parametrize("limit_us", [-1, 2**62 + 1])
+def test_the_limit_of_a_drain_is_checked(limit_us: int) -> None:
+    pool = fresh()
+    with pytest.raises(ValueError, match=rf"limit_us is {limit_us}; it must be in 0\.\.{2**62}"):
+        pool.do(ev.DrainRequested(limit_us))
+    assert pool.do(fx.Create("c2", "i1", 1, SPEC)) == ["start c2"]  # nothing changed
+
+
+# --- several runs in one container -----------------------------------------------------------
+
+
+def test_runs_end_in_any_order_and_each_frees_its_slot() -> None:
+    pool = ready(WIDE)
+    pool.deliver("c1", "a2")
+    pool.deliver("c1", "a3")
+    assert pool.end("c1", "a3") == ["pull c1 epoch 1 free 1 started a2 ended a3 SUCCESS"]
+    assert pool.deliver("c1", "a4") == ["run a4 in c1"]
+    assert pool.end("c1", "a1") == ["pull c1 epoch 1 free 1 started a4 ended a1 SUCCESS"]
+    assert pool.pool.counts()["idle"] == 0
+    pool.end("c1", "a4", 1)
+    assert pool.pool.next_deadline_us() == 1_000  # a2 runs on: no keep-alive
+    pool.end("c1", "a2")
+    assert pool.pool.counts()["idle"] == 1
+
+
+def test_a_run_is_given_up_while_others_go_on_to_their_ends() -> None:
+    pool = ready(WIDE)
+    pool.now_us = 400
+    pool.deliver("c1", "a2")
+    pool.deliver("c1", "a3")
+    pool.now_us = 1_000
+    assert pool.do(ev.TimeReached()) == ["abort a1 after 1 ms"]
+    assert pool.pool.next_deadline_us() == 1_400
+    words = "its last run ended badly"
+    # The container is poisoned, its other runs are not.
+    assert pool.end("c1", "a1", 2) == [
+        "pull c1 epoch 1 free 0 started a2, a3 ended a1 DEVELOPER_ERROR",
+        f"leaving c1: {words}",
+    ]
+    assert pool.deliver("c1", "a4") == ["return from c1 a4"]
+    assert pool.end("c1", "a2") == ["pull c1 epoch 1 free 0 ended a2 SUCCESS"]
+    pool.now_us = 1_400
+    assert pool.do(ev.TimeReached()) == ["abort a3 after 1 ms"]
+    assert pool.end("c1", "a3", 2)[-1] == f"remove c1: {words}"
+
+
+def test_what_answers_after_it_was_given_up_is_not_heard() -> None:
+    pool = ready(WIDE)
+    pool.deliver("c1", "a2")
+    pool.do(ev.SandboxBroke("c1", "it exited"))
+    assert pool.end("c1", "a2") == []
+    for late in (ev.SandboxReady("c1"), ev.SandboxPaused("c1"), ev.SandboxResumed("c1")):
+        assert pool.do(late) == []
+    assert pool.do(ev.SandboxRemoved("c1")) == ["gone c1: it exited"]
+    assert pool.end("c1", "a1") == []
+
+
+# --- pausing ---------------------------------------------------------------------------------
+
+
+def asleep(spec: ev.QueueSpec = SPEC, *, paused: bool = True) -> Pool:
+    """Return a pool whose container c1 idled since 0, and was paused at 100."""
+    pool = ready(spec, pause_grace_us=100)
+    pool.end("c1", "a1")
+    assert pool.pool.next_deadline_us() == 100
+    pool.now_us = 100
+    assert pool.do(ev.TimeReached()) == ["paused c1", "pause c1"]
+    if paused:
+        assert pool.do(ev.SandboxPaused("c1"), ev.SandboxPaused("c1")) == []
+    return pool
+
+
+def test_an_idle_container_is_paused_after_the_grace_and_not_before() -> None:
+    pool = ready(pause_grace_us=100)
+    pool.now_us = 50
+    pool.end("c1", "a1")
+    pool.now_us = 149
+    assert pool.do(ev.TimeReached()) == []
+    pool.deliver("c1", "a2")  # it works again: the grace begins anew with its end
+    assert pool.do(ev.TimeReached()) == []
+    pool.end("c1", "a2")
+    assert pool.pool.next_deadline_us() == 249
+
+
+def test_a_container_that_was_never_initialised_is_not_paused() -> None:
+    pool = fresh(pause_grace_us=100)
+    assert pool.pool.next_deadline_us() == 500
+
+
+def test_nothing_is_paused_without_a_grace() -> None:
+    pool = ready()
+    pool.end("c1", "a1")
+    assert pool.pool.next_deadline_us() == 500
+
+
+def test_a_paused_container_wakes_when_it_is_asked_to() -> None:
+    pool = asleep()
+    assert pool.pool.counts()["paused"] == 1
+    wake = fx.Resume("c1", "i1", 1)
+    assert pool.do(wake, wake) == ["resume c1"]
+    pool.now_us = 600
+    assert pool.do(ev.TimeReached()) == []  # wanted: no keep-alive meanwhile
+    assert pool.do(ev.SandboxResumed("c1")) == ["pull c1 epoch 1 free 1"]
+    assert pool.do(ev.SandboxResumed("c1")) == []
+    assert pool.pool.next_deadline_us() == 700
+    assert pool.deliver("c1", "a2") == ["run a2 in c1"]
+
+
+def test_who_asks_an_awake_container_to_wake_hears_of_its_slots() -> None:
+    pool = ready(WIDE)
+    assert pool.do(fx.Resume("c1", "i1", 1)) == ["pull c1 epoch 1 free 2"]
+    pool.deliver("c1", "a2")
+    pool.deliver("c1", "a3")
+    assert pool.do(fx.Resume("c1", "i1", 1)) == []
+    assert fresh().do(fx.Resume("c1", "i1", 1)) == []
+
+
+def test_an_earlier_leader_wakes_nobody() -> None:
+    pool = asleep()
+    pool.do(fx.Adopt("q", 3))
+    assert pool.do(fx.Resume("c1", "i1", 2)) == []
+    assert pool.deliver("c1", "a2", epoch=2) == ["return from c1 a2"]
+    assert pool.do(fx.Resume("c1", "i1", 3)) == ["resume c1"]
+
+
+def test_what_is_delivered_to_a_paused_container_wakes_it_and_runs_then() -> None:
+    pool = asleep(WIDE)
+    assert pool.deliver("c1", "a2") == ["resume c1"]
+    assert pool.deliver("c1", "a3") == []
+    assert pool.deliver("c1", "a2") == []  # a repeated message
+    assert pool.do(ev.SandboxResumed("c1")) == [
+        "run a2 in c1",
+        "run a3 in c1",
+        "pull c1 epoch 1 free 1 started a2, a3",
+    ]
+    pool.now_us = 1_000
+    assert pool.do(ev.TimeReached()) == []
+    assert pool.pool.next_deadline_us() == 1_100  # their limits begin when they do
+
+
+def test_a_delivery_meets_a_container_that_is_being_paused() -> None:
+    pool = asleep(paused=False)
+    assert pool.deliver("c1", "a2") == []
+    assert pool.deliver("c1", "a3") == ["return from c1 a3"]  # more than it has slots
+    assert pool.do(fx.Resume("c1", "i1", 1)) == []
+    assert pool.do(ev.SandboxPaused("c1")) == ["resume c1"]
+    assert pool.do(ev.SandboxResumed("c1")) == ["run a2 in c1"]
+    assert pool.end("c1", "a2") == ["pull c1 epoch 1 free 1 ended a2 SUCCESS"]
+
+
+def test_a_container_that_cannot_be_resumed_gives_its_work_back() -> None:
+    pool = asleep(WIDE)
+    pool.deliver("c1", "a2")
+    pool.deliver("c1", "a3")
+    assert pool.do(ev.SandboxBroke("c1", "no answer")) == [
+        "leaving c1: no answer",
+        "return from c1 a2, a3",
+        "remove c1: no answer",
+    ]
+    assert pool.do(ev.SandboxResumed("c1")) == []
+
+
+def test_a_container_that_cannot_be_paused_is_given_up() -> None:
+    pool = asleep(paused=False)
+    words = ["leaving c1: no answer", "remove c1: no answer"]
+    assert pool.do(ev.SandboxBroke("c1", "no answer")) == words
+    assert pool.do(ev.SandboxPaused("c1")) == []
+
+
+def test_a_sandbox_that_vanishes_while_it_is_resumed_loses_no_work() -> None:
+    pool = asleep()
+    pool.deliver("c1", "a2")
+    words = ["return from c1 a2", "gone c1: its sandbox is gone"]
+    assert pool.do(ev.SandboxRemoved("c1")) == words
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_paused_container_goes_like_any_other(paused: bool) -> None:
+    pool = asleep(paused=paused)
+    assert pool.do(fx.Release("c1", "i1", 1, "room")) == ["remove c1: room"]
+    pool = asleep(paused=paused)
+    assert pool.pool.next_deadline_us() == 500
+    pool.now_us = 500
+    assert pool.do(ev.TimeReached())[1] == "remove c1: it was idle for its keep-alive"
+    pool = asleep(paused=paused)
+    pool.deliver("c1", "a2")
+    words = "the invoker is draining"
+    drained = [f"leaving c1: {words}", "return from c1 a2", f"remove c1: {words}"]
+    assert pool.do(ev.DrainRequested()) == drained
+
+
+def test_a_new_leader_learns_who_sleeps_and_what_waits_there() -> None:
+    pool = asleep()
+    assert pool.do(fx.Adopt("q", 2)) == ["adopted q epoch 2 holds c1", "paused c1"]
+    pool.deliver("c1", "a2", epoch=2)
+    assert pool.do(fx.Adopt("q", 3)) == ["adopted q epoch 3 holds c1 with a2", "paused c1"]
+    assert pool.do(ev.SandboxResumed("c1")) == ["run a2 in c1"]
+
+
+def test_the_keep_alive_comes_before_a_longer_grace() -> None:
+    pool = ready(pause_grace_us=900)
+    pool.end("c1", "a1")
+    pool.now_us = 900
+    words = "it was idle for its keep-alive"
+    assert pool.do(ev.TimeReached()) == [f"leaving c1: {words}", f"remove c1: {words}"]
+    assert pool.do(ev.TimeReached()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "low"),
+    [
+        ("memory_mb", -1, 0),
+        ("keep_alive_us", -1, 0),
+        ("pause_grace_us", -5, 0),
+        ("prewarm_check_us", 0, 1),
+        ("pause_grace_us", 2**62 + 1, 0),
+    ],
+)
+def test_a_pool_is_configured_within_bounds(field: str, value: int, low: int) -> None:
+    words = rf"{field} is {value}; it must be in {low}\.\.{2**62}"
+    with pytest.raises(ValueError, match=words):
+        PoolConfig(**{field: value})  # type: ignore[arg-type]
 
 
 def test_an_earlier_leader_is_not_obeyed() -> None:

@@ -21,6 +21,7 @@ from acs_core.demand import (
     Snapshot,
     Verdict,
     predicted_wait_ms,
+    resumptions,
     starts_within,
     steady_containers,
 )
@@ -531,3 +532,32 @@ def test_nothing_in_place_of_a_snapshot_is_an_error_not_a_crash() -> None:
 
 def test_the_formula_is_written_down() -> None:
     assert "S(n, t) >= Q" in (demand.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "resumed"),
+    [
+        # Nobody is awake: at once, whatever the run time.
+        ({"existing": 1, "paused": 1, "running": 0}, 1),
+        ({"existing": 1, "paused": 1, "running": 0, "average_duration_ms": None}, 1),
+        # The busy one ends within the 30 ms of a resume, or later.
+        ({"existing": 2, "paused": 1, "average_duration_ms": 30.0}, 0),
+        ({"existing": 2, "paused": 1, "average_duration_ms": 31.0}, 1),
+        ({"existing": 2, "paused": 1, "average_duration_ms": 20.0, "oldest_run_ms": 31.0}, 1),
+        # A short run is worth waiting for, many of them are not.
+        ({"existing": 4, "paused": 3, "average_duration_ms": 2.0, "waiting": 15}, 0),
+        ({"existing": 4, "paused": 3, "average_duration_ms": 2.0, "waiting": 16}, 1),
+        ({"existing": 4, "paused": 3, "average_duration_ms": 2.0, "waiting": 32}, 2),
+        # Each has several slots; no more than there are.
+        ({"existing": 4, "paused": 3, "average_duration_ms": 1e4, "waiting": 5}, 3),
+        ({"existing": 4, "paused": 3, "average_duration_ms": 1e4, "waiting": 5}
+         | {"concurrency": 4, "running": 4}, 2),
+        # No cap is in the way: they are there.
+        ({"existing": 1, "paused": 1, "running": 0, "namespace_limit": 0, "action_limit": 0}, 1),
+        ({"existing": 2, "paused": 2, "running": 0, "waiting": 0}, 0),
+    ],
+)  # fmt: skip
+def test_as_many_are_resumed_as_serve_sooner_than_waiting(
+    changes: dict[str, Any], resumed: int
+) -> None:
+    assert resumptions(snapshot(**changes)) == resumed

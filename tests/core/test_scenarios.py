@@ -4,10 +4,11 @@
 keep it.  Commands, one a line (``#`` begins a comment, times are 5ms, 2s, 1m):
 
   world invokers=i1:1024,i2:512 [waiting_max=N] [keep_alive=T] [creation=T] [run=T] [latency=T] …
+  world … [pause_grace=T]                                  without it nothing is paused
   open QUEUE [memory=MB] [concurrency=N] [timeout=T] [limit=N]   QUEUE is namespace/action
   arrive QUEUE ID… [run=T] [outcome=NAME] [deadline=T]     a1..a9 stands for nine of them
   cancel ID · close QUEUE WHY… · lose QUEUE NODE · cap NAMESPACE N · deny [WHY…]
-  engine INVOKER up|down|no image · break INVOKER CONTAINER · cut INVOKER · join INVOKER
+  engine INVOKER up|down|no image|no pause · break INVOKER CONTAINER · cut INVOKER · join INVOKER
   pull CONTAINER epoch=N free=N [ended=ID]                 a message that no pool sends by itself
   drain INVOKER · latency T · advance T · quiet T (until nothing is due, at most so long)
   show QUEUE · counts · count WORD                          lines of the trace that have the word
@@ -74,6 +75,7 @@ class Player:
             for name, mb in [i.split(":") for i in options.pop("invokers", "i1:1024").split(",")]
         }
         keep_alive_us = time_us(options.pop("keep_alive", "10s"))
+        pause_grace_us = time_us(options.pop("pause_grace", "0s"))
         times = {f.removesuffix("_us") for f in Times.__dataclass_fields__}
         chosen = {f"{k}_us": time_us(v) for k, v in options.items() if k in times}
         config = {k: int(v) for k, v in options.items() if k not in times}
@@ -81,6 +83,7 @@ class Player:
             invokers,
             config=SchedulerConfig(name="c", **config),  # type: ignore[arg-type]
             keep_alive_us=keep_alive_us,
+            pause_grace_us=pause_grace_us,
             times=Times(**chosen),
         )
 

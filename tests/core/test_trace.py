@@ -21,6 +21,7 @@ from acs_core import ABI, COMPILED, demand, effects, events, trace
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule, Snapshot
 from acs_core.events import Activation, Event, QueueSpec
+from acs_core.prewarm import Prewarm
 from acs_core.queue_states import QueueState
 from acs_core.scheduler import Scheduler, SchedulerConfig
 from acs_core.trace import TraceError, TraceReader, TraceWriter, replay
@@ -58,7 +59,9 @@ def eventful_day(config: SchedulerConfig, *, payloads: bool = True) -> tuple[lis
     pair.engines = world.engines
     pools: dict[str, Any] = {}
     for name, memory_mb in pair._memory_mb.items():
-        pool = ContainerPool(PoolConfig(name, memory_mb, 2_000_000))
+        pool = ContainerPool(
+            PoolConfig(name, memory_mb, 2_000_000, 400_000, (Prewarm("k", 64, expiry_us=1),))
+        )
         pools[name] = Recorded(pool, payloads=payloads)
     pair.pools = pools
     pair.tell(events.InvokerReported("i1", 1024, 10, 250_000, 1 / 3))
@@ -75,6 +78,12 @@ def eventful_day(config: SchedulerConfig, *, payloads: bool = True) -> tuple[lis
         pair.tell(events.Arrived(queue, activation))
         return activation
 
+    pair.open(QueueSpec("m/p", "m", "p", 0, memory_mb=64, kind="k"))
+    pair.advance(400_000)
+    arrive("m/p", "prewarmed", b"")
+    pair.advance(600_000)
+    arrive("m/p", "wakes it", b"")
+    pair.tell(events.QueueClosing("m/p", "no more"))
     first = arrive("n/a", "first", b"1")
     for number in range(40):
         pair.run_us[f"a{number}"] = 1_000 + number * 777
@@ -126,7 +135,8 @@ def eventful_day(config: SchedulerConfig, *, payloads: bool = True) -> tuple[lis
     arrive("n/a", "starved", b"z", pair.now_us + 2_000_000)
     pair.tell(events.QueueClosing("n/a", "n/a was deleted"))
     pair.advance(20_000_000)
-    pair.tell_pool("i1", events.DrainRequested())
+    for invoker in ("i1", "i2"):
+        pair.tell_pool(invoker, events.DrainRequested())
     pair.run_until_quiet(200_000_000)
     return scheduler.ended(), pools["i1"].ended()
 
@@ -191,7 +201,8 @@ def data_of(cls: type, made: object) -> set[str]:
 
 ENTRIES = sorted(
     trace._FIELDS.keys()
-    - {effects.Decided, Snapshot, demand.Decision, SchedulerConfig, PoolConfig, RuntimeFitRule},
+    - {effects.Decided, Snapshot, demand.Decision, SchedulerConfig, RuntimeFitRule}
+    - {PoolConfig, Prewarm},
     key=lambda cls: cls.__name__,
 )
 
@@ -225,7 +236,7 @@ def inspect_counts() -> tuple[str, ...]:
     return ("incoming", "waiting", "stale", *spaces, *[f"namespace_{name}" for name in spaces])
 
 
-@pytest.mark.parametrize("cls", [SchedulerConfig, PoolConfig])
+@pytest.mark.parametrize("cls", [SchedulerConfig, PoolConfig, Prewarm])
 def test_configurations_have_every_field(cls: Any) -> None:
     assert [field.name for field in dataclasses.fields(cls)] == list(trace._FIELDS[cls])
 
@@ -260,6 +271,7 @@ def test_a_line_holds_time_event_and_effects() -> None:
                     "concurrency": 1,
                     "timeout_us": 60_000_000,
                     "action_limit": None,
+                    "kind": "",
                 },
                 "epoch": 5,
                 "history_us": 0,
@@ -415,7 +427,7 @@ def test_what_a_formatter_changes_is_no_difference(day: tuple[list[str], list[st
 
 def test_numbers_of_another_type_are_a_difference(day: tuple[list[str], list[str]]) -> None:
     lines = list(day[0])
-    number = lines.index(find(lines, '{"Reserve":{'))
+    number = lines.index(find(lines, '{"Reserve":{"queue":"n/a"'))
     lines[number] = lines[number].replace('"memory_mb":256,"places"', '"memory_mb":256.0,"places"')
     assert replay(lines).difference is not None
 
