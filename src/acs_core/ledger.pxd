@@ -53,6 +53,7 @@ cdef class ContainerEntry:
     cdef public dict outstanding
     cdef public long long idle_since_us
     cdef public long long serving_since_us
+    cdef public bint leaving
 
 
 @cython.final
