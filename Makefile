@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(shell find src -type f -not -name '*.pyc')
 # The tests of the core and of the examples and the proofs run on both builds, the rest on the compiled one.
 CORE_TESTS := tests/core tests/examples proofs
 
-.PHONY: demo test lint bench images clean
+.PHONY: demo test lint bench bench-core images clean
 
 demo: .venv/.installed
 	.venv/bin/acs demo
@@ -72,6 +72,14 @@ images: .venv/.installed
 
 bench: .venv/.installed
 	.venv/bin/python bench/standalone.py
+
+# Both builds of the core, side by side.  --benchmark-json makes no folder of its own.
+bench-core: .venv/.installed .venv-plain/.installed
+	mkdir -p build/bench
+	.venv-plain/bin/pytest -q bench/core --benchmark-json=build/bench/plain.json
+	.venv/bin/pytest -q bench/core --benchmark-json=build/bench/compiled.json
+	.venv/bin/pytest-benchmark compare build/bench/plain.json build/bench/compiled.json \
+	    --group-by=group --columns=min,median,ops --sort=min
 
 clean:
 	rm -rf .venv .venv-plain build

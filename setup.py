@@ -14,14 +14,22 @@ MODE = os.environ.get("ACS_EXT", "auto")
 if MODE not in ("auto", "require", "none"):
     raise SystemExit(f"ACS_EXT is {MODE!r}; it must be auto, require or none")
 
+# Their objects hold text, numbers, tuples of such, and one another: no cycle goes through them, so
+# the collector need not look at the hundreds of thousands that may be there.  A `.pxd` beside a
+# plain source cannot say it: Cython takes directives like this one from the source alone.
+WITHOUT_CYCLES = ("demand", "effects", "events")
+
 
 def extensions() -> list[Extension]:
     if MODE == "none":
         return []
     from Cython.Build import cythonize
+    from Cython.Compiler.Options import get_directive_defaults
 
-    modules = [
-        Extension(
+    # Known to Cython as a decorator only; a default makes it one that can be given here.
+    get_directive_defaults()["no_gc"] = False
+    modules = {
+        pxd.stem: Extension(
             f"acs_core.{pxd.stem}",
             [str(pxd.with_suffix(".py"))],
             # No debug information: it would make each module five times as large.  No fused
@@ -31,13 +39,20 @@ def extensions() -> list[Extension]:
         )
         for pxd in sorted(Path("src/acs_core").glob("*.pxd"))
         if pxd.stem != "__init__"
-    ]
-    return cythonize(
-        modules,
-        build_dir="build/cython",
-        nthreads=os.cpu_count() or 1,
-        compiler_directives={"language_level": "3", "annotation_typing": False},
-    )
+    }
+    extensions = []
+    for no_gc in (False, True):
+        extensions += cythonize(
+            [module for name, module in modules.items() if (name in WITHOUT_CYCLES) == no_gc],
+            build_dir="build/cython",
+            nthreads=os.cpu_count() or 1,
+            compiler_directives={
+                "language_level": "3",
+                "annotation_typing": False,
+                "no_gc": no_gc,
+            },
+        )
+    return extensions
 
 
 setup(

@@ -85,6 +85,13 @@ class SchedulerLoop:
         self.now_us = now_us
         self.ended += count
 
+    def touch(self) -> None:
+        """Let one activation through every queue: from then on nothing happens the first time."""
+        order, self.order = self.order, list(range(len(self.queues)))
+        self.order += [0] * (ORDER_COUNT - len(self.queues))
+        self.run_idle(len(self.queues))
+        self.order, self.position = order, 0
+
     def fill(self) -> None:
         """Let every container run something, so that arrivals wait for a pull."""
         for queue in self.queues:

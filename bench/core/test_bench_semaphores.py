@@ -1,4 +1,4 @@
-"""Acquire and release, uncontended; beside the standard library's semaphore."""
+"""Acquire and release, uncontended; beside the standard library's semaphores."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def nested() -> Case:
     return run, lambda: semaphore.available_permits
 
 
-def standard() -> Case:
-    semaphore = threading.Semaphore(PERMITS)
-
+def of_threading(semaphore: threading.Semaphore) -> Case:
     def run() -> None:
         for _ in range(TURNS):
             semaphore.acquire(blocking=False)
@@ -63,7 +61,15 @@ def standard() -> Case:
     return run, lambda: PERMITS
 
 
-@pytest.mark.parametrize("make", [forcible, resizable, nested, standard])
+def standard() -> Case:
+    return of_threading(threading.Semaphore(PERMITS))
+
+
+def standard_bounded() -> Case:
+    return of_threading(threading.BoundedSemaphore(PERMITS))
+
+
+@pytest.mark.parametrize("make", [forcible, resizable, nested, standard, standard_bounded])
 def test_acquire_and_release(benchmark: BenchmarkFixture, make: Callable[[], Case]) -> None:
     benchmark.group = f"{TURNS:,} acquired and released"
     run, permits = make()

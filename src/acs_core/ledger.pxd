@@ -55,6 +55,7 @@ cdef class ContainerEntry:
     cdef public long long idle_since_us
     cdef public long long serving_since_us
     cdef public bint resuming
+    cdef public bint leaving
 
 
 @cython.final

@@ -89,7 +89,9 @@ class ContainerEntry:
         self.resuming = False
         self.outstanding: dict[str, Activation] = {}
         self.idle_since_us = 0
-        self.serving_since_us = 0
+        # -1 while in progress.
+        self.serving_since_us = -1
+        self.leaving = False
 
 
 class InvokerEntry:
@@ -155,6 +157,13 @@ class Ledger:
         container.idle_since_us = now_us
         container.serving_since_us = now_us
         self.invokers[container.invoker].creations -= 1
+
+    def leave(self, container: ContainerEntry) -> None:
+        """Count a serving container as leaving: it takes no more work."""
+        container.free = 0
+        container.leaving = True
+        container.queue.leaving[container.container] = container
+        container.queue.paused.pop(container.container, None)
 
     def forget(self, container: ContainerEntry) -> None:
         """Count a container no longer."""
@@ -242,6 +251,8 @@ class Ledger:
             assert (name in queue.in_progress) != (name in queue.serving)
             assert (name in queue.in_progress) == (name in queue.namespace.in_progress)
             assert (name in queue.serving) == (name in queue.namespace.serving)
+            assert (name in queue.serving) == (container.serving_since_us >= 0)
+            assert (name in queue.leaving) == container.leaving
             assert 0 <= container.free <= queue.spec.concurrency - len(container.outstanding)  # S1
             assert container.free == 0 or (container.stacked and name not in queue.leaving)
         for namespace in self.namespaces.values():

@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.action_queue cimport DeadlineIndex
+from acs_core.action_queue cimport ActivationTable, DeadlineIndex
 from acs_core.demand cimport Decision, Snapshot
 from acs_core.events cimport Activation, Arrived, Completion, Pulled, QueueSpec
 from acs_core.ledger cimport ContainerEntry, Ledger, NamespaceEntry, QueueEntry
@@ -28,7 +28,7 @@ cdef class Scheduler:
     cdef Ledger _ledger
     cdef dict _queues
     cdef dict _containers
-    cdef dict _activations
+    cdef ActivationTable _activations
     cdef dict _namespaces
     cdef dict _invokers
     cdef DeadlineIndex _due

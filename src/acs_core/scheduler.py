@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import fairness, limits
-from .action_queue import DeadlineIndex
+from .action_queue import ActivationTable, DeadlineIndex
 from .demand import (
     RESUME_MS,
     STEADY_HOLD_CREATIONS,
@@ -164,7 +164,7 @@ class Scheduler:
         self._containers = self._ledger.containers
         self._namespaces = self._ledger.namespaces
         self._invokers = self._ledger.invokers
-        self._activations: dict[str, Activation] = {}
+        self._activations = ActivationTable()
         self._due = DeadlineIndex()
         # Queues that found no room, oldest first: looked at again when room appears.  True where
         # memory lacks, False where the namespace's cap binds.
@@ -283,8 +283,10 @@ class Scheduler:
         for key, queue in self._queues.items():
             assert queue.life.state_index != QueueState.REMOVED
             assert bool(queue.adopting) or queue.life.state_index != _UNINITIALIZED
-            if queue.line.waiting:
+            assert not queue.adopting or queue.life.state_index != _RUNNING
+            if queue.line.waiting or queue.load.arrivals:
                 assert self._due.time_of(key) >= 0  # L3: somebody will look
+            if queue.line.waiting:
                 # L1: nobody idles beside work, once it may be served (S5).
                 assert queue.adopting or not any(c.free for c in queue.serving.values())
 
@@ -305,13 +307,14 @@ class Scheduler:
         if state != _RUNNING and not self._admit(queue, activation, now_us, out):
             return
         queue.load.arrivals += 1
-        if queue.line.waiting == 0 and not queue.adopting:
+        if queue.line.waiting == 0 and (state == _RUNNING or not queue.adopting):
             container = self._top(queue)
             if container is not None:
                 activation.queue = event.queue
                 self._activations[activation.activation_id] = activation
                 self._deliver(queue, container, activation, now_us, out)
-                if self._due.time_of(event.queue) < 0:
+                # From the first arrival until the look that counts it, a look is due.
+                if queue.load.arrivals == 1 and self._due.time_of(event.queue) < 0:
                     self._wake(queue, now_us + self._decision_interval_us)
                 return
         if not queue.line.offer(activation):
@@ -329,7 +332,7 @@ class Scheduler:
         if container is None or event.epoch != container.queue.epoch:
             return  # late: the container is gone, or speaks to an earlier leader
         queue = container.queue
-        if event.container in queue.in_progress:
+        if container.serving_since_us < 0:
             self._serve(container, now_us)  # its ContainerServing was overtaken
         for activation_id in event.started:
             activation = container.outstanding.get(activation_id)
@@ -343,7 +346,7 @@ class Scheduler:
                 queue.load.runs_ended += 1
                 if completion.outcome <= _APPLICATION_ERROR:
                     queue.load.ran(completion.run_us)
-        if event.container not in queue.leaving:
+        if not container.leaving:
             room = queue.spec.concurrency - len(container.outstanding)
             container.free = min(container.free + event.free_slots, room)
             if container.free > 0:
@@ -552,6 +555,7 @@ class Scheduler:
         """Begin to serve, unless some invoker has not told yet what it holds."""
         if queue.adopting:
             return
+        queue.adopting = {}  # without the table that the emptied one keeps
         if queue.life.state_index == _UNINITIALIZED:
             queue.life.fire(Signal.ADOPTED)
         self._serve_line(queue, now_us, out)
@@ -980,11 +984,8 @@ class Scheduler:
 
     def _release(self, container: ContainerEntry, why: str, out: list[object]) -> None:
         """Let a serving container take no more work and go when it is done."""
-        container.free = 0
-        queue = container.queue
-        queue.leaving[container.container] = container
-        queue.paused.pop(container.container, None)
-        out.append(Release(container.container, container.invoker, queue.epoch, why))
+        self._ledger.leave(container)
+        out.append(Release(container.container, container.invoker, container.queue.epoch, why))
 
     def _container_serving(self, event: ContainerServing, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -997,9 +998,7 @@ class Scheduler:
         container = self._containers.get(event.container)
         if container is None or event.container not in container.queue.serving:
             return
-        container.free = 0
-        container.queue.leaving[event.container] = container
-        container.queue.paused.pop(event.container, None)
+        self._ledger.leave(container)
         self._consider(container.queue, now_us, out)
 
     def _container_paused(self, event: ContainerPaused, now_us: int, out: list[object]) -> None:

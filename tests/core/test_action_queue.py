@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acs_core.action_queue import ActionQueue, DeadlineIndex
+from acs_core.action_queue import ActionQueue, ActivationTable, DeadlineIndex
 from acs_core.events import Activation
 
 
@@ -94,3 +94,35 @@ def test_index_keeps_one_time_a_key() -> None:
     assert [index.pop_due(9), index.pop_due(9), index.pop_due(9)] == ["b", "a", None]
     index.discard("nobody")
     index.check()
+
+
+def test_index_forgets_a_key_that_was_popped() -> None:
+    index = DeadlineIndex()
+    index.set("a", 5)
+    index.set("b", 7)
+    assert index.pop_due(5) == "a"
+    assert (index.time_of("a"), index.next_us()) == (-1, 7)
+    index.discard("a")
+    assert (index.time_of("a"), index.next_us()) == (-1, 7)
+    index.set("a", 6)
+    assert (index.time_of("a"), index.next_us()) == (6, 6)
+    index.check()
+
+
+def test_table_holds_what_was_put_in_last() -> None:
+    table = ActivationTable()
+    line = activations(1_000)
+    for activation in line:
+        table[activation.activation_id] = activation
+    assert len(table) == 1_000
+    assert all(table.get(activation.activation_id) is activation for activation in line)
+    again = Activation("a7", b"", 9)
+    table["a7"] = again
+    assert (len(table), table.get("a7")) == (1_000, again)
+    del table["a7"]
+    assert "a7" not in table
+    assert "a8" in table
+    assert table.get("a7") is None
+    assert len(table) == 999
+    with pytest.raises(KeyError, match="a7"):
+        del table["a7"]

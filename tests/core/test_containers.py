@@ -291,7 +291,8 @@ def test_a_drain_lengthens_no_limit_and_holds_for_a_run_after_its_init() -> None
 @pytest.mark.parametrize("limit_us", [-1, 2**62])
 def test_the_limit_of_a_drain_is_checked(limit_us: int) -> None:
     pool = fresh()
-    with pytest.raises(ValueError, match=rf"limit_us is {limit_us}; it must be in 0\.\.{2**62 - 1}"):
+    words = rf"limit_us is {limit_us}; it must be in 0\.\.{2**62 - 1}"
+    with pytest.raises(ValueError, match=words):
         pool.do(ev.DrainRequested(limit_us))
     assert pool.do(fx.Create("c2", "i1", 1, SPEC)) == ["start c2"]  # nothing changed
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 
+import acs_core
 from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core.limits import CONCURRENCY_MAX, COUNT_MAX, MEMORY_MAX_MB, NAME_MAX, TIME_MAX_US
@@ -108,3 +110,12 @@ def test_numbers_of_outcomes_and_causes_are_part_of_the_wire() -> None:
         "UNKNOWN",
         "NO_CONTAINER",
     ]
+
+
+@pytest.mark.skipif(not acs_core.COMPILED, reason="plain objects are always tracked")
+def test_the_collector_has_nothing_to_look_at_in_what_waits() -> None:
+    work = activation(causes=("b",))
+    ended = ev.Completion("a", 0, 1, 0)
+    pulled = ev.Pulled("c", 1, 1, (), (ended,))
+    for made in (work, ev.Arrived("q", work), ended, pulled, fx.Deliver("c", "i", 1, work)):
+        assert not gc.is_tracked(made)
