@@ -200,6 +200,8 @@ PARTS = {
     "activation": WORK,
     "completions": DONE,
     "held": HELD,
+    "queue": NAMES,
+    "container": NAMES,
     "namespace": NAMES,
     "invoker": NAMES,
     "epoch": TIMES,
