@@ -120,6 +120,13 @@ def test_a_scheduler_is_not_configured_so(name: str, value: Any) -> None:
         SchedulerConfig(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["waiting_max", "namespace_containers_max"])
+def test_a_scheduler_counts_no_further_than_its_rule(name: str) -> None:
+    assert getattr(SchedulerConfig(**{name: COUNT_MAX}), name) == COUNT_MAX
+    with pytest.raises(ValueError, match=f"{name} is {2**31}; it must be at most {COUNT_MAX}"):
+        SchedulerConfig(**{name: 2**31})
+
+
 # --- a step is refused -------------------------------------------------------------------------
 
 
