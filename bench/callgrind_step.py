@@ -1,8 +1,13 @@
 """Instructions per activation through ``Scheduler.step``, counted by valgrind's callgrind.
 
 A count hardly depends on what else the machine does.  The loop is compiled; two runs of
-different length are subtracted, so that neither start nor set-up is counted.  The set-up
-of many queues takes its time: 100,000 take some minutes.
+different length are subtracted, so that neither start nor set-up is counted, and every queue
+has been used once before.  The set-up of many queues takes its time: 100,000 take some minutes.
+
+``callgrind_step.json`` holds what was counted last.  ``--check`` counts again and fails where there
+are more than TOLERANCE more.  Interpreters and compilers differ by more than that, so counts are
+compared only under the versions that they were made with; how they grow with the number of queues
+is compared with GROWTH_MAX on any.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -25,11 +31,47 @@ sys.path.insert(0, str(Path(__file__).parent / "core"))
 from build_loop import CannotBuild, build_loop
 
 CASES = {
-    "a container waits": "loop.run_idle({})",
-    "work waits": "loop.fill(); loop.run_backlog({})",
+    "a container waits": "loop.touch(); loop.run_idle({})",
+    "work waits": "loop.touch(); loop.fill(); loop.run_backlog({})",
     "a run in a pool": "loop.run({})",
 }
 RUN_S = 600
+TOLERANCE = 0.05
+GROWTH_MAX = {"a container waits": 1.3}
+
+Counts = dict[str, dict[str, float]]
+
+
+def versions() -> dict[str, str]:
+    """Return what the counts depend on beside the core."""
+    import Cython
+
+    return {
+        "python": platform.python_version(),
+        "compiler": platform.python_compiler(),
+        "cython": Cython.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def regressions(counted: Counts, before: Counts, same_versions: bool) -> list[str]:
+    """Say where more instructions were counted than before, or growth is beyond its bound."""
+    found = []
+    for case, sizes in counted.items():
+        for size, count in sizes.items():
+            known = before.get(case, {}).get(size)
+            if same_versions and known is not None and count > known * (1 + TOLERANCE):
+                found.append(
+                    f"{case}, {size}: {count:,.0f} instructions, {known:,.0f} before"
+                    f" (allowed: {TOLERANCE:.0%} more)"
+                )
+            growth = count / next(iter(sizes.values()))
+            if growth > GROWTH_MAX.get(case, growth):
+                found.append(
+                    f"{case}, {size}: {growth:.2f} times as many as at {next(iter(sizes))}"
+                    f" (allowed: {GROWTH_MAX[case]})"
+                )
+    return found
 
 
 def instructions(loop_folder: Path, case: str, size: int, count: int) -> int:
@@ -69,10 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--activations", type=int, default=20_000)
     options.add_argument("--cases", default=",".join(CASES))
     options.add_argument("--json", type=Path, metavar="FILE", help="for the raw numbers")
+    options.add_argument("--check", type=Path, metavar="FILE", help="raw numbers to compare with")
     chosen = options.parse_args(arguments)
     if shutil.which("valgrind") is None:
         raise SystemExit("callgrind_step: valgrind is not installed")
-    results: dict[str, dict[str, float]] = {}
+    results: Counts = {}
     with tempfile.TemporaryDirectory(prefix="acs-bench-") as folder:
         try:
             build_loop(Path(folder))
@@ -89,8 +132,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 growth = each / results[case][str(sizes[0])]
                 print(f"{case:18} {size:7,}  {each:8,.0f} instructions  x {growth:.2f}", flush=True)
     if chosen.json is not None:
-        document = {"activations": chosen.activations, "instructions": results}
+        document = {
+            "versions": versions(),
+            "activations": chosen.activations,
+            "instructions": results,
+        }
         chosen.json.write_text(json.dumps(document, indent=1) + "\n")
+    if chosen.check is not None:
+        before = json.loads(chosen.check.read_text())
+        same = before["versions"] == versions()
+        if not same:
+            print(f"callgrind_step: {chosen.check.name} was counted under {before['versions']}")
+            print("callgrind_step: only growth is compared here")
+        found = regressions(results, before["instructions"], same)
+        for line in found:
+            print(f"callgrind_step: {line}")
+        return 1 if found else 0
     return 0
 
 

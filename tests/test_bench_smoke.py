@@ -114,6 +114,34 @@ def test_instructions_are_counted(tmp_path: Path) -> None:
     assert 100 < result["instructions"]["a container waits"]["1"] < 1_000_000
 
 
+def test_no_more_instructions_than_were_counted_before() -> None:
+    if shutil.which("valgrind") is None:
+        missing("valgrind", "valgrind is not installed")
+    if not acs_core.COMPILED:
+        missing("valgrind", "instructions are counted of the compiled core")
+    done = run(
+        "callgrind_step.py",
+        *("--queues", "1,1000", "--activations", "4000"),
+        *("--check", str(BENCH / "callgrind_step.json")),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_regression_of_instructions_is_named(callgrind: ModuleType) -> None:
+    case = "a container waits"
+    before = {case: {"1": 1000.0, "1000": 1100.0}}
+    more = {case: {"1": 1051.0, "1000": 1155.0}}
+    assert callgrind.regressions(before, before, True) == []
+    assert callgrind.regressions(more, before, True) == [
+        "a container waits, 1: 1,051 instructions, 1,000 before (allowed: 5% more)"
+    ]
+    assert callgrind.regressions(more, before, False) == []
+    steep = {case: {"1": 1000.0, "1000": 1301.0}}
+    assert callgrind.regressions(steep, before, False) == [
+        "a container waits, 1000: 1.30 times as many as at 1 (allowed: 1.3)"
+    ]
+
+
 WRK = """\
 Running 4s test @ http://127.0.0.1:7100/
   1 threads and 64 connections
@@ -129,15 +157,52 @@ Requests/sec:  20063.94
 """
 
 
-@pytest.fixture
-def standalone(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_standalone", BENCH / "standalone.py")
+def load_program(program: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    name = f"bench_{program}"
+    spec = importlib.util.spec_from_file_location(name, BENCH / f"{program}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def standalone(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load_program("standalone", monkeypatch)
+
+
+@pytest.fixture
+def callgrind(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load_program("callgrind_step", monkeypatch)
+
+
+def test_steps_are_timed_each_kind_apart(tmp_path: Path) -> None:
+    result = result_of(
+        tmp_path,
+        "step_latency.py",
+        *("--queues", "20", "--waiting", "200", "--steps", "50000", "--turn-us", "200"),
+    )
+    assert result["steps"] >= 50_000
+    assert result["waiting"] == 200
+    kinds = result["kinds"]
+    assert {"Arrived", "Pulled", "TimeReached", "Cancelled", "Returned"} <= kinds.keys()
+    assert sum(kind["steps"] for kind in kinds.values()) == result["steps"]
+    for kind in kinds.values():
+        for clock in ("wall_us", "cpu_us"):
+            found = kind[clock]
+            assert 0 < found["p50"] <= found["p99"] <= found["p99.9"] <= found["max"]
+
+
+def test_memory_is_that_of_many_objects(tmp_path: Path) -> None:
+    sizes = result_of(tmp_path, "core_memory.py")["bytes"]
+    for counts in sizes.values():
+        assert all(50 < size < 100_000 for size in counts.values())
+    for plain, warm in zip(
+        sizes["idle queue"].values(), sizes["idle queue with a container"].values(), strict=True
+    ):
+        assert plain < warm
 
 
 def test_every_kind_of_error_of_the_load_generator_counts(standalone: ModuleType) -> None:
