@@ -182,7 +182,8 @@ SPECS = st.builds(
     action_limit=st.none() | st.integers(0, 2**62),
 )
 TIMES = st.integers(0, 2**62)
-WORK = st.builds(ev.Activation, NAMES, st.binary(max_size=9), TIMES, TIMES, TEXTS.map(tuple))
+CAUSES = st.lists(NAMES, max_size=3).map(tuple)
+WORK = st.builds(ev.Activation, NAMES, st.binary(max_size=9), TIMES, TIMES, CAUSES)
 DONE = st.builds(ev.Completion, NAMES, INTEGERS, INTEGERS, VALUES[trace._small])
 HELD = st.builds(ev.Held, NAMES, st.booleans(), TEXTS.map(tuple))
 PARTS = {"spec": SPECS, "activation": WORK, "completions": DONE, "held": HELD}
