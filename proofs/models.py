@@ -100,6 +100,7 @@ class Outside:
         self.opened: set[str] = set()
         self.invokers: dict[str, ev.InvokerReported] = {}
         self.caps: dict[str, int] = {}
+        self.reserves: dict[str, int] = {}
         # Accepted and not ended: its queue while it waits, else its container.
         self.live: dict[str, str] = {}
         self.expires_us: dict[str, int] = {}
@@ -265,6 +266,7 @@ class Outside:
 
     def _told_LimitsChanged(self, event: ev.LimitsChanged) -> None:  # noqa: N802
         self.caps[event.namespace] = event.containers_max
+        self.reserves[event.namespace] = event.reserve
 
     def _told_QueueClosing(self, event: ev.QueueClosing) -> None:  # noqa: N802
         self.queues[event.queue].closing = True
@@ -382,7 +384,8 @@ class Outside:
             self.names.add(place.container)
         queue.pending = effect.places
         # S4: with these, were they all granted, no cap is exceeded and no invoker overbooked.
-        assert self.counted(spec.namespace, None) <= self.cap(spec.namespace)
+        # N4: nobody here makes calls, so the places that are for calls stay free.
+        assert self.counted(spec.namespace, None) <= self.shared(spec.namespace)
         if spec.action_limit is not None:
             assert self.counted(spec.namespace, effect.queue) <= spec.action_limit
         for invoker in {place.invoker for place in effect.places}:
@@ -438,7 +441,7 @@ class Outside:
     def _asked_Decided(self, effect: fx.Decided) -> None:  # noqa: N802
         snapshot: Any = effect.snapshot
         queue = self.queues[effect.queue]
-        assert snapshot.namespace_limit == self.cap(queue.spec.namespace)
+        assert snapshot.namespace_limit == self.shared(queue.spec.namespace)
 
     # --- after each step ---------------------------------------------------------------------
 
@@ -489,6 +492,12 @@ class Outside:
 
     def cap(self, namespace: str) -> int:
         return self.caps.get(namespace, self.config.namespace_containers_max)
+
+    def shared(self, namespace: str) -> int:
+        """Return how many containers work without causes may have."""
+        cap = self.cap(namespace)
+        reserve = self.reserves.get(namespace, self.config.namespace_reserve)
+        return min(cap, max(1, cap - reserve))
 
     def counted(self, namespace: str, queue: str | None, *, pending: bool = True) -> int:
         """Count the containers of the namespace, or of one queue, that its cap counts."""

@@ -195,7 +195,8 @@ SPECS = st.builds(
     action_limit=st.none() | st.integers(0, COUNT_MAX),
 )
 TIMES = st.integers(0, TIME_MAX_US)
-WORK = st.builds(ev.Activation, NAMES, st.binary(max_size=9), TIMES, TIMES, TEXTS.map(tuple))
+CAUSES = st.lists(NAMES, max_size=3).map(tuple)
+WORK = st.builds(ev.Activation, NAMES, st.binary(max_size=9), TIMES, TIMES, CAUSES)
 OUTCOMES = st.integers(0, 3)
 DONE = st.builds(ev.Completion, NAMES, TIMES, TIMES, OUTCOMES)
 HELD = st.builds(ev.Held, NAMES, st.booleans(), st.lists(NAMES, max_size=3).map(tuple))

@@ -10,13 +10,21 @@ cdef class ActionQueue:
     cdef readonly Py_ssize_t capacity
     cdef readonly Py_ssize_t waiting
     cdef object _line
+    cdef object _calls
+    cdef dict _nested
     cpdef bint offer(self, Activation activation) except -1
     cpdef object put_back(self, Activation activation)
     @cython.locals(activation=Activation)
     cpdef Activation take(self)
-    @cython.locals(activation=Activation)
+    @cython.locals(activation=Activation, oldest=Activation)
     cpdef Activation head(self)
     cpdef object withdraw(self, Activation activation)
+    @cython.locals(depth=Py_ssize_t, call=Activation)
+    cpdef Activation take_call(self, Py_ssize_t depth_min)
+    cpdef object drop_head(self)
+    cpdef Py_ssize_t depth(self) except -1
+    cdef object _line_of_call(self, Activation call)
+    cdef object _remove_call(self, Activation call)
 
 
 @cython.final

@@ -10,6 +10,7 @@ from collections import deque
 from sortedcontainers import SortedList
 
 from .events import Activation
+from .nesting import Calls
 
 _PARTS = 256
 """A power of two."""
@@ -18,27 +19,38 @@ _PARTS = 256
 class ActionQueue:
     """A bounded FIFO of activations; returned ones go to the front.
 
+    Calls (activations with causes) go before the rest, the deepest first, because somebody holds
+    a container until they have ended; among those of one depth it is a FIFO.
+
+    ``calls`` is told of those that wait; None: of this queue alone.
+
     ``waiting`` counts those that can be taken.  A withdrawn activation leaves a gap that
     ``take`` skips; gaps are swept when they outnumber the rest, so they are bounded, too.
 
     Invariants: Q1 order, Q2 bound (docs/invariants.md).
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, calls: Calls | None = None) -> None:
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}; it must be at least 1")
         self.capacity = capacity
         self.waiting = 0
         # None while nothing waits for long: an empty deque takes 600 bytes.
         self._line: deque[Activation] | None = None
+        self._calls = calls or Calls()
+        # Calls by depth; there is no empty one.
+        self._nested: dict[int, deque[Activation]] = {}
 
     def offer(self, activation: Activation) -> bool:
         """Append the activation unless the queue is full; then nothing changed.  Cost: O(1)."""
         if self.waiting >= self.capacity:
             return False
-        if self._line is None:
-            self._line = deque()
-        self._line.append(activation)
+        if activation.causes:
+            self._line_of_call(activation).append(activation)
+        else:
+            if self._line is None:
+                self._line = deque()
+            self._line.append(activation)
         self.waiting += 1
         return True
 
@@ -48,13 +60,18 @@ class ActionQueue:
         It was accepted once and may not be lost; deliveries are bounded by the slots of
         containers.  Returned ones are put back youngest first.  Cost: O(1).
         """
-        if self._line is None:
-            self._line = deque()
-        self._line.appendleft(activation)
+        if activation.causes:
+            self._line_of_call(activation).appendleft(activation)
+        else:
+            if self._line is None:
+                self._line = deque()
+            self._line.appendleft(activation)
         self.waiting += 1
 
     def take(self) -> Activation | None:
-        """Remove and return the oldest activation, None if nothing waits.  Cost: as head()."""
+        """Remove and return whose turn it is, None if nothing waits.  Cost: as head()."""
+        if self._nested:
+            return self.take_call(1)
         while self._line:
             activation = self._line.popleft()
             if not activation.withdrawn:
@@ -62,15 +79,56 @@ class ActionQueue:
                 return activation
         return None
 
+    def take_call(self, depth_min: int) -> Activation | None:
+        """Remove and return the deepest call, the oldest of that depth; None if none is so deep.
+
+        Cost: O(depths).
+        """
+        depth = self.depth()
+        if depth < max(1, depth_min):
+            return None
+        call = self._nested[depth][0]
+        self._remove_call(call)
+        return call
+
     def head(self) -> Activation | None:
-        """Return the oldest activation and leave it.  Cost: O(1), amortised over gaps."""
+        """Return the oldest activation and leave it.
+
+        With calls, the first to arrive among those whose turn it is at their depth.
+        Cost: O(1), amortised over gaps; O(depths) with calls.
+        """
+        oldest = None
         while self._line:
             activation = self._line[0]
             if not activation.withdrawn:
-                return activation
+                oldest = activation
+                break
             self._line.popleft()
-        self._line = None
-        return None
+        if not self._line:
+            self._line = None
+        for line in self._nested.values():
+            if oldest is None or line[0].arrived_us < oldest.arrived_us:
+                oldest = line[0]
+        return oldest
+
+    def drop_head(self) -> None:
+        """Remove what ``head`` returns.  Cost: as head()."""
+        activation = self.head()
+        assert activation is not None
+        if activation.causes:
+            self._remove_call(activation)
+        else:
+            assert self._line is not None
+            self._line.popleft()
+            self.waiting -= 1
+
+    def depth(self) -> int:
+        """Return the depth of the deepest call that waits, 0 without calls.  Cost: O(depths)."""
+        return max(self._nested) if self._nested else 0
+
+    def newest_calls(self) -> list[Activation]:
+        """Return the newest call of each depth.  Cost: O(depths)."""
+        return [line[-1] for line in self._nested.values()]
 
     def older_than(self, arrived_us: int) -> int:
         """Count the activations from the head that arrived no later.  Cost: O(answer)."""
@@ -81,22 +139,58 @@ class ActionQueue:
             if activation.arrived_us > arrived_us:
                 break
             count += 1
+        for line in self._nested.values():
+            for activation in line:
+                if activation.arrived_us > arrived_us:
+                    break
+                count += 1
         return count
 
     def withdraw(self, activation: Activation) -> None:
-        """Take a waiting activation out of the line, wherever it stands.  Cost: O(1), amortised."""
+        """Take a waiting activation out of the line, wherever it stands.
+
+        Cost: O(1), amortised; O(calls of its depth) for a call.
+        """
         assert not activation.withdrawn
-        assert self._line is not None
         activation.withdrawn = True
+        if activation.causes:
+            self._remove_call(activation)
+            return
+        assert self._line is not None
         self.waiting -= 1
-        if len(self._line) > 16 and self.waiting * 2 < len(self._line):
+        nested = sum([len(line) for line in self._nested.values()])
+        if len(self._line) > 16 and (self.waiting - nested) * 2 < len(self._line):
             self._line = deque([a for a in self._line if not a.withdrawn])
 
     def check(self) -> None:
         """Assert the invariants.  Cost: O(n)."""
-        line = self._line or ()
-        assert self.waiting == sum(not a.withdrawn for a in line)
-        assert len(line) <= max(16, 2 * self.waiting + 1)
+        plain = self._line or ()
+        nested = [call for line in self._nested.values() for call in line]
+        alone = self.waiting - len(nested)
+        assert alone == sum(not a.withdrawn for a in plain)
+        assert len(plain) <= max(16, 2 * alone + 1)
+        for depth, line in self._nested.items():
+            assert line
+            assert all(len(call.causes) == depth and not call.withdrawn for call in line)
+        waiting = self._calls.waiting
+        assert all(waiting.get(call.activation_id) is call for call in nested)
+
+    def _line_of_call(self, call: Activation) -> deque[Activation]:
+        """Return the line that the call is about to join."""
+        self._calls.enter(call)
+        return self._nested.setdefault(len(call.causes), deque())
+
+    def _remove_call(self, call: Activation) -> None:
+        depth = len(call.causes)
+        line = self._nested[depth]
+        if line[0] is call:
+            line.popleft()
+        else:
+            line.remove(call)
+        if not line:
+            del self._nested[depth]
+        self._calls.leave(call)
+        self.waiting -= 1
 
 
 class DeadlineIndex:

@@ -30,6 +30,8 @@ class Cause(IntEnum):
     """It was delivered, its container is gone and nobody knows whether it ran."""
     NO_CONTAINER = 6
     """The namespace may hold no container at all."""
+    CALLERS_HOLD = 7
+    """A call whose callers, and others like them, hold every container that it could get."""
 
 
 class Place:

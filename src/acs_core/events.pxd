@@ -71,6 +71,7 @@ cdef class LimitsChanged(Event):
     cdef readonly str namespace
     cdef readonly long long containers_max
     cdef readonly double weight
+    cdef readonly long long reserve
 
 
 @cython.final

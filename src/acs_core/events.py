@@ -16,6 +16,8 @@ from __future__ import annotations
 from enum import IntEnum
 
 from .limits import (
+    CALLS_RESERVE,
+    CAUSES_MAX,
     CONCURRENCY_MAX,
     COUNT_MAX,
     CREATION_MAX_US,
@@ -105,7 +107,8 @@ class Activation:
       arrived_us: When the controller accepted it; the wait is counted from here.
       deadline_us: Latest time at which it may still be handed to a container; 0: the queue's
         own wait bound alone.
-      causes: Ids of the activations that caused it, outermost first.
+      causes: Ids of the activations that wait for its end, outermost first, 0..CAUSES_MAX; an
+        activation whose caller does not wait has none.
     Raises: ValueError that names the field, the value and the limit.
     """
 
@@ -120,6 +123,11 @@ class Activation:
         _check_name("activation_id", activation_id)
         _check_range("arrived_us", arrived_us, 0, _TIME_MAX_US)
         _check_range("deadline_us", deadline_us, 0, _TIME_MAX_US)
+        if causes:
+            if len(causes) > CAUSES_MAX:
+                raise ValueError(f"causes has {len(causes)} ids; it must have at most {CAUSES_MAX}")
+            for cause in causes:
+                _check_name("causes", cause)
         self.activation_id = activation_id
         self.payload = payload
         self.arrived_us = arrived_us
@@ -183,14 +191,25 @@ class LeadershipLost(Event):
 
 
 class LimitsChanged(Event):
-    """The most containers that a namespace may hold, and its weight against others, from now on."""
+    """The most containers that a namespace may hold, and its weight against others, from now on.
 
-    def __init__(self, namespace: str, containers_max: int, weight: float = 1.0) -> None:
+    ``reserve`` of them are for calls, see ``limits.CALLS_RESERVE``.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        containers_max: int,
+        weight: float = 1.0,
+        reserve: int = CALLS_RESERVE,
+    ) -> None:
         _check_name("namespace", namespace)
         _check_range("containers_max", containers_max, 0, COUNT_MAX)
+        _check_range("reserve", reserve, 0, COUNT_MAX)
         self.namespace = namespace
         self.containers_max = containers_max
         self.weight = weight
+        self.reserve = reserve
 
 
 class Arrived(Event):

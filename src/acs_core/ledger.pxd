@@ -14,8 +14,15 @@ cdef class NamespaceEntry:
     cdef public Py_ssize_t queues
     cdef public Py_ssize_t reserving
     cdef public double weight
-    @cython.locals(held=Py_ssize_t)
-    cpdef Py_ssize_t room(self) except? -1
+    cdef public Py_ssize_t reserve
+    cdef public dict levels
+    @cython.locals(
+        held=Py_ssize_t, spare=Py_ssize_t, shared=Py_ssize_t, room=Py_ssize_t, level=Py_ssize_t,
+        above=Py_ssize_t,
+    )
+    cpdef Py_ssize_t room(self, Py_ssize_t depth=*) except? -1
+    cpdef Py_ssize_t held(self) except -1
+    cpdef Py_ssize_t spare(self) except -1
 
 
 @cython.final
@@ -42,6 +49,8 @@ cdef class QueueEntry:
     cdef public long long quiet_since_us
     cdef public bint initialized
     cdef public dict paused
+    cdef public list open_to_calls
+    cdef public Py_ssize_t reserving_level
 
 
 @cython.final
@@ -56,6 +65,7 @@ cdef class ContainerEntry:
     cdef public long long serving_since_us
     cdef public bint resuming
     cdef public bint leaving
+    cdef public Py_ssize_t level
 
 
 @cython.final

@@ -14,25 +14,63 @@ from .demand import Decision
 from .effects import Place
 from .events import Activation, InvokerReported, QueueSpec
 from .load import QueueLoad
+from .nesting import Calls
 from .placement import InvokerView
 from .queue_states import QueueLife
 
 
 class NamespaceEntry:
-    """A namespace's cap and every container that counts against it, reserved ones included."""
+    """A namespace's cap and every container that counts against it, reserved ones included.
 
-    def __init__(self, containers_max: int) -> None:
+    ``reserve`` is how many places of the cap calls have for themselves (``nesting``).
+    """
+
+    def __init__(self, containers_max: int, reserve: int) -> None:
         self.containers_max = containers_max
+        self.reserve = reserve
         self.in_progress: dict[str, ContainerEntry] = {}
         self.serving: dict[str, ContainerEntry] = {}
         self.queues = 0
         self.reserving = 0
         self.weight = 1.0
+        # How many of them, reserved ones included, have each level above 0.
+        self.levels: dict[int, int] = {}
 
-    def room(self) -> int:
-        """Return how many containers more the cap allows; below 0 when it was lowered."""
-        held = len(self.serving) + len(self.in_progress) + self.reserving
-        return self.containers_max - held
+    def held(self) -> int:
+        """Return how many containers count against the cap."""
+        return len(self.serving) + len(self.in_progress) + self.reserving
+
+    def spare(self) -> int:
+        """Return how many places are for calls: the reserve, less where the cap is small."""
+        return max(0, min(self.reserve, self.containers_max - 1))
+
+    def room(self, depth: int = 0) -> int:
+        """Return how many containers more may be had for work of this depth.
+
+        Below 0 when the cap was lowered.  Cost: O(reserve x levels).
+        """
+        spare = self.spare()
+        shared = self.containers_max - spare
+        held = self.held()
+        room = self.containers_max - held
+        for level in range(min(depth, spare), spare):
+            above = sum([n for other, n in self.levels.items() if other > level])
+            room = min(room, shared + level - (held - above))
+        return room
+
+    def level_for(self, depth: int) -> int:
+        """Return the lowest level that a container for work of this depth may have; -1: none."""
+        for level in range(min(depth, self.spare()) + 1):
+            if self.room(level) > 0:
+                return level
+        return -1
+
+    def count_level(self, level: int, count: int) -> None:
+        """Count so many containers more, or fewer, of this level."""
+        if level > 0:
+            left = self.levels.pop(level, 0) + count
+            if left:
+                self.levels[level] = left
 
 
 class QueueEntry:
@@ -46,13 +84,14 @@ class QueueEntry:
         namespace: NamespaceEntry,
         load: QueueLoad,
         now_us: int,
+        calls: Calls | None = None,
     ) -> None:
         self.spec = spec
         self.epoch = epoch
         self.namespace = namespace
         self.load = load
         self.life = QueueLife()
-        self.line = ActionQueue(capacity)
+        self.line = ActionQueue(capacity, calls)
         self.in_progress: dict[str, ContainerEntry] = {}
         self.serving: dict[str, ContainerEntry] = {}
         self.leaving: dict[str, ContainerEntry] = {}
@@ -60,11 +99,14 @@ class QueueEntry:
         self.paused: dict[str, ContainerEntry] = {}
         # Containers with free slots, the one that pulled last on top: few stay hot.
         self.open: list[ContainerEntry] = []
+        # Those that serve only calls are not among them but here.
+        self.open_to_calls: list[ContainerEntry] = []
         # Activations delivered and not ended, the oldest delivery first.
         self.delivered: dict[str, Activation] = {}
         # Invokers that have not told yet what they hold of this queue.
         self.adopting: dict[str, bool] = {}
         self.reserving: tuple[Place, ...] = ()
+        self.reserving_level = 0
         self.decided_us = -1
         self.decision: Decision | None = None
         self.initialized = False
@@ -77,7 +119,10 @@ class QueueEntry:
 
 
 class ContainerEntry:
-    """A container as a scheduler knows it; ``free`` slots were offered and not used."""
+    """A container as a scheduler knows it; ``free`` slots were offered and not used.
+
+    It serves activations whose depth is ``level`` or more.
+    """
 
     def __init__(self, container: str, invoker: str, queue: QueueEntry) -> None:
         self.container = container
@@ -92,6 +137,7 @@ class ContainerEntry:
         # -1 while in progress.
         self.serving_since_us = -1
         self.leaving = False
+        self.level = 0
 
 
 class InvokerEntry:
@@ -118,11 +164,13 @@ class Ledger:
 
     # --- a container's way --------------------------------------------------------------------
 
-    def reserve(self, queue: QueueEntry, places: tuple[Place, ...]) -> None:
+    def reserve(self, queue: QueueEntry, places: tuple[Place, ...], level: int) -> None:
         """Count places as reserved for the queue until the coordination has answered."""
         assert not queue.reserving
         queue.reserving = places
+        queue.reserving_level = level
         queue.namespace.reserving += len(places)
+        queue.namespace.count_level(level, len(places))
         for spot in places:
             self.invokers[spot.invoker].used_mb += queue.spec.memory_mb
 
@@ -133,7 +181,9 @@ class Ledger:
             if invoker is not None:
                 invoker.used_mb -= queue.spec.memory_mb
         queue.namespace.reserving -= len(queue.reserving)
+        queue.namespace.count_level(queue.reserving_level, -len(queue.reserving))
         queue.reserving = ()
+        queue.reserving_level = 0
 
     def enter(self, container: ContainerEntry) -> None:
         """Count a container as in progress; its invoker is a known one."""
@@ -141,6 +191,7 @@ class Ledger:
         self.containers[name] = container
         container.queue.in_progress[name] = container
         container.queue.namespace.in_progress[name] = container
+        container.queue.namespace.count_level(container.level, 1)
         invoker = self.invokers[container.invoker]
         invoker.containers[name] = container
         invoker.used_mb += container.queue.spec.memory_mb
@@ -176,12 +227,30 @@ class Ledger:
         queue.paused.pop(name, None)
         queue.namespace.in_progress.pop(name, None)
         queue.namespace.serving.pop(name, None)
+        queue.namespace.count_level(container.level, -1)
         invoker = self.invokers.get(container.invoker)
         if invoker is not None:
             del invoker.containers[name]
             invoker.used_mb -= queue.spec.memory_mb
             invoker.creations -= creating
         container.free = 0
+
+    def lower_level(self, container: ContainerEntry) -> bool:
+        """Let a container serve what is less deep, where the reserve allows; tell if it did."""
+        namespace = container.queue.namespace
+        former = container.level
+        namespace.count_level(former, -1)
+        level = 0
+        while level < former:
+            namespace.count_level(level, 1)
+            if namespace.room(level) >= 0:
+                break
+            namespace.count_level(level, -1)
+            level += 1
+        else:
+            namespace.count_level(former, 1)
+        container.level = level
+        return level < former
 
     # --- invokers -----------------------------------------------------------------------------
 
@@ -259,6 +328,15 @@ class Ledger:
             own = [q for q in self.queues.values() if q.namespace is namespace]
             assert namespace.queues == len(own)
             assert namespace.reserving == sum(len(q.reserving) for q in own)
+            levels: dict[int, int] = {}
+            for queue in own:
+                entries = (*queue.in_progress.values(), *queue.serving.values())
+                all_levels = [c.level for c in entries]
+                all_levels += [queue.reserving_level] * len(queue.reserving)
+                for level in all_levels:
+                    levels[level] = levels.get(level, 0) + 1
+            levels.pop(0, None)
+            assert namespace.levels == levels
         reserved_mb = dict.fromkeys(self.invokers, 0)
         for queue in self.queues.values():
             for spot in queue.reserving:

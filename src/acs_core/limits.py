@@ -48,6 +48,15 @@ WEIGHT_MAX: Final = 1_000.0
 CONTAINERS_MAX: Final = 10_000
 """Containers of one namespace when no cap is configured: a guard, memory binds long before."""
 
+CALLS_RESERVE: Final = 1
+"""Containers of a namespace's cap that only calls made inside its activations may take, or those
+calls' own: as many as the depth of calls that is then served whatever else runs (``nesting``).
+Callers that call nobody's callers are the common case.  Never more than the cap less 1."""
+
+CAUSES_MAX: Final = 100
+"""Activations that wait for one call through each other.  OpenWhisk's sequences have 50 parts, and
+every one of them holds a container meanwhile."""
+
 RESERVE_MAX: Final = 100
 """Containers in one reservation.  etcd 3.4 refuses more than 128 operations a transaction."""
 

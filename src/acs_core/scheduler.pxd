@@ -41,6 +41,7 @@ cdef class Scheduler:
     cdef long long _decision_interval_us
     cdef long long _backlog_interval_us
     cdef long long _stale_us
+    cdef object _calls
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)
@@ -81,7 +82,7 @@ cdef class Scheduler:
     cdef object _decide(self, QueueEntry queue, long long now_us, list out)
     @cython.locals(
         namespace=NamespaceEntry, spec=QueueSpec, load=QueueLoad, known=bint,
-        oldest_us='long long', activation=Activation,
+        oldest_us='long long', activation=Activation, container=ContainerEntry,
     )
     cdef Snapshot _snapshot(self, QueueEntry queue, long long creation_us, long long now_us)
     @cython.locals(head=Activation, key=str, state=int, grace_us='long long')

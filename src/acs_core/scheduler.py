@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import fairness, limits
+from . import fairness, limits, nesting
 from .action_queue import ActivationTable, DeadlineIndex
 from .demand import (
     RESUME_MS,
@@ -73,6 +73,7 @@ from .events import (
 )
 from .ledger import ContainerEntry, Ledger, NamespaceEntry, QueueEntry
 from .load import QueueLoad
+from .nesting import Calls
 from .placement import place
 from .queue_states import QueueState, Signal
 
@@ -111,6 +112,7 @@ class SchedulerConfig:
     waiting_low_fraction: float = limits.WAITING_LOW_FRACTION
     wait_max_us: int = limits.WAIT_MAX_US
     namespace_containers_max: int = limits.CONTAINERS_MAX
+    namespace_reserve: int = limits.CALLS_RESERVE
     decision_interval_us: int = limits.DECISION_INTERVAL_US
     backlog_interval_us: int = limits.BACKLOG_INTERVAL_US
     idle_grace_us: int = limits.IDLE_GRACE_US
@@ -134,11 +136,11 @@ class SchedulerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= limits.TIME_MAX_US:
                 raise ValueError(f"{name} is {value}; it must be in 1..{limits.TIME_MAX_US}")
-        for name in ("namespace_containers_max", "backlog_interval_us"):
+        for name in ("namespace_containers_max", "namespace_reserve", "backlog_interval_us"):
             value = getattr(self, name)
             if not isinstance(value, int) or not 0 <= value <= limits.TIME_MAX_US:
                 raise ValueError(f"{name} is {value}; it must be in 0..{limits.TIME_MAX_US}")
-        for name in ("waiting_max", "namespace_containers_max"):
+        for name in ("waiting_max", "namespace_containers_max", "namespace_reserve"):
             value = getattr(self, name)
             if value > limits.COUNT_MAX:  # a snapshot for the rule could not be made
                 raise ValueError(f"{name} is {value}; it must be at most {limits.COUNT_MAX}")
@@ -151,7 +153,7 @@ class SchedulerConfig:
 class Scheduler:
     """Queues, containers and decisions of one scheduler node; see the module.
 
-    Invariants: S1-S6, K1, L1-L3, B1 (docs/invariants.md).
+    Invariants: S1-S6, K1, L1-L3, B1, N1-N4 (docs/invariants.md).
     """
 
     def __init__(self, config: SchedulerConfig | None = None) -> None:
@@ -169,6 +171,7 @@ class Scheduler:
         # Queues that found no room, oldest first: looked at again when room appears.  True where
         # memory lacks, False where the namespace's cap binds.
         self._starved: dict[str, bool] = {}
+        self._calls = Calls()
         self._accepted = 0
         self._ended = 0
         self._rejected = 0
@@ -276,6 +279,7 @@ class Scheduler:
         """Assert every invariant that can be seen from inside.  Cost: O(everything)."""
         self._ledger.check()
         self._due.check()
+        self._calls.check()
         counts = self.counts()
         assert counts["accepted"] == sum(counts.values()) - counts["accepted"]  # K1
         assert len(self._activations) == counts["waiting"] + counts["delivered"]
@@ -288,7 +292,8 @@ class Scheduler:
                 assert self._due.time_of(key) >= 0  # L3: somebody will look
             if queue.line.waiting:
                 # L1: nobody idles beside work, once it may be served (S5).
-                assert queue.adopting or not any(c.free for c in queue.serving.values())
+                free = [c for c in queue.serving.values() if c.level <= queue.line.depth()]
+                assert queue.adopting or not any(c.free for c in free)
 
     # --- arrivals, pulls, deliveries: the hot path -------------------------------------------
 
@@ -325,7 +330,11 @@ class Scheduler:
         if queue.line.waiting >= queue.line.capacity and queue.life.can(Signal.BACKLOG_FULL):
             queue.life.fire(Signal.BACKLOG_FULL)
             out.append(Throttle(event.queue, True, f"{queue.line.waiting} activations wait"))
+        if activation.causes:
+            self._serve_calls(queue, now_us, out)
         self._consider(queue, now_us, out)
+        if activation.causes:
+            self._refuse_stuck(queue, now_us, out)
 
     def _pulled(self, event: Pulled, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -355,8 +364,16 @@ class Scheduler:
                     queue.paused.pop(event.container, None)
                 if not container.stacked:
                     container.stacked = True
-                    queue.open.append(container)
-                while container.free > 0 and queue.line.waiting > 0 and not queue.adopting:
+                    stack = queue.open if container.level == 0 else queue.open_to_calls
+                    stack.append(container)
+                if container.level > 0:
+                    self._serve_calls(queue, now_us, out)
+                while (
+                    container.level == 0
+                    and container.free > 0
+                    and queue.line.waiting > 0
+                    and not queue.adopting
+                ):
                     activation = self._take(queue, now_us, out)
                     if activation is None:
                         break
@@ -410,6 +427,52 @@ class Scheduler:
             if activation is None:
                 return
             self._deliver(queue, container, activation, now_us, out)
+        if queue.open_to_calls:
+            self._serve_calls(queue, now_us, out)
+
+    # --- calls: activations for which others wait; see nesting -----------------------------------
+
+    def _serve_calls(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Hand waiting calls to the free slots that are for them alone."""
+        if queue.adopting:
+            return
+        for container in list(queue.open_to_calls):
+            while container.free > 0:
+                call = queue.line.take_call(container.level)
+                if call is None:
+                    break
+                if self._expires_us(call) > now_us:
+                    self._deliver(queue, container, call, now_us, out)
+                else:
+                    self._reject(call, Cause.EXPIRED, self._waited_too_long(call), 0, out)
+            if container.free == 0:
+                container.stacked = False
+                queue.open_to_calls.remove(container)
+
+    def _refuse_stuck(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Reject calls, the newest first, until none of this queue is stuck (N3)."""
+        refused = True
+        while refused:
+            refused = False
+            for call in queue.line.newest_calls():
+                victim = nesting.victim(self._ledger, self._calls, call)
+                if victim is not None:
+                    reason = nesting.why_stuck(self._ledger, victim)
+                    other = self._queues[victim.queue]
+                    other.line.withdraw(victim)
+                    self._reject(victim, Cause.CALLERS_HOLD, reason, 0, out)
+                    self._settle(other, now_us, out)
+                    refused = True
+                    break
+
+    def _lower_levels(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Let containers that are kept for calls serve the rest where the reserve is free again."""
+        for container in list(queue.serving.values()):
+            lowered = container.level > 0 and self._ledger.lower_level(container)
+            if lowered and container.level == 0 and container.stacked:
+                queue.open_to_calls.remove(container)
+                queue.open.append(container)
+        self._serve_line(queue, now_us, out)
 
     # --- arrivals off the hot path -----------------------------------------------------------
 
@@ -504,11 +567,14 @@ class Scheduler:
             raise ValueError(f"queue {spec.queue} is open already")
         namespace = self._namespaces.get(spec.namespace)
         if namespace is None:
-            namespace = NamespaceEntry(self.config.namespace_containers_max)
+            namespace = NamespaceEntry(
+                self.config.namespace_containers_max, self.config.namespace_reserve
+            )
             self._namespaces[spec.namespace] = namespace
         namespace.queues += 1
         load = QueueLoad(now_us, event.history_us)
-        queue = QueueEntry(spec, event.epoch, self.config.waiting_max, namespace, load, now_us)
+        capacity = self.config.waiting_max
+        queue = QueueEntry(spec, event.epoch, capacity, namespace, load, now_us, self._calls)
         queue.adopting = dict.fromkeys(self._invokers, True)
         self._queues[spec.queue] = queue
         out.append(Adopt(spec.queue, event.epoch))
@@ -603,9 +669,10 @@ class Scheduler:
             raise ValueError(f"weight is {event.weight}; it must be in 0..{limits.WEIGHT_MAX}")
         namespace = self._namespaces.get(event.namespace)
         if namespace is None:
-            namespace = NamespaceEntry(event.containers_max)
+            namespace = NamespaceEntry(event.containers_max, event.reserve)
             self._namespaces[event.namespace] = namespace
         namespace.containers_max = event.containers_max
+        namespace.reserve = event.reserve
         namespace.weight = event.weight
         for queue in list(self._queues.values()):
             if queue.namespace is namespace:
@@ -649,6 +716,7 @@ class Scheduler:
             namespace.queues == 0
             and namespace.weight == 1.0
             and namespace.containers_max == self.config.namespace_containers_max
+            and namespace.reserve == self.config.namespace_reserve
         ):
             del self._namespaces[name]
 
@@ -677,6 +745,8 @@ class Scheduler:
         state = queue.life.state_index
         if state == _IDLE or queue.adopting or queue.reserving:
             return
+        if queue.namespace.levels:
+            self._lower_levels(queue, now_us, out)
         creation_us = self._ledger.creation_us()
         containers = len(queue.serving) + len(queue.in_progress)
         queue.load.judge_growth(containers, STEADY_HOLD_CREATIONS * creation_us, now_us)
@@ -709,7 +779,7 @@ class Scheduler:
             state == _FLUSHING
             and queue.line.waiting > 0
             and not queue.in_progress
-            and queue.namespace.room() <= 0
+            and queue.namespace.room(queue.line.depth()) <= 0
         ):
             # The rules name no throttle here; without a place it could not even be tried again.
             lacks_place = True
@@ -726,6 +796,8 @@ class Scheduler:
             self._starved[queue.spec.queue] = lacks_memory  # a starved one keeps its place
         else:
             self._starved.pop(queue.spec.queue, None)
+        if queue.line.depth() > 0:
+            self._refuse_stuck(queue, now_us, out)
 
     def _resume_paused(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Wake the paused containers that serve sooner than waiting does, the last idle first.
@@ -751,6 +823,17 @@ class Scheduler:
         namespace = queue.namespace
         spec = queue.spec
         limit = namespace.containers_max
+        existing = len(queue.serving) - len(queue.leaving)
+        running = len(queue.delivered)
+        if limit > 0 and (namespace.reserve > 0 or namespace.levels):
+            # All that work of this depth may get, with what is held already.
+            limit = namespace.held() + namespace.room(queue.line.depth())
+        if queue.line.depth() > 0:
+            # Nothing waits for containers that wait for calls: they come free after these.
+            for container in queue.serving.values():
+                if self._calls.hold(container):
+                    running -= len(container.outstanding)
+                    existing -= container.container not in queue.leaving
         known = load.samples > 0
         oldest_us = now_us
         for activation in queue.delivered.values():
@@ -761,7 +844,7 @@ class Scheduler:
             initialized=queue.initialized,
             incoming=0,
             waiting=queue.line.waiting,
-            existing=len(queue.serving) - len(queue.leaving),
+            existing=existing,
             in_progress=len(queue.in_progress),
             stale=queue.line.older_than(now_us - self._stale_us) if self._stale_us else 0,
             namespace_existing=len(namespace.serving),
@@ -772,7 +855,7 @@ class Scheduler:
             concurrency=spec.concurrency,
             arrivals_per_s=load.rate_per_s,
             creation_ms=creation_us / 1000,
-            running=len(queue.delivered),
+            running=running,
             paused=len(queue.paused),
             oldest_run_ms=(now_us - oldest_us) / 1000,
             duration_spread_ms=load.spread_us() / 1000 if known else None,
@@ -781,7 +864,8 @@ class Scheduler:
 
     def _reserve(self, queue: QueueEntry, count: int, now_us: int, out: list[object]) -> bool:
         """Ask for up to ``count`` places within the caps; tell whether memory for some lacks."""
-        room = queue.namespace.room()
+        level = queue.namespace.level_for(queue.line.depth())
+        room = queue.namespace.room(level) if level >= 0 else 0
         if queue.spec.action_limit is not None:
             held = len(queue.serving) + len(queue.in_progress)
             room = min(room, queue.spec.action_limit - held)
@@ -804,7 +888,7 @@ class Scheduler:
             for name in names:
                 self._serial += 1
                 places.append(Place(f"{self.config.name}-{self._serial}", name))
-            self._ledger.reserve(queue, tuple(places))
+            self._ledger.reserve(queue, tuple(places), level)
             key = queue.spec.queue
             namespace_name = queue.spec.namespace
             out.append(Reserve(key, queue.epoch, namespace_name, memory_mb, queue.reserving))
@@ -834,7 +918,7 @@ class Scheduler:
     def _wealth(self, queue: QueueEntry) -> tuple[float, int]:
         """Return the share of the queue's namespace, and the queue's own containers."""
         namespace = queue.namespace
-        held = len(namespace.serving) + len(namespace.in_progress) + namespace.reserving
+        held = namespace.held()
         own = len(queue.serving) - len(queue.leaving) + len(queue.in_progress)
         return held / namespace.weight, own + len(queue.reserving)
 
@@ -855,6 +939,8 @@ class Scheduler:
         way out already is counted, for the queues that it belongs to first, so that a second
         look releases nothing more.
         """
+        # A container that goes gives its place to levels from its own on.
+        level = min(queue.line.depth(), queue.namespace.spare())
         unit_mb = 0 if in_namespace else queue.spec.memory_mb
         wanted = count * (unit_mb or 1)
         for other in self._needier(queue, in_namespace):
@@ -864,13 +950,17 @@ class Scheduler:
             other = container.queue
             if in_namespace and other.namespace is not queue.namespace:
                 continue
+            if in_namespace and container.level > level:
+                continue
             if container.container in other.leaving:
+                if self._calls.below and self._calls.hold(container):
+                    continue  # it goes after the call that needs the room
                 wanted -= 1 if in_namespace else other.spec.memory_mb
             elif (
                 (container.free > 0 or container.container in other.paused)
                 and not container.outstanding
                 and other is not queue
-                and other.line.waiting == 0
+                and (other.line.waiting == 0 or container.level > other.line.depth())
             ):
                 idle.append((container.idle_since_us, container.container))
         idle.sort()
@@ -908,9 +998,10 @@ class Scheduler:
         if found is None:
             return
         giver = self._queues[found.queue]
-        for container in [*giver.paused.values(), *giver.serving.values()]:  # pragma: no branch
-            # Always found: only queues of which one stays are among the holdings.
-            if container.container not in container.queue.leaving:
+        for container in [*giver.paused.values(), *giver.serving.values()]:
+            if container.container not in container.queue.leaving and not (
+                self._calls.below and self._calls.hold(container)
+            ):
                 self._release(container, f"{queue.spec.action} has too few containers", out)
                 return
 
@@ -921,6 +1012,10 @@ class Scheduler:
                 turn_us = now_us - container.serving_since_us
                 break
         there = len(queue.serving) - len(queue.leaving) + len(queue.in_progress)
+        if queue.line.depth() > 0:
+            # What waits for a call is of no use to it; else two queues would seem equally rich.
+            held = [c for c in queue.serving.values() if self._calls.hold(c)]
+            there -= len([c for c in held if c.container not in queue.leaving])
         return fairness.Holding(
             queue.spec.queue,
             queue.spec.namespace,
@@ -941,12 +1036,15 @@ class Scheduler:
             out.append(Unreserve(event.queue, queue.epoch if queue is not None else 0, late))
         if queue is None or not granted:
             return
+        level = queue.reserving_level
         self._ledger.end_reservation(queue)
         if usable and queue.life.state_index == _REMOVING and queue.line.waiting == 0:
             self._drop_reservation(queue, tuple(usable), out)
             usable = []
         for spot in usable:
-            self._ledger.enter(ContainerEntry(spot.container, spot.invoker, queue))
+            container = ContainerEntry(spot.container, spot.invoker, queue)
+            container.level = level
+            self._ledger.enter(container)
             out.append(Create(spot.container, spot.invoker, queue.epoch, queue.spec))
         if not usable:
             self._consider(queue, now_us, out)
@@ -1117,7 +1215,7 @@ class Scheduler:
         """Do what time alone brings: expiry, a decision, idleness, the end."""
         head = queue.line.head()
         while head is not None and self._expires_us(head) <= now_us:
-            queue.line.take()
+            queue.line.drop_head()
             self._reject(head, Cause.EXPIRED, self._expiry_reason(queue, head), 0, out)
             head = queue.line.head()
         self._resume_paused(queue, now_us, out)

@@ -94,6 +94,7 @@ def serving(**config: Any) -> Desk:
         ("retry_min_us", 0),
         ("retry_max_us", TIME_MAX_US + 1),
         ("namespace_containers_max", -1),
+        ("namespace_reserve", -1),
         ("backlog_interval_us", -1),
         ("waiting_low_fraction", 1.0),
         ("waiting_low_fraction", -0.1),
@@ -502,7 +503,7 @@ def test_the_original_rule_drops_where_the_namespace_is_full() -> None:
         "reject b1 NO_CONTAINER: Too many concurrent requests in flight. (retry after 100 ms)"
     )
     assert made.state("n/b") == "NAMESPACE_THROTTLED"
-    made.do(ev.LimitsChanged("n", 2))
+    made.do(ev.LimitsChanged("n", 2, reserve=0))
     assert made.state("n/b") == "RUNNING"
 
 
