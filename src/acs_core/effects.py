@@ -29,6 +29,8 @@ class Cause(IntEnum):
     """It was delivered, its container is gone and nobody knows whether it ran."""
     NO_CONTAINER = 6
     """The namespace may hold no container at all."""
+    WOULD_EXPIRE = 8
+    """It would wait longer than its bound on all containers that its queue may ever get."""
 
 
 class Place:

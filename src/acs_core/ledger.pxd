@@ -2,6 +2,7 @@ cimport cython
 
 from acs_core.action_queue cimport ActionQueue
 from acs_core.events cimport QueueSpec
+from acs_core.forecast cimport Forecast
 from acs_core.load cimport QueueLoad
 from acs_core.queue_states cimport QueueLife
 
@@ -41,6 +42,7 @@ cdef class QueueEntry:
     cdef public str cause
     cdef public long long quiet_since_us
     cdef public bint initialized
+    cdef public Forecast forecast
 
 
 @cython.final

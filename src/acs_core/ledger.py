@@ -13,6 +13,7 @@ from .action_queue import ActionQueue
 from .demand import Decision
 from .effects import Place
 from .events import Activation, InvokerReported, QueueSpec
+from .forecast import Forecast
 from .load import QueueLoad
 from .placement import InvokerView
 from .queue_states import QueueLife
@@ -65,6 +66,7 @@ class QueueEntry:
         self.reserving: tuple[Place, ...] = ()
         self.decided_us = -1
         self.decision: Decision | None = None
+        self.forecast: Forecast | None = None
         self.initialized = False
         # Failed creations in a row, when to try again, and what went wrong.
         self.failures = 0
@@ -209,6 +211,10 @@ class Ledger:
         """Return the memory of the largest invoker, in use or not; 0 without invokers."""
         reports = [entry.report for entry in self.invokers.values()]
         return max([report.memory_mb - report.elsewhere_mb for report in reports], default=0)
+
+    def places(self, memory_mb: int) -> int:
+        """Return how many containers of that size all invokers could hold, were they empty."""
+        return sum([entry.report.memory_mb // memory_mb for entry in self.invokers.values()])
 
     def swaps_per_s(self) -> float:
         """Return what all engines manage together; 0.0 while that of one is unknown."""

@@ -60,6 +60,7 @@ from .events import (
     Returned,
     TimeReached,
 )
+from .forecast import Forecast
 from .ledger import ContainerEntry, Ledger, NamespaceEntry, QueueEntry
 from .load import QueueLoad
 from .placement import place
@@ -88,7 +89,8 @@ class SchedulerConfig:
 
     ``name`` starts every container id, so it must be new for each start of a node.  Bounds and
     durations are explained in ``limits``.  With ``report_decisions`` each decision is an effect;
-    without ``give_back`` a queue keeps the containers that it has work for, as in the original.
+    without ``give_back`` a queue keeps the containers that it has work for, as in the original;
+    without ``throttle_by_wait`` it takes in work that would expire, as there.
 
     Raises: ValueError that names the field, the value and the limit.
     """
@@ -107,6 +109,7 @@ class SchedulerConfig:
     retry_max_us: int = limits.RETRY_MAX_US
     report_decisions: bool = False
     give_back: bool = True
+    throttle_by_wait: bool = True
 
     def __post_init__(self) -> None:
         # A look that is due again at once would never let ``step`` return.
@@ -160,6 +163,7 @@ class Scheduler:
         self._wait_max_us = self.config.wait_max_us
         self._decision_interval_us = self.config.decision_interval_us
         self._backlog_interval_us = self.config.backlog_interval_us
+        self._throttle_by_wait = self.config.throttle_by_wait
         self._stale_us = int(getattr(self.config.rule, "stale_ms", 0) * 1000)
 
     # --- the public face -----------------------------------------------------------------
@@ -295,6 +299,14 @@ class Scheduler:
                 if self._due.time_of(event.queue) < 0:
                     self._wake(queue, now_us + self._decision_interval_us)
                 return
+        forecast = queue.forecast
+        if (
+            forecast is not None
+            and queue.line.waiting > 0
+            and (queue.line.waiting >= forecast.startable or activation.deadline_us > 0)
+            and self._refuse_late(queue, activation, now_us, out)
+        ):
+            return
         if not queue.line.offer(activation):
             self._refuse_full(queue, activation, out)
             return
@@ -414,6 +426,33 @@ class Scheduler:
         slots = max(1, len(queue.serving) * queue.spec.concurrency)
         retry_us = int(waiting * queue.load.mean_us / slots)
         self._reject_new(activation, Cause.QUEUE_FULL, reason, retry_us, out)
+
+    def _refuse_late(
+        self, queue: QueueEntry, activation: Activation, now_us: int, out: list[object]
+    ) -> bool:
+        """Tell whether the activation would expire in the line, and reject it then (W1).
+
+        With a new forecast where the last one is older than ``backlog_interval_us``: nothing else
+        lifts this throttle, so nothing can forget to (L3).
+        """
+        forecast = queue.forecast
+        assert forecast is not None
+        if now_us - forecast.at_us >= self._backlog_interval_us:
+            snapshot = self._snapshot(queue, self._ledger.creation_us(), now_us)
+            forecast = self._foresee(queue, snapshot, now_us)
+        waiting = queue.line.waiting
+        within_us = self._expires_us(activation) - now_us
+        if waiting < forecast.startable_within(within_us):
+            return False
+        reason = forecast.refusal(waiting, within_us)
+        self._reject_new(activation, Cause.WOULD_EXPIRE, reason, forecast.wait_us(waiting), out)
+        return True
+
+    def _foresee(self, queue: QueueEntry, snapshot: Snapshot, now_us: int) -> Forecast:
+        places = self._ledger.places(queue.spec.memory_mb)
+        forecast = Forecast(snapshot, places, self._wait_max_us, now_us)
+        queue.forecast = forecast
+        return forecast
 
     def _reject_new(
         self, activation: Activation, cause: int, reason: str, retry_us: int, out: list[object]
@@ -651,6 +690,8 @@ class Scheduler:
         decision = self.config.rule.decide(snapshot)
         queue.decided_us = now_us
         queue.decision = decision
+        if self._throttle_by_wait:
+            self._foresee(queue, snapshot, now_us)
         queue.load.note_steady(decision.steady_short, decision.count > 0, now_us)
         if self.config.report_decisions:
             out.append(Decided(queue.spec.queue, snapshot, decision))

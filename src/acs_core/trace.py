@@ -811,6 +811,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "retry_max_us": _integer,
         "report_decisions": _flag,
         "give_back": _flag,
+        "throttle_by_wait": _flag,
     },
     PoolConfig: {"invoker": _text, "memory_mb": _integer, "keep_alive_us": _integer},
 }

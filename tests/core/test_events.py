@@ -107,4 +107,5 @@ def test_numbers_of_outcomes_and_causes_are_part_of_the_wire() -> None:
         "CANCELLED",
         "UNKNOWN",
         "NO_CONTAINER",
+        "WOULD_EXPIRE",
     ]
