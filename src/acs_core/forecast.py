@@ -4,9 +4,9 @@
 
 A ``Forecast`` takes the formula of ``demand`` with every container that the queue may ever get:
 up to its caps and the memory of all invokers, as if nobody else wanted any, and all of them
-created at once, which errs on the side of taking work in.  What is in the making is taken to need
-a whole creation still, which errs by that much on the other side.  Until a run has ended it predicts
-nothing.  Whom it turns away is ``scheduler``'s business; when it is made anew, too.
+created at once, which errs on the side of taking work in.  What is in the making is taken to
+need a whole creation still, which errs by that much on the other side.  Until a run has ended
+it predicts nothing.  Whom it turns away is ``scheduler``'s business; when it is made anew, too.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ from .events import (
     Returned,
     TimeReached,
 )
+from .explanation import binds, explain
 from .forecast import Forecast
 from .ledger import ContainerEntry, Ledger, NamespaceEntry, QueueEntry
 from .load import QueueLoad
@@ -231,31 +232,9 @@ class Scheduler:
     def explain(self, queue: str) -> dict[str, object]:
         """Return the state of the queue in words and numbers.
 
-        Raises: UnknownQueue.  Cost: O(1).
+        Raises: UnknownQueue.  Cost: O(invokers).
         """
-        entry = self._entry(queue)
-        decision = entry.decision
-        load = entry.load
-        return {
-            "queue": queue,
-            "epoch": entry.epoch,
-            "state": entry.life.state.name,
-            "waiting": entry.line.waiting,
-            "running": len(entry.delivered),
-            "serving": len(entry.serving),
-            "in_progress": len(entry.in_progress),
-            "leaving": len(entry.leaving),
-            "reserving": len(entry.reserving),
-            "mean_run_ms": round(load.mean_us / 1000, 3) if load.samples else None,
-            "arrivals_per_s": round(load.rate_per_s, 3),
-            "namespace_containers": len(entry.namespace.serving) + len(entry.namespace.in_progress),
-            "namespace_containers_max": entry.namespace.containers_max,
-            "no_room": queue in self._starved and entry.line.waiting > 0,
-            "trouble": entry.cause,
-            "verdict": decision.verdict.name if decision is not None else None,
-            "count": decision.count if decision is not None else 0,
-            "reason": decision.reason if decision is not None else "nothing was decided yet",
-        }
+        return explain(self._entry(queue), self._ledger, self._starved, self._now_us)
 
     def check(self) -> None:
         """Assert every invariant that can be seen from inside.  Cost: O(everything)."""
@@ -422,7 +401,11 @@ class Scheduler:
 
     def _refuse_full(self, queue: QueueEntry, activation: Activation, out: list[object]) -> None:
         waiting = queue.line.waiting
-        reason = f"{waiting} activations of this action wait (allowed: {queue.line.capacity})"
+        low = int(queue.line.capacity * self.config.waiting_low_fraction)
+        reason = (
+            f"{waiting} activations of this action wait (allowed: {queue.line.capacity});"
+            f" taken in again when no more than {low} wait"
+        )
         slots = max(1, len(queue.serving) * queue.spec.concurrency)
         retry_us = int(waiting * queue.load.mean_us / slots)
         self._reject_new(activation, Cause.QUEUE_FULL, reason, retry_us, out)
@@ -706,7 +689,8 @@ class Scheduler:
                 self._reject_waiting(
                     queue,
                     Cause.NO_CONTAINER,
-                    "Too many concurrent requests in flight.",
+                    "Too many concurrent requests in flight. "
+                    + binds(queue, self._ledger, self._starved, now_us),
                     self._decision_interval_us,
                     out,
                 )
@@ -1119,7 +1103,10 @@ class Scheduler:
 
     def _expiry_reason(self, queue: QueueEntry, activation: Activation) -> str:
         reason = self._waited_too_long(activation)
-        return f"{reason}: {queue.cause}" if queue.cause else reason
+        if queue.cause:
+            return f"{reason}: {queue.cause}"
+        what = binds(queue, self._ledger, self._starved, self._now_us)
+        return reason if what == "nothing" else f"{reason}: {what}"
 
     def _is_quiet(self, queue: QueueEntry) -> bool:
         return not (queue.line.waiting or queue.serving or queue.in_progress or queue.reserving)
