@@ -424,6 +424,9 @@ class Outside:
         queue = self.queues[effect.queue]
         assert snapshot.namespace_limit == self.cap(queue.spec.namespace)
 
+    def _asked_Differed(self, effect: fx.Differed) -> None:  # noqa: N802
+        assert effect.queue in self.queues
+
     # --- after each step ---------------------------------------------------------------------
 
     def _settled(self) -> None:

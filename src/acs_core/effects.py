@@ -119,6 +119,15 @@ class Decided:
         self.decision = decision
 
 
+class Differed:
+    """The shadow rule would have decided otherwise, on this snapshot; only when asked for."""
+
+    def __init__(self, queue: str, snapshot: object, decision: object) -> None:
+        self.queue = queue
+        self.snapshot = snapshot
+        self.decision = decision
+
+
 # --- a scheduler asks an invoker; its pool takes these as events ------------------------------
 
 

@@ -51,6 +51,7 @@ def explain(
         "reason": decision.reason if decision is not None else "nothing was decided yet",
         "alternative": decision.rejected if decision is not None else "",
         "inputs": _numbers(decision.snapshot) if decision is not None else {},
+        "shadow": queue.shadow.words() if queue.shadow is not None else None,
     }
 
 
@@ -94,10 +95,11 @@ def _predicted_ms(forecast: Forecast | None, waiting: int) -> float | None:
 
 
 def _numbers(snapshot: object) -> dict[str, object]:
-    return {name: getattr(snapshot, name) for name in _INPUTS}
+    return {name: getattr(snapshot, name) for name in INPUTS}
 
 
-_INPUTS = (
+# The numbers of a snapshot, under the names of its constructor's arguments.
+INPUTS = (
     "incoming",
     "waiting",
     "existing",

@@ -43,6 +43,7 @@ cdef class QueueEntry:
     cdef public long long quiet_since_us
     cdef public bint initialized
     cdef public Forecast forecast
+    cdef public object shadow
 
 
 @cython.final

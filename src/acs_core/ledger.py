@@ -17,6 +17,7 @@ from .forecast import Forecast
 from .load import QueueLoad
 from .placement import InvokerView
 from .queue_states import QueueLife
+from .shadow import ShadowTally
 
 
 class NamespaceEntry:
@@ -67,6 +68,7 @@ class QueueEntry:
         self.decided_us = -1
         self.decision: Decision | None = None
         self.forecast: Forecast | None = None
+        self.shadow: ShadowTally | None = None
         self.initialized = False
         # Failed creations in a row, when to try again, and what went wrong.
         self.failures = 0

@@ -42,6 +42,8 @@ cdef class Scheduler:
     cdef long long _backlog_interval_us
     cdef long long _stale_us
     cdef bint _throttle_by_wait
+    cdef object _shadow
+    cdef long long _shadow_stale_us
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)

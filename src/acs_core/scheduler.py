@@ -20,7 +20,14 @@ from dataclasses import dataclass, field
 
 from . import fairness, limits
 from .action_queue import DeadlineIndex
-from .demand import STEADY_HOLD_CREATIONS, DemandRule, RuntimeFitRule, Snapshot, Verdict
+from .demand import (
+    STEADY_HOLD_CREATIONS,
+    Decision,
+    DemandRule,
+    RuntimeFitRule,
+    Snapshot,
+    Verdict,
+)
 from .effects import (
     Adopt,
     Cause,
@@ -28,6 +35,7 @@ from .effects import (
     Create,
     Decided,
     Deliver,
+    Differed,
     Forward,
     Place,
     Reject,
@@ -60,12 +68,13 @@ from .events import (
     Returned,
     TimeReached,
 )
-from .explanation import binds, explain
+from .explanation import INPUTS, binds, explain
 from .forecast import Forecast
 from .ledger import ContainerEntry, Ledger, NamespaceEntry, QueueEntry
 from .load import QueueLoad
 from .placement import place
 from .queue_states import QueueState, Signal
+from .shadow import ShadowTally
 
 # Enum members as plain integers: comparing them costs nothing when compiled.
 _UNINITIALIZED = int(QueueState.UNINITIALIZED)
@@ -91,7 +100,8 @@ class SchedulerConfig:
     ``name`` starts every container id, so it must be new for each start of a node.  Bounds and
     durations are explained in ``limits``.  With ``report_decisions`` each decision is an effect;
     without ``give_back`` a queue keeps the containers that it has work for, as in the original;
-    without ``throttle_by_wait`` it takes in work that would expire, as there.
+    without ``throttle_by_wait`` it takes in work that would expire, as there.  ``shadow`` is asked
+    for each decision as well and obeyed in none; see ``shadow``.
 
     Raises: ValueError that names the field, the value and the limit.
     """
@@ -111,6 +121,7 @@ class SchedulerConfig:
     report_decisions: bool = False
     give_back: bool = True
     throttle_by_wait: bool = True
+    shadow: DemandRule | None = None
 
     def __post_init__(self) -> None:
         # A look that is due again at once would never let ``step`` return.
@@ -166,6 +177,8 @@ class Scheduler:
         self._backlog_interval_us = self.config.backlog_interval_us
         self._throttle_by_wait = self.config.throttle_by_wait
         self._stale_us = int(getattr(self.config.rule, "stale_ms", 0) * 1000)
+        self._shadow = self.config.shadow
+        self._shadow_stale_us = int(getattr(self._shadow, "stale_ms", 0) * 1000)
 
     # --- the public face -----------------------------------------------------------------
 
@@ -678,6 +691,8 @@ class Scheduler:
         queue.load.note_steady(decision.steady_short, decision.count > 0, now_us)
         if self.config.report_decisions:
             out.append(Decided(queue.spec.queue, snapshot, decision))
+        if self._shadow is not None:
+            self._ask_shadow(queue, snapshot, decision, now_us, out)
         verdict = decision.verdict
         lacks_place = lacks_memory = False
         if verdict is Verdict.PAUSE:
@@ -718,6 +733,26 @@ class Scheduler:
             self._starved[queue.spec.queue] = lacks_memory  # a starved one keeps its place
         else:
             self._starved.pop(queue.spec.queue, None)
+
+    def _ask_shadow(
+        self,
+        queue: QueueEntry,
+        snapshot: Snapshot,
+        decision: Decision,
+        now_us: int,
+        out: list[object],
+    ) -> None:
+        assert self._shadow is not None
+        if self._shadow_stale_us not in (0, self._stale_us):
+            # What is stale is each rule's own word.
+            shown = {name: getattr(snapshot, name) for name in INPUTS}
+            shown["stale"] = queue.line.older_than(now_us - self._shadow_stale_us)
+            snapshot = Snapshot(state=snapshot.state, initialized=snapshot.initialized, **shown)
+        if queue.shadow is None:
+            queue.shadow = ShadowTally()
+        other = queue.shadow.ask(self._shadow, snapshot, decision)
+        if other is not None and self.config.report_decisions:
+            out.append(Differed(queue.spec.queue, snapshot, other))
 
     def _snapshot(self, queue: QueueEntry, creation_us: int, now_us: int) -> Snapshot:
         load = queue.load

@@ -267,7 +267,8 @@ def replay(
         recorded = step.effects
         if both is not None:
             both.line = step.line
-            recorded = [e for e in recorded if not (isinstance(e, dict) and "Decided" in e)]
+            reports = {"Decided", "Differed"}
+            recorded = [e for e in recorded if not (isinstance(e, dict) and reports & e.keys())]
         try:
             difference = _run(core, step, recorded, encode)
         except RecursionError:
@@ -745,6 +746,11 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "snapshot": _made_by(Snapshot),
         "decision": _made_by(Decision),
     },
+    effects.Differed: {
+        "queue": _text,
+        "snapshot": _made_by(Snapshot),
+        "decision": _made_by(Decision),
+    },
     # --- a pool asks its node
     effects.StartSandbox: {"container": _text, "spec": _spec},
     effects.Initialise: {"container": _text, "activation": _activation},
@@ -812,6 +818,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "report_decisions": _flag,
         "give_back": _flag,
         "throttle_by_wait": _flag,
+        "shadow": _optional(_rule),
     },
     PoolConfig: {"invoker": _text, "memory_mb": _integer, "keep_alive_us": _integer},
 }
