@@ -12,6 +12,7 @@ it predicts nothing.  Whom it turns away is ``scheduler``'s business; when it is
 from __future__ import annotations
 
 from .demand import COUNT_MAX, Snapshot, starts_within, wait_behind_ms
+from .limits import TIME_MAX_US
 
 _COUNT_MAX = COUNT_MAX
 
@@ -54,7 +55,8 @@ class Forecast:
         """
         if self.snapshot.average_duration_ms is None or self.containers == 0:
             return -1
-        return int(wait_behind_ms(self.snapshot, self.containers, ahead + 1) * 1000) + 1
+        wait_ms = wait_behind_ms(self.snapshot, self.containers, ahead + 1)
+        return min(int(wait_ms * 1000) + 1, TIME_MAX_US)
 
     def limit(self) -> str:
         """Return what binds the containers, in words."""

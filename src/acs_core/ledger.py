@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from . import limits
 from .action_queue import ActionQueue
-from .demand import Decision
+from .demand import COUNT_MAX, Decision
 from .effects import Place
 from .events import Activation, InvokerReported, QueueSpec
 from .forecast import Forecast
@@ -216,7 +216,9 @@ class Ledger:
 
     def places(self, memory_mb: int) -> int:
         """Return how many containers of that size all invokers could hold, were they empty."""
-        return sum([entry.report.memory_mb // memory_mb for entry in self.invokers.values()])
+        there = [max(0, entry.report.memory_mb) for entry in self.invokers.values()]
+        # No count is larger: reports may say anything.
+        return min(COUNT_MAX, sum([mb // memory_mb for mb in there]))
 
     def swaps_per_s(self) -> float:
         """Return what all engines manage together; 0.0 while that of one is unknown."""
