@@ -344,6 +344,11 @@ class Outside:
                     assert len(line) - 1 >= self.config.waiting_max
             else:
                 assert self.queues[place].closing
+        elif cause is fx.Cause.WOULD_EXPIRE:  # W1: an arrival, behind another one
+            assert name == self.new
+            assert len(line) > 1
+            assert self.config.throttle_by_wait
+            assert effect.retry_after_us >= self.expires_us[name] - self.now_us
         elif cause is fx.Cause.EXPIRED:
             assert self.now_us >= self.expires_us[name]  # L2: not before its bound
             assert name in (line[0], self.new)
@@ -442,6 +447,9 @@ class Outside:
         snapshot: Any = effect.snapshot
         queue = self.queues[effect.queue]
         assert snapshot.namespace_limit == self.shared(queue.spec.namespace)
+
+    def _asked_Differed(self, effect: fx.Differed) -> None:  # noqa: N802
+        assert effect.queue in self.queues
 
     # --- after each step ---------------------------------------------------------------------
 

@@ -465,6 +465,7 @@ _WORDS: dict[type, Callable[..., str]] = {
     fx.CloseQueue: lambda e: f"close {e.queue} epoch {e.epoch}",
     fx.Throttle: lambda e: f"throttle {e.queue} {'on' if e.on else 'off'}: {e.reason}",
     fx.Decided: lambda e: f"decide {e.queue} {e.decision.verdict.name} {e.decision.count}",
+    fx.Differed: lambda e: f"shadow {e.queue} {e.decision.verdict.name} {e.decision.count}",
     fx.StartSandbox: lambda e: f"start {e.container}",
     fx.Initialise: lambda e: f"init {e.container} for {e.activation.activation_id}",
     fx.Run: lambda e: f"run {e.activation.activation_id} in {e.container}",

@@ -81,10 +81,12 @@ cdef class OpenWhiskRule:
         self, Snapshot snapshot, Py_ssize_t total, Py_ssize_t available) except? -1
 
 
-@cython.locals(
-    backlog=Py_ssize_t, run_ms=double, ready_ms=double, low_ms=double, high_ms=double,
-    middle_ms=double)
 cpdef double predicted_wait_ms(Snapshot snapshot, Py_ssize_t containers) except? -1
+
+@cython.locals(
+    run_ms=double, ready_ms=double, low_ms=double, high_ms=double, middle_ms=double)
+cpdef double wait_behind_ms(
+    Snapshot snapshot, Py_ssize_t containers, Py_ssize_t backlog) except? -1
 
 @cython.locals(making=Py_ssize_t, run_ms=double, creation_ms=double, slots=double)
 cpdef double starts_within(Snapshot snapshot, Py_ssize_t containers, double within_ms) except? -1

@@ -61,6 +61,13 @@ cdef class Decided:
 
 
 @cython.final
+cdef class Differed:
+    cdef readonly str queue
+    cdef readonly object snapshot
+    cdef readonly object decision
+
+
+@cython.final
 cdef class Adopt(Event):
     cdef readonly str queue
     cdef readonly long long epoch

@@ -32,6 +32,8 @@ class Cause(IntEnum):
     """The namespace may hold no container at all."""
     CALLERS_HOLD = 7
     """A call whose callers, and others like them, hold every container that it could get."""
+    WOULD_EXPIRE = 8
+    """It would wait longer than its bound on all containers that its queue may ever get."""
 
 
 class Place:
@@ -113,6 +115,15 @@ class Throttle:
 
 class Decided:
     """A decision about a queue with all that went into it; only when asked for."""
+
+    def __init__(self, queue: str, snapshot: object, decision: object) -> None:
+        self.queue = queue
+        self.snapshot = snapshot
+        self.decision = decision
+
+
+class Differed:
+    """The shadow rule would have decided otherwise, on this snapshot; only when asked for."""
 
     def __init__(self, queue: str, snapshot: object, decision: object) -> None:
         self.queue = queue

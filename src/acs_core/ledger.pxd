@@ -2,6 +2,7 @@ cimport cython
 
 from acs_core.action_queue cimport ActionQueue
 from acs_core.events cimport QueueSpec
+from acs_core.forecast cimport Forecast
 from acs_core.load cimport QueueLoad
 from acs_core.queue_states cimport QueueLife
 
@@ -51,6 +52,8 @@ cdef class QueueEntry:
     cdef public dict paused
     cdef public list open_to_calls
     cdef public Py_ssize_t reserving_level
+    cdef public Forecast forecast
+    cdef public object shadow
 
 
 @cython.final

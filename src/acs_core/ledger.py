@@ -13,10 +13,12 @@ from .action_queue import ActionQueue
 from .demand import Decision
 from .effects import Place
 from .events import Activation, InvokerReported, QueueSpec
+from .forecast import Forecast
 from .load import QueueLoad
 from .nesting import Calls
 from .placement import InvokerView
 from .queue_states import QueueLife
+from .shadow import ShadowTally
 
 
 class NamespaceEntry:
@@ -109,6 +111,8 @@ class QueueEntry:
         self.reserving_level = 0
         self.decided_us = -1
         self.decision: Decision | None = None
+        self.forecast: Forecast | None = None
+        self.shadow: ShadowTally | None = None
         self.initialized = False
         # Failed creations in a row, when to try again, and what went wrong.
         self.failures = 0
@@ -289,6 +293,12 @@ class Ledger:
         """Return the memory of the largest invoker, in use or not; 0 without invokers."""
         reports = [entry.report for entry in self.invokers.values()]
         return max([report.memory_mb - report.elsewhere_mb for report in reports], default=0)
+
+    def places(self, memory_mb: int) -> int:
+        """Return how many containers of that size all invokers could hold, were they empty."""
+        there = [max(0, entry.report.memory_mb) for entry in self.invokers.values()]
+        # No count is larger: reports may say anything.
+        return min(limits.COUNT_MAX, sum([mb // memory_mb for mb in there]))
 
     def swaps_per_s(self) -> float:
         """Return what all engines manage together; 0.0 while that of one is unknown."""

@@ -3,6 +3,7 @@ cimport cython
 from acs_core.action_queue cimport ActivationTable, DeadlineIndex
 from acs_core.demand cimport Decision, Snapshot
 from acs_core.events cimport Activation, Arrived, Completion, Pulled, QueueSpec
+from acs_core.forecast cimport Forecast
 from acs_core.ledger cimport ContainerEntry, Ledger, NamespaceEntry, QueueEntry
 from acs_core.load cimport QueueLoad
 
@@ -42,18 +43,30 @@ cdef class Scheduler:
     cdef long long _backlog_interval_us
     cdef long long _stale_us
     cdef object _calls
+    cdef bint _throttle_by_wait
+    cdef object _shadow
+    cdef long long _shadow_stale_us
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)
     @cython.locals(due_us='long long')
     cpdef object next_deadline_us(self)
-    @cython.locals(queue=QueueEntry, activation=Activation, state=int, container=ContainerEntry)
+    @cython.locals(
+        queue=QueueEntry, activation=Activation, state=int, container=ContainerEntry,
+        forecast=Forecast,
+    )
     cdef object _arrived(self, Arrived event, long long now_us, list out)
     @cython.locals(
         container=ContainerEntry, queue=QueueEntry, completion=Completion, activation=Activation,
         room=Py_ssize_t,
     )
     cdef object _pulled(self, Pulled event, long long now_us, list out)
+    @cython.locals(
+        forecast=Forecast, snapshot=Snapshot, waiting=Py_ssize_t, within_us='long long')
+    cdef bint _refuse_late(
+        self, QueueEntry queue, Activation activation, long long now_us, list out
+    ) except -1
+    cdef Forecast _foresee(self, QueueEntry queue, Snapshot snapshot, long long now_us)
     cdef object _deliver(
         self, QueueEntry queue, ContainerEntry container, Activation activation,
         long long now_us, list out,

@@ -23,6 +23,7 @@ from .action_queue import ActivationTable, DeadlineIndex
 from .demand import (
     RESUME_MS,
     STEADY_HOLD_CREATIONS,
+    Decision,
     DemandRule,
     RuntimeFitRule,
     Snapshot,
@@ -36,6 +37,7 @@ from .effects import (
     Create,
     Decided,
     Deliver,
+    Differed,
     Forward,
     Place,
     Reject,
@@ -71,11 +73,14 @@ from .events import (
     TimeReached,
     refused_time,
 )
+from .explanation import INPUTS, binds, explain
+from .forecast import Forecast
 from .ledger import ContainerEntry, Ledger, NamespaceEntry, QueueEntry
 from .load import QueueLoad
 from .nesting import Calls
 from .placement import place
 from .queue_states import QueueState, Signal
+from .shadow import ShadowTally
 
 # Enum members as plain integers: comparing them costs nothing when compiled.
 _UNINITIALIZED = int(QueueState.UNINITIALIZED)
@@ -101,7 +106,9 @@ class SchedulerConfig:
 
     ``name`` starts every container id, so it must be new for each start of a node.  Bounds and
     durations are explained in ``limits``.  With ``report_decisions`` each decision is an effect;
-    without ``give_back`` a queue keeps the containers that it has work for, as in the original.
+    without ``give_back`` a queue keeps the containers that it has work for, as in the original;
+    without ``throttle_by_wait`` it takes in work that would expire, as there.  ``shadow`` is asked
+    for each decision as well and obeyed in none; see ``shadow``.
 
     Raises: ValueError that names the field, the value and the limit.
     """
@@ -121,6 +128,8 @@ class SchedulerConfig:
     retry_max_us: int = limits.RETRY_MAX_US
     report_decisions: bool = False
     give_back: bool = True
+    throttle_by_wait: bool = True
+    shadow: DemandRule | None = None
 
     def __post_init__(self) -> None:
         # A look that is due again at once would never let ``step`` return.
@@ -179,7 +188,10 @@ class Scheduler:
         self._wait_max_us = self.config.wait_max_us
         self._decision_interval_us = self.config.decision_interval_us
         self._backlog_interval_us = self.config.backlog_interval_us
+        self._throttle_by_wait = self.config.throttle_by_wait
         self._stale_us = int(getattr(self.config.rule, "stale_ms", 0) * 1000)
+        self._shadow = self.config.shadow
+        self._shadow_stale_us = int(getattr(self._shadow, "stale_ms", 0) * 1000)
 
     # --- the public face -----------------------------------------------------------------
 
@@ -248,32 +260,9 @@ class Scheduler:
     def explain(self, queue: str) -> dict[str, object]:
         """Return the state of the queue in words and numbers.
 
-        Raises: UnknownQueue.  Cost: O(1).
+        Raises: UnknownQueue.  Cost: O(invokers).
         """
-        entry = self._entry(queue)
-        decision = entry.decision
-        load = entry.load
-        return {
-            "queue": queue,
-            "epoch": entry.epoch,
-            "state": entry.life.state.name,
-            "waiting": entry.line.waiting,
-            "running": len(entry.delivered),
-            "serving": len(entry.serving),
-            "in_progress": len(entry.in_progress),
-            "leaving": len(entry.leaving),
-            "paused": len(entry.paused),
-            "reserving": len(entry.reserving),
-            "mean_run_ms": round(load.mean_us / 1000, 3) if load.samples else None,
-            "arrivals_per_s": round(load.rate_per_s, 3),
-            "namespace_containers": len(entry.namespace.serving) + len(entry.namespace.in_progress),
-            "namespace_containers_max": entry.namespace.containers_max,
-            "no_room": queue in self._starved and entry.line.waiting > 0,
-            "trouble": entry.cause,
-            "verdict": decision.verdict.name if decision is not None else None,
-            "count": decision.count if decision is not None else 0,
-            "reason": decision.reason if decision is not None else "nothing was decided yet",
-        }
+        return explain(self._entry(queue), self._ledger, self._starved, self._now_us)
 
     def check(self) -> None:
         """Assert every invariant that can be seen from inside.  Cost: O(everything)."""
@@ -322,6 +311,15 @@ class Scheduler:
                 if queue.load.arrivals == 1 and self._due.time_of(event.queue) < 0:
                     self._wake(queue, now_us + self._decision_interval_us)
                 return
+        forecast = queue.forecast
+        if (
+            forecast is not None
+            and not activation.causes  # calls go before what was forecast
+            and queue.line.waiting > 0
+            and (queue.line.waiting >= forecast.startable or activation.deadline_us > 0)
+            and self._refuse_late(queue, activation, now_us, out)
+        ):
+            return
         if not queue.line.offer(activation):
             self._refuse_full(queue, activation, out)
             return
@@ -497,10 +495,41 @@ class Scheduler:
 
     def _refuse_full(self, queue: QueueEntry, activation: Activation, out: list[object]) -> None:
         waiting = queue.line.waiting
-        reason = f"{waiting} activations of this action wait (allowed: {queue.line.capacity})"
+        low = int(queue.line.capacity * self.config.waiting_low_fraction)
+        reason = (
+            f"{waiting} activations of this action wait (allowed: {queue.line.capacity});"
+            f" taken in again when no more than {low} wait"
+        )
         slots = max(1, len(queue.serving) * queue.spec.concurrency)
         retry_us = int(waiting * queue.load.mean_us / slots)
         self._reject_new(activation, Cause.QUEUE_FULL, reason, retry_us, out)
+
+    def _refuse_late(
+        self, queue: QueueEntry, activation: Activation, now_us: int, out: list[object]
+    ) -> bool:
+        """Tell whether the activation would expire in the line, and reject it then (W1).
+
+        With a new forecast where the last one is older than ``backlog_interval_us``: nothing else
+        lifts this throttle, so nothing can forget to (L3).
+        """
+        forecast = queue.forecast
+        assert forecast is not None
+        if now_us - forecast.at_us >= self._backlog_interval_us:
+            snapshot = self._snapshot(queue, self._ledger.creation_us(), now_us)
+            forecast = self._foresee(queue, snapshot, now_us)
+        waiting = queue.line.waiting
+        within_us = self._expires_us(activation) - now_us
+        if waiting < forecast.startable_within(within_us):
+            return False
+        reason = forecast.refusal(waiting, within_us)
+        self._reject_new(activation, Cause.WOULD_EXPIRE, reason, forecast.wait_us(waiting), out)
+        return True
+
+    def _foresee(self, queue: QueueEntry, snapshot: Snapshot, now_us: int) -> Forecast:
+        places = self._ledger.places(queue.spec.memory_mb)
+        forecast = Forecast(snapshot, places, self._wait_max_us, now_us)
+        queue.forecast = forecast
+        return forecast
 
     def _reject_new(
         self, activation: Activation, cause: int, reason: str, retry_us: int, out: list[object]
@@ -754,9 +783,13 @@ class Scheduler:
         decision = self.config.rule.decide(snapshot)
         queue.decided_us = now_us
         queue.decision = decision
+        if self._throttle_by_wait:
+            self._foresee(queue, snapshot, now_us)
         queue.load.note_steady(decision.steady_short, decision.count > 0, now_us)
         if self.config.report_decisions:
             out.append(Decided(queue.spec.queue, snapshot, decision))
+        if self._shadow is not None:
+            self._ask_shadow(queue, snapshot, decision, now_us, out)
         verdict = decision.verdict
         lacks_place = lacks_memory = False
         if verdict is Verdict.PAUSE:
@@ -768,7 +801,8 @@ class Scheduler:
                 self._reject_waiting(
                     queue,
                     Cause.NO_CONTAINER,
-                    "Too many concurrent requests in flight.",
+                    "Too many concurrent requests in flight. "
+                    + binds(queue, self._ledger, self._starved, now_us),
                     self._decision_interval_us,
                     out,
                 )
@@ -816,6 +850,26 @@ class Scheduler:
         for container in asleep[::-1][: max(0, wanted)]:
             container.resuming = True
             out.append(Resume(container.container, container.invoker, queue.epoch))
+
+    def _ask_shadow(
+        self,
+        queue: QueueEntry,
+        snapshot: Snapshot,
+        decision: Decision,
+        now_us: int,
+        out: list[object],
+    ) -> None:
+        assert self._shadow is not None
+        if self._shadow_stale_us not in (0, self._stale_us):
+            # What is stale is each rule's own word.
+            shown = {name: getattr(snapshot, name) for name in INPUTS}
+            shown["stale"] = queue.line.older_than(now_us - self._shadow_stale_us)
+            snapshot = Snapshot(state=snapshot.state, initialized=snapshot.initialized, **shown)
+        if queue.shadow is None:
+            queue.shadow = ShadowTally()
+        other = queue.shadow.ask(self._shadow, snapshot, decision)
+        if other is not None and self.config.report_decisions:
+            out.append(Differed(queue.spec.queue, snapshot, other))
 
     def _snapshot(self, queue: QueueEntry, creation_us: int, now_us: int) -> Snapshot:
         load = queue.load
@@ -1242,7 +1296,10 @@ class Scheduler:
 
     def _expiry_reason(self, queue: QueueEntry, activation: Activation) -> str:
         reason = self._waited_too_long(activation)
-        return f"{reason}: {queue.cause}" if queue.cause else reason
+        if queue.cause:
+            return f"{reason}: {queue.cause}"
+        what = binds(queue, self._ledger, self._starved, self._now_us)
+        return reason if what == "nothing" else f"{reason}: {what}"
 
     def _is_quiet(self, queue: QueueEntry) -> bool:
         return not (queue.line.waiting or queue.serving or queue.in_progress or queue.reserving)

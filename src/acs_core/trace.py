@@ -268,7 +268,8 @@ def replay(
         recorded = step.effects
         if both is not None:
             both.line = step.line
-            recorded = [e for e in recorded if not (isinstance(e, dict) and "Decided" in e)]
+            reports = {"Decided", "Differed"}
+            recorded = [e for e in recorded if not (isinstance(e, dict) and reports & e.keys())]
         try:
             difference = _run(core, step, recorded, encode)
         except RecursionError:
@@ -756,6 +757,11 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "snapshot": _made_by(Snapshot),
         "decision": _made_by(Decision),
     },
+    effects.Differed: {
+        "queue": _text,
+        "snapshot": _made_by(Snapshot),
+        "decision": _made_by(Decision),
+    },
     # --- a pool asks its node
     effects.StartSandbox: {"container": _text, "spec": _spec},
     effects.PrewarmSandbox: {"container": _text, "kind": _text, "memory_mb": _integer},
@@ -832,6 +838,8 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "retry_max_us": _integer,
         "report_decisions": _flag,
         "give_back": _flag,
+        "throttle_by_wait": _flag,
+        "shadow": _optional(_rule),
     },
     PoolConfig: {
         "invoker": _text,

@@ -445,7 +445,7 @@ class Controller:
         pending = self._forget(activation_id)
         if pending is None:
             return
-        if reject.cause == Cause.QUEUE_FULL and pending.caller is not None:
+        if reject.cause in (Cause.QUEUE_FULL, Cause.WOULD_EXPIRE) and pending.caller is not None:
             pending.caller.fail(self._too_many(reject.reason, reject.retry_after_us))
             return  # it was not accepted
         outcome = APPLICATION_ERROR if reject.cause == Cause.CANCELLED else PLATFORM_ERROR

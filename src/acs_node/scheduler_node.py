@@ -17,6 +17,7 @@ from acs_core.effects import (
     Create,
     Decided,
     Deliver,
+    Differed,
     Reject,
     Release,
     Reserve,
@@ -77,6 +78,7 @@ class SchedulerNode:
                 Throttle: self._to_controller,
                 CloseQueue: self._closed,
                 Decided: self._decided,
+                Differed: self._differed,
             },
             self._failed,
             recorder,
@@ -193,6 +195,9 @@ class SchedulerNode:
 
     def _decided(self, effect: Decided) -> None:
         log.debug("%s: %r", effect.queue, effect.decision)
+
+    def _differed(self, effect: Differed) -> None:
+        log.debug("%s: the shadow rule: %r", effect.queue, effect.decision)
 
     def _failed(self, effect: object, cause: str) -> None:
         """Answer for what an effect that was not carried out was about."""

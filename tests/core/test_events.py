@@ -110,6 +110,7 @@ def test_numbers_of_outcomes_and_causes_are_part_of_the_wire() -> None:
         "UNKNOWN",
         "NO_CONTAINER",
         "CALLERS_HOLD",
+        "WOULD_EXPIRE",
     ]
 
 

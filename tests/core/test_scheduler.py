@@ -500,7 +500,8 @@ def test_the_original_rule_drops_where_the_namespace_is_full() -> None:
     made.pull("c-1")
     (dropped,) = made.arrive("b1", queue="n/b")
     assert dropped == (
-        "reject b1 NO_CONTAINER: Too many concurrent requests in flight. (retry after 100 ms)"
+        "reject b1 NO_CONTAINER: Too many concurrent requests in flight. 1 of 1 containers of"
+        " namespace n; lifted when one of them goes or by a higher limit (retry after 100 ms)"
     )
     assert made.state("n/b") == "NAMESPACE_THROTTLED"
     made.do(ev.LimitsChanged("n", 2, reserve=0))

@@ -142,7 +142,11 @@ def eventful_day(config: SchedulerConfig, *, payloads: bool = True) -> tuple[lis
 
 
 CONFIG = SchedulerConfig(
-    name="c", report_decisions=True, waiting_max=20, decision_interval_us=800_000
+    name="c",
+    report_decisions=True,
+    shadow=demand.OpenWhiskRule(),
+    waiting_max=20,
+    decision_interval_us=800_000,
 )
 
 
@@ -201,8 +205,16 @@ def data_of(cls: type, made: object) -> set[str]:
 
 ENTRIES = sorted(
     trace._FIELDS.keys()
-    - {effects.Decided, Snapshot, demand.Decision, SchedulerConfig, RuntimeFitRule}
-    - {PoolConfig, Prewarm},
+    - {
+        effects.Decided,
+        effects.Differed,
+        Snapshot,
+        demand.Decision,
+        SchedulerConfig,
+        PoolConfig,
+        Prewarm,
+        RuntimeFitRule,
+    },
     key=lambda cls: cls.__name__,
 )
 
