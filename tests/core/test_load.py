@@ -15,6 +15,8 @@ def test_a_new_queue_knows_nothing() -> None:
     load = QueueLoad(7)
     assert (load.mean_us, load.spread_us(), load.samples, load.rate_per_s) == (0.0, 0.0, 0, 0.0)
     assert (load.arrivals, load.rate_since_us, load.steady_short_us(9)) == (0, 7, 0)
+    assert (load.runs_ended, load.steady_ended) == (0, 0)
+    assert (load.growth_containers, load.growth_rate_per_s) == (0, 0.0)
 
 
 def test_a_known_mean_counts_for_one_run() -> None:
