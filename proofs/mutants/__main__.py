@@ -41,11 +41,12 @@ TESTS = {
     "__init__": ["tests/core/test_build.py", "tests/core/test_trace.py"],
     "action_queue": ["tests/core/test_action_queue.py", "proofs/test_action_queue.py"],
     "containers": [
+        "tests/core/test_limits.py",
         "tests/core/test_containers.py",
         "tests/core/test_scenarios.py",
         "proofs/test_containers.py",
     ],
-    "demand": ["tests/core/test_demand.py", "proofs/test_demand.py"],
+    "demand": ["tests/core/test_demand.py", "tests/core/test_limits.py", "proofs/test_demand.py"],
     "effects": ["tests/core/test_events.py", "tests/core/test_trace.py"],
     "events": ["tests/core/test_events.py", "proofs/test_events.py", *_TRACE],
     "fairness": [

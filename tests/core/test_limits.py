@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from acs_core import limits
-from acs_core.containers import PoolConfig
+from acs_core.containers import ContainerPool, PoolConfig
+from acs_core.demand import COUNT_MAX
 from acs_core.scheduler import SchedulerConfig
 
 SECOND = 1_000_000
@@ -24,6 +25,7 @@ def test_what_a_scheduler_keeps_to_unless_told_otherwise() -> None:
 def test_what_a_pool_keeps_to_unless_told_otherwise() -> None:
     config = PoolConfig()
     assert (config.memory_mb, config.keep_alive_us) == (1_024, 10 * SECOND)
+    assert ContainerPool().config == config
 
 
 def test_bounds_that_nobody_can_set() -> None:
@@ -33,6 +35,7 @@ def test_bounds_that_nobody_can_set() -> None:
     assert limits.EPOCHS_MAX == 100_000
     assert limits.NAME_MAX == 1_024
     assert limits.WEIGHT_MAX == 1_000.0
+    assert COUNT_MAX == 2**31 - 1
     # The sum of two times is within 64 bits with its sign.
     assert 2 * limits.TIME_MAX_US == 2**63
 

@@ -658,3 +658,17 @@ def test_this_build_writes_the_lines_that_the_plain_one_wrote(name: str) -> None
     for step in steps:
         core.step(step.event, step.at_us)
     assert core.ended()[1:] == lines[1:]
+
+
+@pytest.mark.parametrize(("read", "bits"), [(trace._integer, 63), (trace._small, 31)])
+def test_integers_are_read_up_to_their_bits(read: Any, bits: int) -> None:
+    for inside in (-(2**bits), 2**bits - 1):
+        assert read(inside) == inside
+    for outside in (-(2**bits) - 1, 2**bits):
+        with pytest.raises(trace._WrongValue):
+            read(outside)
+
+
+def test_what_should_be_an_object_is_one() -> None:
+    with pytest.raises(trace._WrongValue):
+        trace._read_fields([], {})
