@@ -588,6 +588,10 @@ def test_another_rule_is_compared_on_the_same_snapshots(
     assert '"Decided"' in day[0][example.line - 1]
     assert example.queue_state in QueueState.__members__
     assert example.recorded.partition(":")[0] != example.other.partition(":")[0]
+    monkeypatch.setattr(trace, "EXAMPLES_MAX", 1_000_000)
+    whole = replay(day[0], rule=OpenWhiskRule()).comparison
+    assert whole is not None
+    assert len(whole.examples) == whole.more + whole.fewer + whole.verdicts
 
 
 def test_a_rule_may_ask_for_fewer() -> None:
