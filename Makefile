@@ -53,7 +53,7 @@ bench: .venv/.installed
 	.venv/bin/python bench/standalone.py
 
 # Planted faults, and what finds them: the chosen ones after 200 of the generic ones, or all.
-# Each is run on the plain build, in a copy.  The first takes 10 minutes, the other two hours.
+# Each is run on the plain build, in a copy.  The first takes some 10 minutes, the other hours.
 mutants: .venv-plain/.installed
 	.venv-plain/bin/python proofs/mutants --generic 200
 
