@@ -87,6 +87,9 @@ class SeenQueue:
     throttled: bool = False
     closing: bool = False
     hopeless: bool = False
+    failures: int = 0
+    retry_us: int = 0
+    runs_us: set[int] = field(default_factory=set)
 
 
 class Outside:
@@ -116,11 +119,15 @@ class Outside:
         self.unreserve: set[str] = set()
         self.forward: list[str] | None = None
         self.adopt = ""
+        self.room_came = False
         self.now_us = 0
 
     def saw(self, event: ev.Event, now_us: int, effects: list[object]) -> None:
         """Check one step of the scheduler."""
         self.now_us = now_us
+        self.room_came = isinstance(
+            event, (ev.ContainerGone, ev.CreationFailed, ev.InvokerReported)
+        )
         told = getattr(self, f"_told_{type(event).__name__}", None)
         if told is not None:
             told(event)
@@ -137,6 +144,8 @@ class Outside:
         self.queues[event.spec.queue] = SeenQueue(event.spec, event.epoch, set(self.invokers))
         self.adopt = event.spec.queue
         self.opened.add(event.spec.queue)
+        if event.history_us > 0:
+            self.queues[event.spec.queue].runs_us.add(event.history_us)
 
     def _told_Adopted(self, event: ev.Adopted) -> None:  # noqa: N802
         queue = self.queues.get(event.queue)
@@ -147,8 +156,10 @@ class Outside:
             if held.container in self.containers:
                 continue
             self.names.add(held.container)
-            container = SeenContainer(event.queue, event.invoker, held.serving)
+            container = SeenContainer(event.queue, event.invoker)
             self.containers[held.container] = container
+            if held.serving:
+                self._serves(container)
             for name in held.activation_ids:
                 if name not in self.live:
                     self.totals["accepted"] += 1
@@ -191,8 +202,10 @@ class Outside:
         self.unreserve -= self.creates.keys()
 
     def _told_Denied(self, event: ev.Denied) -> None:  # noqa: N802
-        if event.queue in self.queues:
-            self.queues[event.queue].pending = ()
+        queue = self.queues.get(event.queue)
+        if queue is not None and queue.pending:
+            queue.pending = ()
+            self._fails(queue)
 
     def _told_ContainerServing(self, event: ev.ContainerServing) -> None:  # noqa: N802
         if event.container in self.containers:
@@ -209,6 +222,8 @@ class Outside:
                 self._let_go(container, completion.activation_id)
                 del self.live[completion.activation_id]
                 self.totals["ended"] += 1
+                if completion.outcome <= ev.Outcome.APPLICATION_ERROR:
+                    self.queues[container.queue].runs_us.add(completion.run_us)
         if not container.leaving:
             if event.free_slots:
                 container.paused = container.woken = False
@@ -248,10 +263,16 @@ class Outside:
         container = self.containers.pop(event.container, None)
         if container is not None:
             self.lost |= set(container.held)
-            if event.failure == ev.FailureClass.FINAL:
-                self.queues[container.queue].hopeless = True
+            queue = self.queues[container.queue]
+            self._fails(queue)
+            others = [c for c in self.containers.values() if c.queue == container.queue]
+            if event.failure == ev.FailureClass.FINAL and not others:
+                queue.hopeless = True
 
     def _told_InvokerReported(self, event: ev.InvokerReported) -> None:  # noqa: N802
+        if event.invoker not in self.invokers:  # what failed before may succeed there
+            for queue in self.queues.values():
+                queue.retry_us = 0
         self.invokers[event.invoker] = event
 
     def _told_InvokerGone(self, event: ev.InvokerGone) -> None:  # noqa: N802
@@ -267,6 +288,9 @@ class Outside:
     def _told_LimitsChanged(self, event: ev.LimitsChanged) -> None:  # noqa: N802
         self.caps[event.namespace] = event.containers_max
         self.reserves[event.namespace] = event.reserve
+        for queue in self.queues.values():
+            if queue.spec.namespace == event.namespace:
+                queue.retry_us = 0
 
     def _told_QueueClosing(self, event: ev.QueueClosing) -> None:  # noqa: N802
         self.queues[event.queue].closing = True
@@ -287,7 +311,13 @@ class Outside:
     def _serves(self, container: SeenContainer) -> None:
         if not container.serving:
             container.serving = True
-            self.queues[container.queue].hopeless = False
+            queue = self.queues[container.queue]
+            queue.hopeless, queue.failures, queue.retry_us = False, 0, 0
+
+    def _fails(self, queue: SeenQueue) -> None:
+        pause_us = self.config.retry_min_us * 2**queue.failures
+        queue.retry_us = self.now_us + min(pause_us, self.config.retry_max_us)
+        queue.failures += 1
 
     def _let_go(self, container: SeenContainer, name: str) -> None:
         container.held.remove(name)
@@ -383,6 +413,7 @@ class Outside:
         assert effect.memory_mb == spec.memory_mb
         assert not queue.pending
         assert not queue.unheard  # S5
+        assert self.now_us >= queue.retry_us or self.room_came  # L5: not before the pause is over
         assert 0 < len(effect.places) <= 100
         for place in effect.places:
             assert place.container not in self.names
@@ -480,6 +511,10 @@ class Outside:
                 "namespace_containers": self.counted(queue.spec.namespace, None, pending=False),
             }
             assert {name: shown[name] for name in expected} == expected  # B1
+            runs_us, mean_ms = queue.runs_us, shown["mean_run_ms"]
+            assert (mean_ms is None) is (not runs_us)  # M1: of runs that ended well, without init
+            if mean_ms is not None:
+                assert min(runs_us) <= round(1000 * float(str(mean_ms))) <= max(runs_us)
             assert (shown["state"] == "ACTION_THROTTLED") == queue.throttled
             assert (shown["state"] == "REMOVING") == queue.closing
             if shown["state"] == "UNINITIALIZED":

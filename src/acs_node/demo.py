@@ -135,8 +135,7 @@ class ServerProcess:
             for key, value in os.environ.items()
             if key != "WSK_CONFIG_FILE" and not key.startswith("ACS_")
         }
-        self._lines, self._ended = [], False
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             (*self.command, "--port", str(self.port), "--data", str(self.data), *self._arguments),
             env=inherited | {"HOME": str(self.home), "PYTHONUNBUFFERED": "1"} | dict(self._environ),
             stdin=subprocess.DEVNULL,
@@ -146,7 +145,10 @@ class ServerProcess:
             errors="replace",
             start_new_session=True,  # an interrupt of ours must not stop it before we do
         )
-        threading.Thread(target=self._collect, args=(self._process,), daemon=True).start()
+        with self._changed:
+            self._process = process
+            self._lines, self._ended = [], False
+        threading.Thread(target=self._collect, args=(process,), daemon=True).start()
         try:
             self.port = int(self.wait_for_output(_LISTENING, within_s)[1])
         except BaseException:
@@ -205,11 +207,13 @@ class ServerProcess:
         with process.stdout as lines:
             for line in lines:
                 with self._changed:
-                    self._lines.append(line)
-                    self._changed.notify_all()
+                    if process is self._process:  # else the late words of an earlier one
+                        self._lines.append(line)
+                        self._changed.notify_all()
         with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+            if process is self._process:
+                self._ended = True
+                self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)

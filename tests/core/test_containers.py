@@ -593,3 +593,7 @@ def test_time_does_not_go_back() -> None:
 def test_what_is_no_event_of_a_pool_is_refused(event: Any) -> None:
     with pytest.raises(TypeError, match="is no event of a pool"):
         Pool().pool.step(event, 0)
+
+
+def test_the_first_epoch_of_all_is_obeyed() -> None:
+    assert Pool().do(fx.Create("c1", "i1", 0, SPEC)) == ["start c1"]

@@ -91,6 +91,13 @@ def test_a_new_activation_is_not_under_way() -> None:
     assert fresh.causes == ("root", "parent")
 
 
+def test_what_is_not_said_is_the_usual() -> None:
+    reported = ev.InvokerReported("i", 7)
+    assert (reported.memory_mb, reported.elsewhere_mb) == (7, 0)
+    assert (reported.creation_us, reported.creations_per_s) == (0, 0.0)
+    assert ev.LimitsChanged("n", 1).weight == 1.0
+
+
 def test_what_an_invoker_is_asked_is_an_event_of_its_pool() -> None:
     for asked in (fx.Create, fx.Deliver, fx.Release, fx.Adopt):
         assert issubclass(asked, ev.Event)
@@ -101,6 +108,7 @@ def test_what_an_invoker_is_asked_is_an_event_of_its_pool() -> None:
 def test_numbers_of_outcomes_and_causes_are_part_of_the_wire() -> None:
     assert [int(outcome) for outcome in ev.Outcome] == [0, 1, 2, 3]
     assert [int(failure) for failure in ev.FailureClass] == [0, 1]
+    assert [int(cause) for cause in fx.Cause] == list(range(9))
     assert [cause.name for cause in fx.Cause] == [
         "QUEUE_FULL",
         "EXPIRED",

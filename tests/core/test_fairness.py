@@ -27,6 +27,16 @@ def test_with_one_container_each_the_longest_turn_ends_after_its_quantum() -> No
     assert giver(held, Holding("c", "n", 0), QUANTUM + 2, True) is None
 
 
+def test_a_turn_ends_with_its_quantum() -> None:
+    held = [Holding("a", "n", 1, QUANTUM)]
+    assert name(giver(held, Holding("c", "n", 0), QUANTUM, True)) == "a"
+    assert giver(held, Holding("c", "n", 0), QUANTUM + 1, True) is None
+
+
+def test_who_has_just_begun_has_no_turn_and_weighs_one() -> None:
+    assert Holding("a", "n", 1) == Holding("a", "n", 1, turn_us=0, weight=1.0)
+
+
 def test_a_queue_that_has_one_takes_no_turn_from_another() -> None:
     held = [Holding("a", "n", 1, 10 * QUANTUM), Holding("b", "n", 1)]
     assert giver(held, held[1], QUANTUM, True) is None
@@ -59,4 +69,8 @@ def test_the_quantum_respects_the_engines_and_the_wait_bound() -> None:
     assert quantum_us(1, 300_000, 10.0, 60_000_000) == 300_000
     assert quantum_us(50, 300_000, 5.0, 60_000_000) == 20_000_000
     assert quantum_us(1_000, 300_000, 5.0, 30_000_000) == 30_000_000
+    assert quantum_us(3, 300_000, 0.5, 60_000_000) == 12_000_000
+    # Unknown: one creation after the other, if it takes any time at all.
     assert quantum_us(10, 500_000, 0.0, 60_000_000) == 10_000_000
+    assert quantum_us(3, 1, 0.0, 60_000_000) == 6
+    assert quantum_us(3, 0, 0.0, 60_000_000) == 6

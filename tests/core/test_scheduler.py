@@ -698,3 +698,8 @@ def test_a_container_that_leaves_before_it_serves_is_still_counted() -> None:
     made.do(ev.Reserved("n/a", ("c-1",)))
     assert made.do(ev.ContainerLeaving("c-1", "drain")) == []
     assert made.scheduler.explain("n/a")["in_progress"] == 1
+
+
+def test_the_largest_weight_is_taken() -> None:
+    scheduler = Scheduler()
+    assert scheduler.step(ev.LimitsChanged("n", 1, 1_000.0), 0) == []

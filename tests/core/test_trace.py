@@ -612,6 +612,10 @@ def test_another_rule_is_compared_on_the_same_snapshots(
     assert '"Decided"' in day[0][example.line - 1]
     assert example.queue_state in QueueState.__members__
     assert example.recorded.partition(":")[0] != example.other.partition(":")[0]
+    monkeypatch.setattr(trace, "EXAMPLES_MAX", 1_000_000)
+    whole = replay(day[0], rule=OpenWhiskRule()).comparison
+    assert whole is not None
+    assert len(whole.examples) == whole.more + whole.fewer + whole.verdicts
 
 
 def test_a_rule_may_ask_for_fewer() -> None:
@@ -682,3 +686,17 @@ def test_this_build_writes_the_lines_that_the_plain_one_wrote(name: str) -> None
     for step in steps:
         core.step(step.event, step.at_us)
     assert core.ended()[1:] == lines[1:]
+
+
+@pytest.mark.parametrize(("read", "bits"), [(trace._integer, 63), (trace._small, 31)])
+def test_integers_are_read_up_to_their_bits(read: Any, bits: int) -> None:
+    for inside in (-(2**bits), 2**bits - 1):
+        assert read(inside) == inside
+    for outside in (-(2**bits) - 1, 2**bits):
+        with pytest.raises(trace._WrongValue):
+            read(outside)
+
+
+def test_what_should_be_an_object_is_one() -> None:
+    with pytest.raises(trace._WrongValue):
+        trace._read_fields([], {})

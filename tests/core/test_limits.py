@@ -1,0 +1,50 @@
+"""The defaults that users see, in other units: changing one is a decision, not an accident."""
+
+from __future__ import annotations
+
+from acs_core import limits
+from acs_core.containers import ContainerPool, PoolConfig
+from acs_core.demand import COUNT_MAX
+from acs_core.scheduler import SchedulerConfig
+
+SECOND = 1_000_000
+
+
+def test_what_a_scheduler_keeps_to_unless_told_otherwise() -> None:
+    config = SchedulerConfig()
+    assert (config.waiting_max, config.waiting_low_fraction) == (10_000, 0.9)
+    assert (config.wait_max_us, config.idle_grace_us) == (60 * SECOND, 20 * SECOND)
+    assert config.stop_grace_us == 20 * SECOND
+    assert config.namespace_containers_max == 10_000
+    assert (config.decision_interval_us, config.backlog_interval_us) == (SECOND / 10, SECOND / 200)
+    assert (config.retry_min_us, config.retry_max_us) == (SECOND / 10, 10 * SECOND)
+    assert config.give_back
+    assert not config.report_decisions
+
+
+def test_what_a_pool_keeps_to_unless_told_otherwise() -> None:
+    config = PoolConfig()
+    assert (config.memory_mb, config.keep_alive_us) == (1_024, 10 * SECOND)
+    assert ContainerPool().config == config
+
+
+def test_bounds_that_nobody_can_set() -> None:
+    assert limits.LOOKS_MAX == 16
+    assert limits.RESERVE_MAX == 100
+    assert limits.CONCURRENCY_MAX == 1_000
+    assert limits.EPOCHS_MAX == 100_000
+    assert limits.NAME_MAX == 1_024
+    assert limits.WEIGHT_MAX == 1_000.0
+    assert (limits.CALLS_RESERVE, limits.CAUSES_MAX) == (1, 100)
+    assert (limits.PREWARM_MAX, limits.PREWARM_EXPIRIES_MAX) == (1_000, 100)
+    assert (limits.MEMORY_MAX_MB, limits.CREATION_MAX_US) == (2**40, 2**40)
+    assert COUNT_MAX == 2**31 - 1
+    # The sum of two times is within 64 bits with its sign.
+    assert 2 * limits.TIME_MAX_US < 2**63
+
+
+def test_what_is_reckoned_with() -> None:
+    assert limits.CREATION_US == 300_000
+    assert limits.DURATION_SAMPLES == 16
+    assert (limits.GROWTH_GAIN_MIN, limits.GROWTH_STEP_MIN) == (0.5, 1.25)
+    assert limits.GROWTH_PAUSE_US == 10 * SECOND
