@@ -284,7 +284,7 @@ class _Api:
 
     async def get_result(self, request: Request, caller: Identity) -> Response:
         record = await self._record(request, caller)
-        return _json(orjson.loads(record.head + b"}")["response"])
+        return _json_bytes(record.response())
 
     async def get_logs(self, request: Request, caller: Identity) -> Response:
         record = await self._record(request, caller)

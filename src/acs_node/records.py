@@ -48,6 +48,11 @@ _INTERNAL_ERROR = 3
 _INTERNAL_ERROR_TEXT = b"whisk internal error"
 
 
+# What stands before the response has no such key, and what stands after it has no such size.
+_RESPONSE: Final = b',"response":'
+_SIZE: Final = b',"size":'
+
+
 @dataclass(slots=True)
 class Record:
     """One activation as it is stored.
@@ -70,6 +75,12 @@ class Record:
     def full(self) -> bytes:
         """Return the JSON of the whole record."""
         return b"".join((self.head, b',"logs":', self.logs, b"}"))
+
+    def response(self) -> bytes:
+        """Return the JSON of the response; cut out, as results nest deeper than can be written."""
+        start = self.head.index(_RESPONSE) + len(_RESPONSE)
+        size_key = self.head.rindex(_SIZE)
+        return self.head[start : self.head.index(b"}", size_key) + 1]
 
 
 def summary(head: bytes, status_code: int) -> bytes:

@@ -319,6 +319,7 @@ async def test_an_overdue_activation_becomes_unknown_once(database: Database) ->
     assert (response["status"], response["success"]) == ("whisk internal error", False)
     assert "not known whether the action ran" in response["result"]["error"]
     assert document["logs"] == []
+    assert json.loads(record.response()) == response
     assert await store.get("guest", an_id(2)) is None
     store.put(a_record(1, result="late"))
     await store.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -68,16 +67,14 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     await database.close()
 
 
-def put_record(server: Server, activation_id: str = ID, start_ms: int = T0) -> None:
-    head = json.dumps(
-        {
-            "namespace": "guest",
-            "name": "hello",
-            "activationId": activation_id,
-            "start": start_ms,
-            "response": {"status": "success", "success": True, "result": {"a": 1}, "size": 7},
-        }
-    ).encode()[:-1]
+def put_record(
+    server: Server, activation_id: str = ID, start_ms: int = T0, nested: int = 0
+) -> None:
+    result = b'{"a":' + nested * b"[" + b"1" + nested * b"]" + b"}"
+    head = (
+        b'{"namespace":"guest","name":"hello","activationId":"%b","start":%d,"response":'
+        b'{"status":"success","success":true,"result":%b,"size":%d},"annotations":[]'
+    ) % (activation_id.encode(), start_ms, result, len(result))
     server.activations.put(
         Record(activation_id, "guest", "hello", start_ms, start_ms + 1, 0, DEFINITE, head, b'["l"]')
     )
@@ -455,6 +452,15 @@ async def test_a_record_is_read_whole_and_in_parts(server: Server) -> None:
     assert full == record
     counted = await server.call("GET", ACTIVATIONS, params={"count": "true"})
     assert counted.json() == {"activations": 1}
+
+
+async def test_a_result_that_nests_deep_is_read(server: Server) -> None:
+    put_record(server, nested=900)
+    result = await server.call("GET", f"{ACTIVATIONS}/{ID}/result")
+    assert result.status_code == 200
+    assert result.json()["size"] == 1807
+    assert result.content.startswith(b'{"status":"success","success":true,"result":{"a":[[[[')
+    assert result.content.endswith(b']]]]},"size":1807}')
 
 
 async def test_an_activation_that_is_not_there_is_not_found(server: Server) -> None:
