@@ -24,6 +24,7 @@ from . import records
 from .database import Database
 from .database import activations as table
 from .errors import too_large
+from .journal import Journal
 from .records import ACCEPTED, DEFINITE, UNKNOWN, Record, filters, from_row, summary
 
 __all__ = [
@@ -84,7 +85,7 @@ class ActivationStore:
     ``buffer_max`` and ``buffer_bytes_max`` bound what is held while the database is slow or
     fails: see ``has_room``.  ``linger_ms`` is how long a record may wait for company when
     nobody waits for it: a record costs half the CPU in a batch of hundreds.  Accepts and
-    ``flush`` end the wait at once.
+    ``flush`` end the wait at once.  ``journal`` keeps what callers were told meanwhile.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class ActivationStore:
         buffer_max: int,
         buffer_bytes_max: int = 256 * 1024 * 1024,
         linger_ms: float = 20.0,
+        journal: Journal | None = None,
     ) -> None:
         self._database = database
         self._clock_ms = clock_ms
@@ -108,6 +110,7 @@ class ActivationStore:
         self._failing_since_ms = 0
         self._retry_ms = RETRY_MS_MIN
         self._closed = False
+        self._journal = journal
 
     # Writing.
 
@@ -122,6 +125,16 @@ class ActivationStore:
             rows += len(self._writing.rows)
             size += self._writing.size_bytes
         return rows < self._buffer_max and size < self._buffer_bytes_max
+
+    def note(self, record: Record) -> None:
+        """Take a record that is put later and whose caller is answered before; see ``sync``."""
+        if self._journal is not None:
+            self._journal.note(bytes.fromhex(record.activation_id), record)
+
+    def sync(self) -> None:
+        """Make sure, before callers are answered, that a killed process loses nothing noted."""
+        if self._journal is not None:
+            self._journal.sync()
 
     def put(self, record: Record) -> None:
         """Take a record to be written soon; returns at once.  About 1 µs.
@@ -186,6 +199,18 @@ class ActivationStore:
         """
         self._closed = True
         await self.flush()
+        if self._journal is not None:
+            self._journal.close()
+
+    async def restore(self, found: Sequence[Record]) -> None:
+        """Commit the records that an earlier run left in its journal.
+
+        Raises: DatabaseError, and then some may be committed: restore them again.
+        """
+        rows = [(bytes.fromhex(each.activation_id), (each, 0)) for each in found]
+        for first in range(0, len(rows), LINGER_ROWS_MAX):
+            part = rows[first : first + LINGER_ROWS_MAX]
+            await self._database.write(partial(records.upsert, rows=list(dict(part).items())))
 
     def _hurry(self) -> None:
         """Hand over at the end of this turn of the loop, with all that the turn still brings."""
@@ -217,6 +242,9 @@ class ActivationStore:
             after_ms = self._clock_ms() - self._failing_since_ms
             log.warning("activation records are written again after %d ms", after_ms)
             self._failing, self._retry_ms = None, RETRY_MS_MIN
+        if self._journal is not None:
+            ended = [key for key, (record, _) in batch.rows.items() if record.rank != ACCEPTED]
+            self._journal.committed(ended)
         for future in (*batch.accepts.values(), *batch.flushes):
             if not future.done():  # cancelled: its caller has gone
                 future.set_result(None)

@@ -446,6 +446,7 @@ class Controller:
             b"[]",
         )
         # First of all, so that no failure of an answer costs the record.
+        self._activations.note(record)
         if result.logs_follow:
             self._unlogged[activation_id] = record
         else:
@@ -505,6 +506,7 @@ class Controller:
             head,
             b"[]",
         )
+        self._activations.note(record)
         self._activations.put(record)
         if pending.caller is not None:
             self._answer(pending, record, response)
@@ -547,6 +549,10 @@ class Controller:
             elif self._pending:
                 self._idle = self._loop.create_future()
                 await self._idle
+
+    def sync(self) -> None:
+        """See to it, before answers are sent, that a killed process loses none of their records."""
+        self._activations.sync()
 
     def sweep(self) -> None:
         """End as *unknown* what should have ended long ago; call it every few seconds.

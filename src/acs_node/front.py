@@ -75,6 +75,7 @@ class Front:
 
     def write_answers(self) -> None:
         """Write the answers that wait for the end of the turn."""
+        self.controller.sync()
         answers, self._answers = self._answers, []
         for transport, data in answers:
             if not transport.is_closing():

@@ -31,7 +31,7 @@ from acs_core.containers import PoolConfig
 from acs_core.limits import CONTAINERS_MAX
 from acs_core.scheduler import SchedulerConfig
 
-from . import clock, wskprops
+from . import clock, journal, wskprops
 from .activations import ActivationStore
 from .api import create_app
 from .controller import Controller
@@ -252,15 +252,33 @@ async def _stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, 
             database, kinds=RuntimeKinds(), limits=SystemLimits(), clock_ms=clock.wall_ms
         )
         await entities.open()
-        activations = ActivationStore(
-            database, clock_ms=clock.wall_ms, buffer_max=RECORDS_BUFFERED_MAX
-        )
+        activations = await _activations(database, config.data)
         try:
             yield entities, activations
         finally:
             await _write_rest(activations, config.data)
     finally:
         await database.close()
+
+
+async def _activations(database: Database, data: Path) -> ActivationStore:
+    """Open the store of records, with what a killed run had answered and not committed."""
+    folder = data / "journal"
+    try:
+        found = journal.recover(folder)
+        activations = ActivationStore(
+            database,
+            clock_ms=clock.wall_ms,
+            buffer_max=RECORDS_BUFFERED_MAX,
+            journal=journal.Journal(folder),
+        )
+        if found:
+            log.warning("%d records of an earlier run are taken from its journal", len(found))
+            await activations.restore(found)
+        journal.forget(folder)
+    except OSError as error:
+        raise _unusable(data, error) from None
+    return activations
 
 
 async def _write_rest(activations: ActivationStore, data: Path) -> None:

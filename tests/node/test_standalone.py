@@ -339,6 +339,34 @@ def test_a_crash_leaves_neither_processes_nor_activations_without_an_end(folder:
             assert recorded(client) == 5
 
 
+def test_a_killed_server_keeps_the_record_of_everything_it_answered(folder: Path) -> None:
+    answered: list[str] = []
+
+    def call(client: httpx.Client) -> None:
+        try:
+            while True:
+                answered.append(invoke(client, "echo", {"a": 1}).json()["activationId"])
+        except (httpx.HTTPError, ValueError):
+            pass  # the server is gone
+
+    with running_server(folder=folder) as server:
+        with rest_client(server) as client, ThreadPoolExecutor(8) as callers:
+            put(client, "echo", ECHO)
+            invoke(client, "echo")
+            for _ in range(8):
+                callers.submit(call, client)
+            wait_until(lambda: len(answered) > 400, "some answers")
+            server.kill()
+        start_again(server)
+        assert "records of an earlier run are taken from its journal" in server.output
+        with rest_client(server) as client:
+            for activation_id in answered:
+                found = client.get(f"{ACTIVATIONS}/{activation_id}").json()
+                assert found["response"]["result"] == {"a": 1}
+        assert server.stop() == 0
+        assert list((server.data / "journal").iterdir()) == []
+
+
 async def test_records_that_the_database_does_not_take_are_given_up_at_the_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
