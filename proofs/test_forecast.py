@@ -12,6 +12,7 @@ from typing import Any
 from harness import SchedulerPair, Times
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from models import at_least
 from models_demand import wait_of_newest
 from test_demand import fields
 
@@ -24,10 +25,10 @@ from acs_core.queue_states import QueueState
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
 WAIT_US = 2_000_000
-DEADLINE = settings(max_examples=150, deadline=None)
+WORLDS = settings(max_examples=max(50, settings().max_examples // 5))  # each is a long simulation
 
 
-@settings(max_examples=1_000, deadline=None)
+@at_least(1_000)
 @given(fields(), st.integers(0, 40), st.integers(1, 20_000), st.integers(1, 80))
 def test_a_forecast_is_what_handing_out_slot_by_slot_finds(
     given: dict[str, Any], places: int, within_ms: int, ahead: int
@@ -104,7 +105,7 @@ bursts = st.lists(
 FLOOD = [(200, 0)] * 4
 
 
-@DEADLINE
+@WORLDS
 @given(worlds, bursts)
 @example({"run_us": 40_000, "places": 2, "limit": 4, "creation": 300_000}, FLOOD)
 @example({"run_us": 2_500_000, "places": 2, "limit": 2, "creation": 20_000}, FLOOD)
@@ -140,7 +141,7 @@ def tolerance_us(world: World) -> int:
     return config.backlog_interval_us + times.run_us + 4 * times.creation_us
 
 
-@DEADLINE
+@WORLDS
 @given(worlds, bursts)
 @example({"run_us": 40_000, "places": 2, "limit": 4, "creation": 300_000}, FLOOD)
 def test_refusals_end_with_their_cause(
