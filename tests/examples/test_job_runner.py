@@ -43,7 +43,7 @@ async def test_a_job_that_cannot_run_is_rejected_with_the_reason() -> None:
     async def never(text: bytes) -> bytes:
         raise AssertionError(text)
 
-    runner = example["JobRunner"]({"never": never}, workers_max=0)
+    runner = example["JobRunner"]({"never": never}, workers_max=0, wait_max_s=0.05)
     with pytest.raises(example["Rejected"], match="no invoker has 1 MB"):
         await runner.run("never", b"x")
     assert runner.created == []
@@ -51,7 +51,7 @@ async def test_a_job_that_cannot_run_is_rejected_with_the_reason() -> None:
 
 
 async def test_an_idle_worker_leaves_after_its_keep_alive() -> None:
-    example = runpy.run_path(str(EXAMPLE), {"__name__": "job_runner"})
+    example = runpy.run_path(str(EXAMPLE))
     runner_class = example["JobRunner"]
     runner_class._work.__globals__["KEEP_ALIVE_S"] = 0.05
 
