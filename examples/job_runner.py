@@ -24,9 +24,12 @@ class Rejected(Exception):
 
 
 class JobRunner:
-    """Runs jobs of the given kinds in at most ``workers_max`` workers."""
+    """Runs jobs of the given kinds in at most ``workers_max`` workers.
 
-    def __init__(self, kinds: dict[str, Job], workers_max: int) -> None:
+    A job that waits for ``wait_max_s`` is rejected.
+    """
+
+    def __init__(self, kinds: dict[str, Job], workers_max: int, wait_max_s: float = 60.0) -> None:
         self.kinds = kinds
         self.workers: dict[str, asyncio.Queue[ask.Deliver | None]] = {}
         self.created: list[str] = []  # the kind of every worker that there was
@@ -34,7 +37,8 @@ class JobRunner:
         self._results: dict[str, asyncio.Future[bytes]] = {}
         self._serial = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
-        self._scheduler = Scheduler(SchedulerConfig(name="runner"))
+        wait_max_us = int(wait_max_s * 1_000_000)
+        self._scheduler = Scheduler(SchedulerConfig(name="runner", wait_max_us=wait_max_us))
         self._tell(tell.InvokerReported("here", memory_mb=workers_max))  # 1 MB a worker
 
     async def run(self, kind: str, payload: bytes) -> bytes:

@@ -363,7 +363,7 @@ class HostilePool(RuleBasedStateMachine):
 
 
 TestHostilePool = HostilePool.TestCase
-TestHostilePool.settings = at_least(500)
+TestHostilePool.settings = at_least(300)
 
 
 FIXED = Prewarm("k", 100, count=2)
@@ -631,4 +631,4 @@ class HostilePrewarm(RuleBasedStateMachine):
 
 
 TestHostilePrewarm = HostilePrewarm.TestCase
-TestHostilePrewarm.settings = at_least(400)
+TestHostilePrewarm.settings = at_least(300)

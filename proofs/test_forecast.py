@@ -12,6 +12,7 @@ from typing import Any
 from harness import SchedulerPair, Times
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from models import at_least
 from models_demand import wait_of_newest
 from test_demand import fields
 
@@ -19,14 +20,15 @@ from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core.demand import COUNT_MAX, Snapshot
 from acs_core.forecast import Forecast
+from acs_core.limits import MEMORY_MAX_MB, TIME_MAX_US
 from acs_core.queue_states import QueueState
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
 WAIT_US = 2_000_000
-DEADLINE = settings(max_examples=150, deadline=None)
+WORLDS = settings(max_examples=max(50, settings().max_examples // 5))  # each is a long simulation
 
 
-@settings(max_examples=1_000, deadline=None)
+@at_least(1_000)
 @given(fields(), st.integers(0, 40), st.integers(1, 20_000), st.integers(1, 80))
 def test_a_forecast_is_what_handing_out_slot_by_slot_finds(
     given: dict[str, Any], places: int, within_ms: int, ahead: int
@@ -103,7 +105,7 @@ bursts = st.lists(
 FLOOD = [(200, 0)] * 4
 
 
-@DEADLINE
+@WORLDS
 @given(worlds, bursts)
 @example({"run_us": 40_000, "places": 2, "limit": 4, "creation": 300_000}, FLOOD)
 @example({"run_us": 2_500_000, "places": 2, "limit": 2, "creation": 20_000}, FLOOD)
@@ -139,7 +141,7 @@ def tolerance_us(world: World) -> int:
     return config.backlog_interval_us + times.run_us + 4 * times.creation_us
 
 
-@DEADLINE
+@WORLDS
 @given(worlds, bursts)
 @example({"run_us": 40_000, "places": 2, "limit": 4, "creation": 300_000}, FLOOD)
 def test_refusals_end_with_their_cause(
@@ -223,9 +225,9 @@ def test_the_largest_memory_and_the_longest_runs_are_survived() -> None:
     scheduler = Scheduler(SchedulerConfig(name="c", namespace_containers_max=1))
     spec = ev.QueueSpec("q", "n", "q", 1, memory_mb=1)
     for event in (
-        ev.InvokerReported("i", 2**62),
-        ev.InvokerReported("j", 2**62),
-        ev.QueueOpened(spec, 1, 2**62),
+        ev.InvokerReported("i", MEMORY_MAX_MB),
+        ev.InvokerReported("j", MEMORY_MAX_MB),
+        ev.QueueOpened(spec, 1, TIME_MAX_US),
         ev.Adopted("i", "q", 1),
         ev.Adopted("j", "q", 1),
     ):
@@ -235,10 +237,10 @@ def test_the_largest_memory_and_the_longest_runs_are_survived() -> None:
         effects += scheduler.step(ev.Arrived("q", ev.Activation(f"a{index}", b"", 0)), 0)
     refused = [effect for effect in effects if isinstance(effect, fx.Reject)]
     assert refused
-    assert all(2**61 < reject.retry_after_us <= 2**62 for reject in refused)
+    assert all(2**61 < reject.retry_after_us <= TIME_MAX_US for reject in refused)
     snapshot: Any = scheduler.explain("q")["inputs"]
     huge = Snapshot(state=QueueState.RUNNING, initialized=True, **snapshot)
-    assert Forecast(huge, 1, 1_000, 0).wait_us(100) == 2**62
+    assert Forecast(huge, 1, 1_000, 0).wait_us(100) == TIME_MAX_US
 
 
 def test_without_the_throttle_nothing_is_refused_by_prediction() -> None:

@@ -27,6 +27,14 @@ def test_the_kept_inputs_break_nothing(target: str) -> None:
             raise
 
 
+def test_the_kept_traces_are_read_beyond_their_first_line() -> None:
+    """Otherwise nothing of them is fuzzed; ``fuzz/seeds.py`` makes them anew."""
+    for path in sorted((CORPUS / "trace").iterdir()):
+        data = path.read_bytes()
+        lines = data[1:].decode().splitlines(keepends=True)
+        assert worlds.trace.replay(lines, cut=data[:1] == b"c").steps >= 1, path.name
+
+
 def test_every_event_is_told_to_the_core_that_takes_it() -> None:
     told = {cls for kinds in worlds.TAKEN.values() for cls in kinds}
     assert {ev.Arrived, ev.Pulled, ev.Adopted} <= set(worlds.TAKEN[Scheduler])

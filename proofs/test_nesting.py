@@ -181,7 +181,7 @@ def config_of(rule: object, cap: int, reserve: int) -> SchedulerConfig:
 rules = st.sampled_from([RuntimeFitRule(), OpenWhiskRule()])
 
 
-@at_least(800)
+@at_least(400)
 @given(
     plan=st.lists(st.tuples(programs(3), pauses), min_size=1, max_size=8),
     rule=rules,

@@ -204,7 +204,7 @@ STEPS: list[tuple[str, Callable[[Workload], object]]] = [
 steps = st.sampled_from([*STEPS[:5], *STEPS])
 
 
-@at_least(500)
+@at_least(250)
 @given(
     seed=st.integers(0, 2**32),
     latency_us=st.sampled_from([0, 500, 20_000]),

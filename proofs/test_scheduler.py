@@ -642,4 +642,4 @@ def deep(value: Any, known: dict[int, int]) -> Any:
 
 
 TestHostileWorld = HostileWorld.TestCase
-TestHostileWorld.settings = at_least(1_200)
+TestHostileWorld.settings = at_least(800)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import SchedulerPair, Times, describe
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from acs_core import effects as fx
@@ -53,7 +53,6 @@ loads = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(RULES), st.sampled_from([*RULES, Broken()]), loads)
 @example(RULES[0], RULES[1], [(20, 300_000)] * 4)
 def test_a_shadow_changes_nothing(

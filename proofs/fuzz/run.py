@@ -17,6 +17,7 @@ sys.path += [str(PROOFS), str(PROOFS.parent / "tests")]
 
 with atheris.instrument_imports(include=["acs_core"]):
     import acs_core
+    import acs_core.trace  # which the package does not import by itself
 
 from fuzz import worlds  # noqa: E402 (after what it uses was instrumented)
 

@@ -41,6 +41,6 @@ def __getattr__(name: str) -> NoReturn:
     )
 
 
-if not COMPILED:
+if not COMPILED:  # pragma: no branch: coverage is measured on the plain build alone
     # Not with "del", which Cython refuses for a class that a .pxd declares.
     globals().pop(f"Abi{ABI}")

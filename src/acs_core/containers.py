@@ -322,7 +322,8 @@ class ContainerPool:
 
     def _limit(self, container: PoolContainer, activation_id: str, now_us: int) -> None:
         """Start the clock of a run."""
-        deadline_us = min(now_us + container.spec.timeout_us, self._drained_us)
+        # _NEVER marks a run that was given up: the longest limit of all ends just before it.
+        deadline_us = min(now_us + container.spec.timeout_us, self._drained_us, _NEVER - 1)
         container.running[activation_id] = deadline_us
         self._next_abort_us = min(self._next_abort_us, deadline_us)
 

@@ -162,7 +162,7 @@ class SchedulerConfig:
 class Scheduler:
     """Queues, containers and decisions of one scheduler node; see the module.
 
-    Invariants: S1-S6, K1, L1-L3, B1, N1-N4 (docs/invariants.md).
+    Invariants: S1-S7, K1, L1-L4, B1, N1-N4, W1, W2, X1 (docs/invariants.md).
     """
 
     def __init__(self, config: SchedulerConfig | None = None) -> None:

@@ -170,6 +170,15 @@ def test_a_run_is_given_up_once_and_init_has_a_limit_of_its_own() -> None:
     ]
 
 
+def test_a_run_with_the_longest_limit_is_not_taken_for_one_that_was_given_up() -> None:
+    pool = fresh(ev.QueueSpec("q", "n", "a", 0, memory_mb=100, timeout_us=limits.TIME_MAX_US))
+    assert pool.deliver("c1", "a1") == ["init c1 for a1"]
+    assert pool.do(ev.Initialised("c1", 7)) == ["run a1 in c1"]
+    assert pool.do(ev.DrainRequested(5)) == ["leaving c1: the invoker is draining"]
+    pool.now_us = 5
+    assert pool.do(ev.TimeReached()) == ["abort a1 for the drain"]
+
+
 def test_nothing_runs_after_its_init_was_given_up() -> None:
     pool = fresh()
     pool.deliver("c1", "a1")

@@ -6,7 +6,7 @@ from typing import Any
 
 from acs_core import effects as fx
 from acs_core import events as ev
-from acs_core.demand import Decision, Snapshot
+from acs_core.demand import Decision, Snapshot, Verdict
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
 
@@ -158,3 +158,33 @@ def test_no_word_is_made_of_a_decision_unless_somebody_asks() -> None:
         assert Asked.made == 0
         assert (shown(made)["reason"], shown(made)["alternative"]) == ("NOTHING", "NOTHING")
         assert Asked.made == 4
+
+
+def test_a_refusal_says_that_the_limits_are_lower_than_what_there_is() -> None:
+    made = serving()
+    made.do(ev.LimitsChanged("n", 0))
+    made.now_us = 50_000_000
+    made.do(ev.Pulled("c-1", 1, 1, (), (ev.Completion("a1", 0, 50_000_000, 0),)))
+    effects = made.arrive("a2", "a3", "a4")
+    (refused,) = [effect for effect in effects if isinstance(effect, fx.Reject)]
+    assert "1 containers, those there are; the limits are lower" in refused.reason
+
+
+class GreedyRule:
+    """Adds more than any cap allows, whatever it is shown."""
+
+    def decide(self, snapshot: Snapshot) -> Decision:
+        return Decision(Verdict.ADD, 5, snapshot, "it is greedy", "")
+
+
+def test_a_rule_that_asks_beyond_the_cap_gets_what_the_cap_leaves() -> None:
+    made = desk(rule=GreedyRule(), namespace_containers_max=3, namespace_reserve=1)
+    (reserve,) = made.arrive("a1")
+    assert isinstance(reserve, fx.Reserve)
+    assert len(reserve.places) == 2  # one is for calls
+    names = tuple([place.container for place in reserve.places])
+    made.do(ev.Reserved("n/a", names))
+    made.now_us = 200_000
+    assert made.arrive("a2") == []
+    assert made.do(ev.TimeReached()) == []
+    made.scheduler.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import runpy
 import subprocess
 import sys
@@ -34,3 +35,35 @@ async def test_a_failing_job_fails_alone() -> None:
     assert runner.created == ["half"]
     await runner.close()
     assert not runner.workers
+
+
+async def test_a_job_that_cannot_run_is_rejected_with_the_reason() -> None:
+    example = runpy.run_path(str(EXAMPLE))
+
+    async def never(text: bytes) -> bytes:
+        raise AssertionError(text)
+
+    runner = example["JobRunner"]({"never": never}, workers_max=0, wait_max_s=0.05)
+    with pytest.raises(example["Rejected"], match="no invoker has 1 MB"):
+        await runner.run("never", b"x")
+    assert runner.created == []
+    await runner.close()
+
+
+async def test_an_idle_worker_leaves_after_its_keep_alive() -> None:
+    example = runpy.run_path(str(EXAMPLE))
+    runner_class = example["JobRunner"]
+    runner_class._work.__globals__["KEEP_ALIVE_S"] = 0.05
+
+    async def echo(text: bytes) -> bytes:
+        return text
+
+    runner = runner_class({"echo": echo}, workers_max=1)
+    assert await runner.run("echo", b"1") == b"1"
+    assert await runner.run("echo", b"2") == b"2"
+    (worker,) = runner._tasks
+    await asyncio.wait_for(asyncio.shield(worker), 60)
+    assert not runner.workers
+    assert await runner.run("echo", b"3") == b"3"  # as nobody is left, another one
+    assert runner.created == ["echo", "echo"]
+    await runner.close()
