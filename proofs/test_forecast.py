@@ -19,6 +19,7 @@ from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core.demand import COUNT_MAX, Snapshot
 from acs_core.forecast import Forecast
+from acs_core.limits import MEMORY_MAX_MB, TIME_MAX_US
 from acs_core.queue_states import QueueState
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
@@ -223,9 +224,9 @@ def test_the_largest_memory_and_the_longest_runs_are_survived() -> None:
     scheduler = Scheduler(SchedulerConfig(name="c", namespace_containers_max=1))
     spec = ev.QueueSpec("q", "n", "q", 1, memory_mb=1)
     for event in (
-        ev.InvokerReported("i", 2**62),
-        ev.InvokerReported("j", 2**62),
-        ev.QueueOpened(spec, 1, 2**62),
+        ev.InvokerReported("i", MEMORY_MAX_MB),
+        ev.InvokerReported("j", MEMORY_MAX_MB),
+        ev.QueueOpened(spec, 1, TIME_MAX_US),
         ev.Adopted("i", "q", 1),
         ev.Adopted("j", "q", 1),
     ):
@@ -235,10 +236,10 @@ def test_the_largest_memory_and_the_longest_runs_are_survived() -> None:
         effects += scheduler.step(ev.Arrived("q", ev.Activation(f"a{index}", b"", 0)), 0)
     refused = [effect for effect in effects if isinstance(effect, fx.Reject)]
     assert refused
-    assert all(2**61 < reject.retry_after_us <= 2**62 for reject in refused)
+    assert all(2**61 < reject.retry_after_us <= TIME_MAX_US for reject in refused)
     snapshot: Any = scheduler.explain("q")["inputs"]
     huge = Snapshot(state=QueueState.RUNNING, initialized=True, **snapshot)
-    assert Forecast(huge, 1, 1_000, 0).wait_us(100) == 2**62
+    assert Forecast(huge, 1, 1_000, 0).wait_us(100) == TIME_MAX_US
 
 
 def test_without_the_throttle_nothing_is_refused_by_prediction() -> None:

@@ -216,6 +216,7 @@ PARTS = {
     "init_us": TIMES,
     "run_us": TIMES,
     "containers_max": st.integers(0, COUNT_MAX),
+    "reserve": st.integers(0, COUNT_MAX),
     "memory_mb": st.integers(0, MEMORY_MAX_MB),
     "elsewhere_mb": st.integers(0, MEMORY_MAX_MB),
     "creation_us": st.integers(0, CREATION_MAX_US),
