@@ -164,7 +164,9 @@ def chosen_runs(names: list[str]) -> list[Run]:
         altered = source.replace(entry["old"], entry["new"])
         subject = f"{name}: {entry['fault']}" + (f" [the original: {original}]" if original else "")
         if not names or name in names:
-            runs.append(Run([f"proofs/{entry['proof']}"], entry["file"], altered, subject))
+            proof = entry["proof"]
+            proof = proof if proof.startswith("tests/") else f"proofs/{proof}"
+            runs.append(Run([proof], entry["file"], altered, subject))
     return runs
 
 
