@@ -511,6 +511,7 @@ def test_a_pool_is_configured_within_bounds(field: str, value: int, low: int) ->
     words = rf"{field} is {value}; it must be in {low}\.\.{2**62 - 1}"
     with pytest.raises(ValueError, match=words):
         PoolConfig(**{field: value})  # type: ignore[arg-type]
+    PoolConfig(**{field: 2**62 - 1})  # type: ignore[arg-type]
 
 
 def test_an_earlier_leader_is_not_obeyed() -> None:
