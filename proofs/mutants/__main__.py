@@ -51,6 +51,7 @@ TESTS = {
         "tests/core/test_limits.py",
         "tests/core/test_containers.py",
         "tests/core/test_pausing.py",
+        "tests/core/test_prewarm.py",
         "tests/core/test_scenarios.py",
         "proofs/test_containers.py",
     ],
