@@ -65,7 +65,7 @@ TESTS = {
     ],
     "explanation": ["tests/core/test_explanation.py"],
     "forecast": ["tests/core/test_explanation.py", "proofs/test_forecast.py"],
-    "ledger": ["tests/core/test_ledger.py", *_SCHEDULER],
+    "ledger": ["tests/core/test_ledger.py", "proofs/test_nesting.py", *_SCHEDULER],
     "limits": ["tests/core/test_limits.py", *_TRACE],
     "load": [
         "tests/core/test_load.py",
