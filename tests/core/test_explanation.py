@@ -89,6 +89,10 @@ def test_what_is_not_known_is_not_said() -> None:
     made.arrive("a2")
     seen = shown(made)
     assert (seen["mean_run_ms"], seen["predicted_wait_ms"], seen["no_room"]) == (None, None, False)
+    made.now_us = 200_000
+    made.do(ev.TimeReached())
+    assert shown(made)["inputs"]["existing"] == 1
+    assert shown(made)["predicted_wait_ms"] is None
     # A run time from before, and no container yet.
     made = Desk()
     spec = ev.QueueSpec("n/a", "n", "a", 0)
