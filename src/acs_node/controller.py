@@ -18,7 +18,7 @@ import orjson
 
 from acs_core.effects import Cause, Reject, Throttle
 from acs_core.events import Activation, QueueSpec
-from acs_core.limits import WAIT_MAX_US
+from acs_core.limits import CAUSES_MAX, WAIT_MAX_US
 
 from . import clock, runtime_protocol
 from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
@@ -45,6 +45,10 @@ OVERDUE_MARGIN_US: Final = 5_000_000
 
 _HTTP_STATUS: Final = (200, 502, 502, 500)  # by outcome
 _SPARE_IDS: Final = 256
+
+
+# What a caller who waits is told at once, without a record: it was never accepted.
+_REFUSALS: Final = (Cause.QUEUE_FULL, Cause.WOULD_EXPIRE, Cause.CALLERS_HOLD)
 
 
 class Caller(Protocol):
@@ -92,6 +96,8 @@ class Route:
         # It waits, is initialised and runs, each for as long as it may.
         self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us
         self.template = RunTemplate(action, identity.namespace)
+        # The credential that its runs may call with, if any.
+        self.uuid = identity.uuid if annotation(action, "provide-api-key", True) else ""
         self.defaults: dict[str, Any] = {p.key: p.value for p in action.parameters if not p.init}
         self.reserved: frozenset[str] = frozenset()
         if annotation(action, "final") is True:
@@ -187,6 +193,7 @@ class _Pending:
     caller: Caller | None
     arrived_us: int
     arrived_ms: int
+    causes: tuple[str, ...] = ()
     timer: asyncio.TimerHandle | None = None
 
 
@@ -270,7 +277,7 @@ class Controller:
                 self._start(self._invoke_uncached(identity, invocation, body, tid, caller))
                 return
             route = self._make_route(identity, action)
-        self._invoke(route, invocation, body, tid, caller)
+        self._invoke(route, identity.caller, invocation, body, tid, caller)
 
     async def _invoke_uncached(
         self, identity: Identity, invocation: Invocation, body: bytes, tid: str, caller: Caller
@@ -281,7 +288,8 @@ class Controller:
             action = self._entities.cached_action(invocation.namespace, invocation.path) or action
             if self._stopping:
                 raise unavailable()
-            self._invoke(self._make_route(identity, action), invocation, body, tid, caller)
+            route = self._make_route(identity, action)
+            self._invoke(route, identity.caller, invocation, body, tid, caller)
         except ApiError as error:
             caller.fail(error)
         except Exception:
@@ -289,7 +297,13 @@ class Controller:
             caller.fail(internal_error())
 
     def _invoke(
-        self, route: Route, invocation: Invocation, body: bytes, tid: str, caller: Caller
+        self,
+        route: Route,
+        calling_id: str,
+        invocation: Invocation,
+        body: bytes,
+        tid: str,
+        caller: Caller,
     ) -> None:
         queue = route.spec.queue
         if queue in self._throttled:
@@ -299,10 +313,16 @@ class Controller:
         arguments = route.arguments(body)
         now_ms = clock.wall_ms()
         activation_id = self._next_id(now_ms)
-        payload = route.template.payload(arguments, activation_id, orjson.dumps(tid)[1:-1])
+        api_key = ""
+        if route.uuid:
+            until_ms = now_ms + route.longest_us // 1000
+            api_key = self._entities.run_keys.key(route.uuid, activation_id, until_ms)
+            api_key = f"{route.uuid}:{api_key}"
+        payload = route.template.payload(arguments, activation_id, orjson.dumps(tid)[1:-1], api_key)
         now_us = clock.now_us()
-        activation = Activation(activation_id, payload, now_us)
-        pending = _Pending(route, invocation, caller, now_us, now_ms)
+        causes = self._causes(calling_id) if calling_id and invocation.blocking else ()
+        activation = Activation(activation_id, payload, now_us, causes=causes)
+        pending = _Pending(route, invocation, caller, now_us, now_ms, causes)
         self._pending[activation_id] = pending
         if not invocation.blocking:
             self._start(self._accept_then_submit(activation, pending))
@@ -316,6 +336,20 @@ class Controller:
                 invocation.timeout_ms / 1000, self._waited_long_enough, activation_id
             )
         self._submit(route, activation)
+
+    def _causes(self, calling_id: str) -> tuple[str, ...]:
+        """Return the chain of callers that ends with this one; none if it has ended.
+
+        Raises: ApiError 429 when the chain is too long.
+        """
+        calling = self._pending.get(calling_id)
+        if calling is None:
+            return ()
+        if len(calling.causes) >= CAUSES_MAX:
+            raise self._too_many(
+                f"{len(calling.causes) + 1} calls nest in each other (allowed: {CAUSES_MAX})"
+            )
+        return (*calling.causes, calling_id)
 
     def _submit(self, route: Route, activation: Activation) -> None:
         # Not before now: while an accept row was written the queue may have been closed.
@@ -445,7 +479,7 @@ class Controller:
         pending = self._forget(activation_id)
         if pending is None:
             return
-        if reject.cause in (Cause.QUEUE_FULL, Cause.WOULD_EXPIRE) and pending.caller is not None:
+        if reject.cause in _REFUSALS and pending.caller is not None:
             pending.caller.fail(self._too_many(reject.reason, reject.retry_after_us))
             return  # it was not accepted
         outcome = APPLICATION_ERROR if reject.cause == Cause.CANCELLED else PLATFORM_ERROR
@@ -592,7 +626,7 @@ class Controller:
         retry_s = max(1, -(-retry_after_us // 1_000_000))
         return ApiError(
             429,
-            f"Too many concurrent requests in flight: {reason}.",
+            f"Too many concurrent requests in flight: {reason.rstrip('.')}.",
             (("Retry-After", str(retry_s)),),
         )
 

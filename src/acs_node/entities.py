@@ -40,6 +40,7 @@ from .errors import (
     wrong_collection,
 )
 from .names import check_namespace, split_path
+from .run_keys import SECRET_BYTES, RunKeys
 
 __all__ = [
     "Action",
@@ -91,6 +92,8 @@ class EntityStore:
         self.listeners: list[Listener] = []
         self._database = database
         self._clock_ms = clock_ms
+        # Functions do not outlive the process whose keys they hold.
+        self.run_keys = RunKeys(secrets.token_bytes(SECRET_BYTES))
         self._identities: dict[str, tuple[bytes, Identity]] = {}  # by uuid, with the key's hash
         self._namespaces: dict[str, Identity] = {}
         self._cache: OrderedDict[tuple[str, str], Action] = OrderedDict()
@@ -115,12 +118,19 @@ class EntityStore:
         The time taken does not depend on how much of the key is right.
         """
         expected, identity = self._identities.get(uuid, (_NO_HASH, None))
-        return identity if hmac.compare_digest(_hash(key), expected) else None
+        if hmac.compare_digest(_hash(key), expected):
+            return identity
+        activation_id = self.run_keys.activation_of(uuid, key, self._clock_ms())
+        if identity is None or activation_id is None:
+            return None
+        return replace(identity, caller=activation_id)
 
     def is_current(self, identity: Identity) -> bool:
         """Tell whether an identity that was authenticated before still stands as it was."""
         known = self._identities.get(identity.uuid)
-        return known is not None and known[1] is identity
+        if known is None:
+            return False
+        return known[1] is identity or known[1] == replace(identity, caller="")
 
     async def create_namespace(
         self, name: str, *, limits: NamespaceLimits | None = None

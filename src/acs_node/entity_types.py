@@ -43,12 +43,16 @@ class NamespaceLimits:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks: the owner of ``namespace``, known by the credential ``uuid``."""
+    """Who asks: the owner of ``namespace``, known by the credential ``uuid``.
+
+    ``caller`` is the activation that asks, by a key made for it; empty for anybody else.
+    """
 
     namespace: str
     subject: str
     uuid: str
     limits: NamespaceLimits
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,8 @@ class Front:
             return known
         identity = authenticate_header(self._entities, authorization)
         assert authorization is not None
-        if len(authorization) <= _CACHED_BYTES_MAX:
+        # A function's key is for a while only, and its memory would never be used again.
+        if len(authorization) <= _CACHED_BYTES_MAX and not identity.caller:
             _remember(self._identities, authorization, identity)
         return identity
 
@@ -512,7 +513,7 @@ class _Cycle:
         except ApiError as error:
             self.fail(error)
             return
-        if tid is None:
+        if tid is None and not identity.caller:
             self.understood = identity, invocation
         self.invoke(identity, invocation, b"".join(self._parts))
 

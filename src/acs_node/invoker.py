@@ -260,6 +260,7 @@ class Invoker:
             activation.activation_id,
             runtime_protocol.transaction_id_of(activation.payload),
             container.started_ms + container.spec.timeout_us // 1000,
+            runtime_protocol.api_key_of(activation.payload),
         )
         connection = container.connection
         if connection is not None:

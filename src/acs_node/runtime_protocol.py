@@ -31,6 +31,8 @@ STATUS_TEXTS: Final = (
 
 # Text between quotes has its own quotes escaped, so this occurs nowhere after itself.
 _LAST_KEY: Final = b'"transaction_id":'
+_ACTIVATION_ID: Final = b'"activation_id":"'
+_API_KEY: Final = b'"api_key":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,9 @@ def init_body(
     activation_id: str,
     transaction_id: str,
     deadline_ms: int,
+    api_key: str = "",
 ) -> bytes:
-    """Return the body of ``/init`` on behalf of an activation."""
+    """Return the body of ``/init`` on behalf of an activation; it may have a key to call with."""
     environment = {
         "__OW_NAMESPACE": invoking_namespace,
         "__OW_ACTION_NAME": f"/{action.full_namespace}/{action.name}",
@@ -57,6 +60,8 @@ def init_body(
         "__OW_TRANSACTION_ID": transaction_id,
         "__OW_DEADLINE": str(deadline_ms),
     }
+    if api_key:
+        environment["__OW_API_KEY"] = api_key
     for parameter in action.parameters:
         if parameter.init:
             environment[parameter.key] = _as_text(parameter.value)
@@ -83,17 +88,20 @@ class RunTemplate:
                 "action_version": action.version,
             }
         )
-        self._middle = b"," + known[1:-1] + b',"activation_id":"'
+        self._middle = b"," + known[1:-1] + b"," + _ACTIVATION_ID
 
-    def payload(self, value: bytes, activation_id: str, transaction_id: bytes) -> bytes:
+    def payload(
+        self, value: bytes, activation_id: str, transaction_id: bytes, api_key: str = ""
+    ) -> bytes:
         """Return the body of ``/run`` without its end, which ``run_body`` adds.
 
         ``value`` is the JSON of the arguments; ``transaction_id`` is JSON text without quotes.
         """
-        return b'{"value":%b%b%b",%b"%b"' % (
+        return b'{"value":%b%b%b",%b%b"%b"' % (
             value,
             self._middle,
             activation_id.encode(),
+            b'%b%b",' % (_API_KEY, api_key.encode()) if api_key else b"",
             _LAST_KEY,
             transaction_id,
         )
@@ -107,6 +115,15 @@ def run_body(payload: bytes, deadline_ms: int) -> bytes:
 def transaction_id_of(payload: bytes) -> str:
     """Return the transaction id that ``RunTemplate.payload`` put last."""
     return str(orjson.loads(payload[payload.rindex(_LAST_KEY) + len(_LAST_KEY) :]))
+
+
+def api_key_of(payload: bytes) -> str:
+    """Return the key that ``RunTemplate.payload`` put in; empty if there is none."""
+    start = payload.rfind(_API_KEY, payload.rindex(_ACTIVATION_ID))
+    if start < 0:
+        return ""
+    start += len(_API_KEY)
+    return payload[start : payload.index(b'"', start)].decode()
 
 
 def run_response(status: int, body: bytes, size: int) -> Response:

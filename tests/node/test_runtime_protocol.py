@@ -92,6 +92,19 @@ def test_any_transaction_id_survives_beside_any_arguments(tid: str, value: dict[
     assert json.loads(runtime_protocol.run_body(payload, 1))["transaction_id"] == tid
 
 
+@given(st.text(st.characters(codec="utf-8")))
+def test_a_key_is_found_beside_anything_else(tid: str) -> None:
+    arguments = orjson.dumps({"api_key": "mine", "x": '"api_key":"y"'})
+    template = RunTemplate(ACTION, "guest")
+    for key in ("", "uuid:run-key"):
+        payload = template.payload(arguments, ID, orjson.dumps(tid)[1:-1], key)
+        assert runtime_protocol.api_key_of(payload) == key
+        assert runtime_protocol.transaction_id_of(payload) == tid
+        assert json.loads(runtime_protocol.run_body(payload, 1)).get("api_key", "") == key
+    environment = json.loads(runtime_protocol.init_body(ACTION, "guest", ID, tid, 1, "k"))
+    assert environment["value"]["env"]["__OW_API_KEY"] == "k"
+
+
 @pytest.mark.parametrize("tid", ["a:", 'a":"b', "\\", '"transaction_id":"', "é", ""])
 def test_transaction_ids_that_look_like_json(tid: str) -> None:
     payload = RunTemplate(ACTION, "guest").payload(b"{}", ID, orjson.dumps(tid)[1:-1])

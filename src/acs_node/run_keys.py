@@ -1,0 +1,46 @@
+"""Keys that functions call the API with: made for one activation, known to be its own.
+
+Of a namespace's own key only a hash is kept, so it cannot be handed to a function; nor should
+it be, for whoever reads a log would have it for ever.  A run key is valid until its activation
+must have ended.  And it says who calls: a blocking invocation with it is a nested call, whose
+caller holds a container meanwhile (``acs_core.nesting``).
+
+Pure: chance and time are told.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from typing import Final
+
+SECRET_BYTES: Final = 32
+
+_KEY = re.compile(r"run-([0-9a-f]{32})-([0-9a-f]{12})-([0-9a-f]{32})")
+
+
+class RunKeys:
+    """Makes and reads run keys; two with the same ``secret`` know each other's."""
+
+    def __init__(self, secret: bytes) -> None:
+        """Raises: ValueError for a secret that is too short."""
+        if len(secret) < SECRET_BYTES:
+            raise ValueError(f"secret has {len(secret)} bytes; it must have {SECRET_BYTES}")
+        self._secret = secret
+
+    def key(self, uuid: str, activation_id: str, until_ms: int) -> str:
+        """Return the key of an activation for the credential ``uuid``.  About 3 us."""
+        return f"run-{activation_id}-{until_ms:012x}-{self._mark(uuid, activation_id, until_ms)}"
+
+    def activation_of(self, uuid: str, key: str, now_ms: int) -> str | None:
+        """Return whose key it is; None if it is none of ours for ``uuid``, or its time is over."""
+        parts = _KEY.fullmatch(key)
+        if parts is None:
+            return None
+        activation_id, until_ms = parts[1], int(parts[2], 16)
+        genuine = hmac.compare_digest(parts[3], self._mark(uuid, activation_id, until_ms))
+        return activation_id if genuine and now_ms <= until_ms else None
+
+    def _mark(self, uuid: str, activation_id: str, until_ms: int) -> str:
+        text = f"{uuid} {activation_id} {until_ms}".encode()
+        return hmac.digest(self._secret, text, "sha256").hex()[:32]
