@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core.demand import Decision, Snapshot
+from acs_core.forecast import Forecast
+from acs_core.queue_states import QueueState
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
 
@@ -181,6 +185,37 @@ def test_lacking_memory_is_named() -> None:
     assert shown(made)["binds"].startswith("memory: 0 of the 256 MB a container needs are free")
     made.do(ev.Cancelled("a2"))
     assert not shown(made)["no_room"]  # nobody waits for it
+
+
+@pytest.mark.parametrize(
+    ("existing", "action_limit", "places", "words"),
+    [
+        (5, 3, 9, "those there are; the limits are lower"),
+        (5, 9, 4, "those there are; the limits are lower"),
+        (3, 3, 9, "the action's limit is 3"),
+        (1, 9, 4, "the memory of all invokers holds 4"),
+        (1, 9, 9, "the namespace's limit is 9"),
+    ],
+)
+def test_what_binds_a_forecast_is_named(
+    existing: int, action_limit: int, places: int, words: str
+) -> None:
+    snapshot = Snapshot(
+        state=QueueState.RUNNING,
+        initialized=True,
+        incoming=0,
+        waiting=0,
+        existing=existing,
+        in_progress=0,
+        stale=0,
+        namespace_existing=existing,
+        namespace_in_progress=0,
+        average_duration_ms=1.0,
+        namespace_limit=9,
+        action_limit=action_limit,
+        concurrency=1,
+    )
+    assert Forecast(snapshot, places, 1_000, 0).limit() == words
 
 
 class Asked:
