@@ -193,6 +193,7 @@ def test_lacking_memory_is_named() -> None:
         (5, 3, 9, "those there are; the limits are lower"),
         (5, 9, 4, "those there are; the limits are lower"),
         (3, 3, 9, "the action's limit is 3"),
+        (1, 4, 4, "the action's limit is 4"),
         (1, 9, 4, "the memory of all invokers holds 4"),
         (1, 9, 9, "the namespace's limit is 9"),
     ],
