@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from harness import SchedulerPair, Times, describe
 from hypothesis import example, given
@@ -9,8 +11,16 @@ from hypothesis import strategies as st
 
 from acs_core import effects as fx
 from acs_core import events as ev
-from acs_core.demand import Decision, DemandRule, OpenWhiskRule, RuntimeFitRule, Snapshot
+from acs_core.demand import (
+    Decision,
+    DemandRule,
+    OpenWhiskRule,
+    RuntimeFitRule,
+    Snapshot,
+    Verdict,
+)
 from acs_core.scheduler import SchedulerConfig
+from acs_core.shadow import ShadowTally
 
 
 class Broken:
@@ -45,6 +55,50 @@ def run(
             pair.arrive("q", f"{number}-{index}")
         pair.advance(pause_us)
     return effects, said, pair.scheduler.explain("q")["shadow"]  # type: ignore[return-value]
+
+
+class Says:
+    """A rule that says what it is told to, and fails where that is nothing."""
+
+    def __init__(self, decision: Decision | None) -> None:
+        self.decision = decision
+
+    def decide(self, snapshot: Snapshot) -> Decision:
+        if self.decision is None:
+            raise ArithmeticError("not ready")
+        return self.decision
+
+
+said = st.tuples(st.sampled_from([Verdict.SKIP, Verdict.ADD]), st.integers(0, 3), st.booleans())
+
+
+@given(st.lists(st.tuples(said, said | st.none()), max_size=12))
+def test_a_tally_counts_every_difference(
+    course: list[tuple[tuple[Verdict, int, bool], tuple[Verdict, int, bool] | None]],
+) -> None:
+    snapshot: Any = None
+    tally = ShadowTally()
+    for ours, others in course:
+        decision, other = (
+            None if words is None else Decision(words[0], words[1], snapshot, "", "", drop=words[2])
+            for words in (ours, others)
+        )
+        assert decision is not None
+        found = tally.ask(Says(other), snapshot, decision)
+        assert found is (None if ours == others else other)
+    both = [(ours, others) for ours, others in course if others is not None]
+    extra = [others[1] - ours[1] for ours, others in both]
+    assert (tally.decisions, tally.failed) == (len(course), len(course) - len(both))
+    assert tally.differed == sum([ours != others for ours, others in both])
+    assert (tally.more, tally.fewer) == (
+        sum([count for count in extra if count > 0]),
+        -sum([count for count in extra if count < 0]),
+    )
+    failed = f"; it failed {tally.failed} times (ArithmeticError: not ready)"
+    assert tally.words() == (
+        f"the shadow rule differed in {tally.differed} of {len(course)} decisions: it would have"
+        f" added {tally.more} more and {tally.fewer} fewer" + failed * (tally.failed > 0)
+    )
 
 
 RULES: list[DemandRule] = [RuntimeFitRule(), OpenWhiskRule(), OpenWhiskRule(stale_ms=30)]

@@ -220,7 +220,7 @@ PARTS = {
     "memory_mb": st.integers(0, MEMORY_MAX_MB),
     "elsewhere_mb": st.integers(0, MEMORY_MAX_MB),
     "creation_us": st.integers(0, CREATION_MAX_US),
-    "creations_per_s": st.just(0.0) | st.floats(CREATIONS_MIN_PER_S),
+    "creations_per_s": st.sampled_from([0.0, float("inf")]) | st.floats(CREATIONS_MIN_PER_S),
     "free_slots": st.integers(0, CONCURRENCY_MAX),
     "failure": st.integers(0, 1),
     "outcome": OUTCOMES,

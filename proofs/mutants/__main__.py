@@ -51,6 +51,7 @@ TESTS = {
         "tests/core/test_limits.py",
         "tests/core/test_containers.py",
         "tests/core/test_pausing.py",
+        "tests/core/test_prewarm.py",
         "tests/core/test_scenarios.py",
         "proofs/test_containers.py",
     ],
@@ -64,7 +65,7 @@ TESTS = {
     ],
     "explanation": ["tests/core/test_explanation.py"],
     "forecast": ["tests/core/test_explanation.py", "proofs/test_forecast.py"],
-    "ledger": ["tests/core/test_ledger.py", *_SCHEDULER],
+    "ledger": ["tests/core/test_ledger.py", "proofs/test_nesting.py", *_SCHEDULER],
     "limits": ["tests/core/test_limits.py", *_TRACE],
     "load": [
         "tests/core/test_load.py",
@@ -164,7 +165,9 @@ def chosen_runs(names: list[str]) -> list[Run]:
         altered = source.replace(entry["old"], entry["new"])
         subject = f"{name}: {entry['fault']}" + (f" [the original: {original}]" if original else "")
         if not names or name in names:
-            runs.append(Run([f"proofs/{entry['proof']}"], entry["file"], altered, subject))
+            proof = entry["proof"]
+            proof = proof if proof.startswith("tests/") else f"proofs/{proof}"
+            runs.append(Run([proof], entry["file"], altered, subject))
     return runs
 
 

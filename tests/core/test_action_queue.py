@@ -6,6 +6,7 @@ import pytest
 
 from acs_core.action_queue import ActionQueue, ActivationTable, DeadlineIndex
 from acs_core.events import Activation
+from acs_core.nesting import Calls
 
 
 def activations(count: int) -> list[Activation]:
@@ -63,6 +64,34 @@ def test_gaps_are_bounded() -> None:
         queue.withdraw(activation)
         queue.check()
     assert queue.waiting == 10
+
+
+def test_gaps_are_bounded_whatever_calls_wait() -> None:
+    queue = ActionQueue(1_000)
+    line = activations(40)
+    for activation in line:
+        queue.offer(activation)
+        queue.offer(Activation(f"{activation.activation_id}.1", b"", 50, 0, ("a0",)))
+    for activation in line[1:]:
+        queue.withdraw(activation)
+        queue.check()
+    assert queue.waiting == 41
+
+
+def test_the_head_is_the_oldest_whatever_its_depth() -> None:
+    calls = Calls()
+    queue = ActionQueue(10, calls)
+    late = Activation("late", b"", 5, 0, ("r",))
+    deep = Activation("deep", b"", 3, 0, ("r", "s"))
+    queue.offer(late)
+    queue.offer(deep)
+    assert queue.head() is deep
+    root = Activation("root", b"", 3)
+    queue.offer(root)
+    assert queue.head() is root  # of the same age
+    assert list(calls.waiting) == ["late", "deep"]
+    assert [queue.take(), queue.take(), queue.take()] == [deep, late, root]
+    assert calls.waiting == {}
 
 
 def test_withdrawing_twice_is_a_callers_bug() -> None:

@@ -13,6 +13,7 @@ from acs_core import limits
 from acs_core.containers import ContainerPool, PoolConfig
 
 SPEC = ev.QueueSpec("q", "n", "a", 0, memory_mb=100, timeout_us=1_000)
+TWO = ev.QueueSpec("t", "n", "t", 0, memory_mb=100, timeout_us=1_000, concurrency=2)
 WIDE = ev.QueueSpec("w", "n", "b", 0, memory_mb=100, timeout_us=1_000, concurrency=3)
 OF_UNKNOWN: list[tuple[ev.Event, list[str]]] = [
     (ev.RunEnded("x", "a", 1, 0), []),
@@ -125,7 +126,10 @@ def test_a_container_that_ended_a_run_badly_is_removed(outcome: int) -> None:
 def test_a_failed_init_ends_the_activation_and_the_container() -> None:
     pool = fresh()
     pool.deliver("c1", "a1")
-    assert pool.end("c1", "a1", 2)[0] == "pull c1 epoch 1 free 0 ended a1 DEVELOPER_ERROR"
+    pulled = pool.pool.step(ev.RunEnded("c1", "a1", 10, 2), 0)[0]
+    assert describe(pulled) == "pull c1 epoch 1 free 0 ended a1 DEVELOPER_ERROR"
+    assert isinstance(pulled, ev.Pulled)
+    assert pulled.completions[0].init_us == 0
     assert pool.do(ev.Initialised("c1", 7)) == []
 
 
@@ -265,6 +269,7 @@ def test_a_draining_invoker_ends_what_it_has_and_takes_nothing() -> None:
     words = "the invoker is draining"
     assert pool.do(ev.DrainRequested()) == [f"leaving c1: {words}", f"leaving c2: {words}"]
     assert pool.do(ev.DrainRequested()) == []
+    assert pool.do(ev.TimeReached()) == []  # what runs has its own limit still
     refused = pool.do(fx.Create("c3", "i1", 1, SPEC))
     assert refused == ["failed c3 RECOVERABLE: invoker i1 is draining"]
     assert pool.do(ev.SandboxReady("c2")) == [f"remove c2: {words}"]
@@ -304,6 +309,13 @@ def test_the_limit_of_a_drain_is_checked(limit_us: int) -> None:
     with pytest.raises(ValueError, match=words):
         pool.do(ev.DrainRequested(limit_us))
     assert pool.do(fx.Create("c2", "i1", 1, SPEC)) == ["start c2"]  # nothing changed
+
+
+@pytest.mark.parametrize(("limit_us", "due_us"), [(1, 1), (2**62 - 1, 1_000)])
+def test_the_limit_of_a_drain_is_any_time(limit_us: int, due_us: int) -> None:
+    pool = ready()
+    pool.do(ev.DrainRequested(limit_us))
+    assert pool.pool.next_deadline_us() == due_us
 
 
 # --- several runs in one container -----------------------------------------------------------
@@ -385,6 +397,26 @@ def test_an_idle_container_is_paused_after_the_grace_and_not_before() -> None:
 def test_a_container_that_was_never_initialised_is_not_paused() -> None:
     pool = fresh(pause_grace_us=100)
     assert pool.pool.next_deadline_us() == 500
+
+
+def test_the_shortest_grace_is_one() -> None:
+    pool = ready(pause_grace_us=1)
+    pool.end("c1", "a1")
+    assert pool.pool.next_deadline_us() == 1
+
+
+def test_a_sandbox_that_vanishes_while_it_idles_is_not_paused() -> None:
+    pool = ready(pause_grace_us=100)
+    pool.end("c1", "a1")
+    assert pool.do(ev.SandboxRemoved("c1")) == ["gone c1: its sandbox is gone"]
+    pool.now_us = 100
+    assert pool.do(ev.TimeReached()) == []
+
+
+def test_a_container_that_is_being_paused_wakes_when_it_is_asked_to() -> None:
+    pool = asleep(paused=False)
+    assert pool.do(fx.Resume("c1", "i1", 1)) == []
+    assert pool.do(ev.SandboxPaused("c1")) == ["resume c1"]
 
 
 def test_nothing_is_paused_without_a_grace() -> None:
@@ -520,6 +552,7 @@ def test_a_pool_is_configured_within_bounds(field: str, value: int, low: int) ->
     words = rf"{field} is {value}; it must be in {low}\.\.{2**62 - 1}"
     with pytest.raises(ValueError, match=words):
         PoolConfig(**{field: value})  # type: ignore[arg-type]
+    PoolConfig(**{field: 2**62 - 1})  # type: ignore[arg-type]
 
 
 def test_an_earlier_leader_is_not_obeyed() -> None:
@@ -606,3 +639,35 @@ def test_what_is_no_event_of_a_pool_is_refused(event: Any) -> None:
 
 def test_the_first_epoch_of_all_is_obeyed() -> None:
     assert Pool().do(fx.Create("c1", "i1", 0, SPEC)) == ["start c1"]
+    assert Pool().do(fx.Adopt("q", 0)) == ["adopted q epoch 0"]
+
+
+def test_the_epoch_that_was_told_last_is_kept_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "EPOCHS_MAX", 2)
+    pool = Pool()
+    for queue, epoch in (("q", 5), ("r", 5), ("q", 6), ("s", 5)):
+        pool.do(fx.Adopt(queue, epoch))
+    assert pool.do(fx.Adopt("q", 5)) == []
+    assert pool.do(fx.Adopt("r", 4)) == ["adopted r epoch 4"]
+
+
+def test_the_last_time_of_all_is_taken() -> None:
+    assert Pool().pool.step(ev.TimeReached(), 2**62 - 1) == []
+
+
+def test_of_two_slots_the_second_opens_when_initialised() -> None:
+    pool = fresh(TWO)
+    pool.deliver("c1", "a1")
+    started = "pull c1 epoch 1 free 1 started a1"
+    assert pool.do(ev.Initialised("c1", 7)) == ["run a1 in c1", started]
+    pool.deliver("c1", "a2")
+    assert pool.end("c1", "a1") == ["pull c1 epoch 1 free 1 started a2 ended a1 SUCCESS"]
+
+
+def test_the_time_of_init_waits_for_the_run_that_it_was_for() -> None:
+    pool = ready(TWO)
+    pool.deliver("c1", "a2")
+    for name, init_us in (("a2", 0), ("a1", 7)):
+        (pulled,) = pool.pool.step(ev.RunEnded("c1", name, 10, 0), 0)
+        assert isinstance(pulled, ev.Pulled)
+        assert [c.init_us for c in pulled.completions] == [init_us]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core.demand import Decision, Snapshot, Verdict
+from acs_core.forecast import Forecast
+from acs_core.queue_states import QueueState
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
 
@@ -58,8 +62,11 @@ def test_a_decision_is_explained_with_its_inputs_and_its_alternative() -> None:
     assert shown(made)["alternative"] == ""
     assert shown(made)["inputs"] == {}
     assert shown(made)["decided_ms_ago"] is None
+    assert shown(made)["least_wait_ms"] is None
+    assert shown(made)["count"] == 0
+    made.now_us = 1_000
     made.arrive("a1")
-    made.now_us = 2_000
+    made.now_us = 3_000
     made.arrive("a2")
     seen = shown(made)
     assert (seen["verdict"], seen["count"], seen["decided_ms_ago"]) == ("ADD_INITIAL", 1, 2.0)
@@ -75,7 +82,57 @@ def test_predicted_waits_on_what_there_is_and_on_all_there_may_be() -> None:
     made.do(ev.Pulled("c-1", 1, 1, (), (ev.Completion("a1", 0, 400_000, 0),)))
     made.arrive("b1", "b2", "b3")
     seen = shown(made)
-    assert seen["predicted_wait_ms"] > seen["least_wait_ms"] > 0
+    # Two wait behind a run on one container; on 9,999 they wait for a run of those there are.
+    assert 1_200.0 <= seen["predicted_wait_ms"] < 1_200.01
+    assert seen["least_wait_ms"] == 400.001
+    assert seen["mean_run_ms"] == 400.0
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    made = serving()
+    made.arrive("a2")
+    seen = shown(made)
+    assert (seen["mean_run_ms"], seen["predicted_wait_ms"], seen["no_room"]) == (None, None, False)
+    made.now_us = 200_000
+    made.do(ev.TimeReached())
+    assert shown(made)["inputs"]["existing"] == 1
+    assert shown(made)["predicted_wait_ms"] is None
+    # A run time from before, and no container yet.
+    made = Desk()
+    spec = ev.QueueSpec("n/a", "n", "a", 0)
+    made.do(ev.QueueOpened(spec, 1, 500_000), ev.Adopted("i1", "n/a", 1))
+    made.arrive("a1")
+    seen = shown(made)
+    assert (seen["mean_run_ms"], seen["predicted_wait_ms"]) == (500.0, None)
+    assert seen["least_wait_ms"] == 300.001
+
+
+def test_what_is_in_the_making_is_counted() -> None:
+    made = Desk()
+    spec = ev.QueueSpec("n/a", "n", "a", 0)
+    made.do(ev.QueueOpened(spec, 1, 500_000), ev.Adopted("i1", "n/a", 1))
+    made.arrive("a1")
+    made.do(ev.Reserved("n/a", ("c-1",)))
+    assert shown(made)["namespace_containers"] == 1
+    made.now_us = 200_000
+    made.arrive("a2")
+    assert shown(made)["inputs"]["in_progress"] == 1
+    assert shown(made)["predicted_wait_ms"] is not None
+
+
+def test_numbers_have_three_digits() -> None:
+    made = serving()
+    for name, run_us in (("a1", 1_000), ("a2", 1_002), ("a3", 1_002)):
+        made.now_us += 70_000
+        made.do(ev.Pulled("c-1", 1, 1, (), (ev.Completion(name, 0, run_us, 0),)))
+        made.arrive(f"a{int(name[1]) + 1}")
+    made.now_us += 150_000
+    made.arrive("b1")
+    seen = shown(made)
+    assert seen["mean_run_ms"] == 1.001
+    rate = seen["inputs"]["arrivals_per_s"]
+    assert rate != seen["arrivals_per_s"] == round(rate, 3)
+    assert round(rate, 4) != seen["arrivals_per_s"]
 
 
 def test_what_is_kept_for_calls_binds_the_rest() -> None:
@@ -96,7 +153,10 @@ def test_what_binds_is_named_with_count_limit_and_cure() -> None:
     made.do(ev.LimitsChanged("n", 1))
     made.arrive("a1")
     assert shown(made)["binds"].startswith("1 of 1 containers of namespace n; lifted when one")
+    made.do(ev.LimitsChanged("n", 3))
+    assert shown(made)["binds"] == "nothing"
     made.do(ev.LimitsChanged("n", 5))
+    made.now_us = 50_000
     made.do(ev.Denied("n/a", "no quorum"))
     assert shown(made)["binds"] == "1 failures in a row: no quorum; tried again in 100 ms"
 
@@ -105,6 +165,7 @@ def test_the_action_limit_and_the_backlog_are_named() -> None:
     made = Desk(waiting_max=2)
     made.open(action_limit=1)
     made.do(ev.Adopted("i1", "n/a", 1))
+    assert shown(made)["binds"] == "nothing"
     made.arrive("a1")
     made.do(ev.Reserved("n/a", ("c-1",)))
     assert shown(made)["binds"].startswith("1 of 1 containers of the action; lifted by a higher")
@@ -117,9 +178,45 @@ def test_the_action_limit_and_the_backlog_are_named() -> None:
 
 def test_lacking_memory_is_named() -> None:
     made = serving(memory_mb=256)
+    assert not shown(made)["no_room"]
     made.now_us = 5_000_000
-    made.arrive("a2", "a3")
+    made.arrive("a2")
+    assert shown(made)["no_room"]
     assert shown(made)["binds"].startswith("memory: 0 of the 256 MB a container needs are free")
+    made.do(ev.Cancelled("a2"))
+    assert not shown(made)["no_room"]  # nobody waits for it
+
+
+@pytest.mark.parametrize(
+    ("existing", "action_limit", "places", "words"),
+    [
+        (5, 3, 9, "those there are; the limits are lower"),
+        (5, 9, 4, "those there are; the limits are lower"),
+        (3, 3, 9, "the action's limit is 3"),
+        (1, 4, 4, "the action's limit is 4"),
+        (1, 9, 4, "the memory of all invokers holds 4"),
+        (1, 9, 9, "the namespace's limit is 9"),
+    ],
+)
+def test_what_binds_a_forecast_is_named(
+    existing: int, action_limit: int, places: int, words: str
+) -> None:
+    snapshot = Snapshot(
+        state=QueueState.RUNNING,
+        initialized=True,
+        incoming=0,
+        waiting=0,
+        existing=existing,
+        in_progress=0,
+        stale=0,
+        namespace_existing=existing,
+        namespace_in_progress=0,
+        average_duration_ms=1.0,
+        namespace_limit=9,
+        action_limit=action_limit,
+        concurrency=1,
+    )
+    assert Forecast(snapshot, places, 1_000, 0).limit() == words
 
 
 class Asked:

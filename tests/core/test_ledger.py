@@ -79,3 +79,45 @@ def test_a_new_queue_was_never_decided_nor_given_up() -> None:
     assert queue.decided_us < 0
     assert not queue.final
     assert not queue.initialized
+
+
+@pytest.mark.parametrize(
+    ("held", "levels", "rooms"),
+    [
+        (0, {}, [2, 3, 4]),
+        (2, {}, [0, 1, 2]),
+        (3, {2: 1}, [0, 1, 1]),
+        (3, {1: 1}, [0, 0, 1]),
+        (2, {1: 1, 2: 1}, [2, 2, 2]),
+        (4, {1: 2}, [-1, -1, 0]),
+    ],
+)
+def test_each_depth_has_the_room_that_the_reserve_leaves(
+    held: int, levels: dict[int, int], rooms: list[int]
+) -> None:
+    namespace = NamespaceEntry(4, 2)
+    namespace.reserving = held
+    namespace.levels = levels
+    assert [namespace.room(depth) for depth in range(3)] == rooms
+    assert namespace.room() == rooms[0]
+    # The lowest level with room is the one that a container gets, none above its depth.
+    for depth in range(5):
+        free = [level for level in range(min(depth, 2) + 1) if rooms[level] > 0]
+        assert namespace.level_for(depth) == (free[0] if free else -1)
+
+
+def test_the_levels_of_what_is_reserved_and_held_are_counted() -> None:
+    ledger = ledger_of(InvokerReported("i", 1_000))
+    queue = queue_of(ledger)
+    assert queue.reserving_level == 0
+    ledger.reserve(queue, (Place("p1", "i"), Place("p2", "i")), 1)
+    assert queue.namespace.levels == {1: 2}
+    ledger.end_reservation(queue)
+    assert (queue.namespace.levels, queue.reserving_level) == ({}, 0)
+    container = ContainerEntry("c1", "i", queue)
+    assert container.resuming is False
+    container.level = 1
+    ledger.enter(container)
+    assert queue.namespace.levels == {1: 1}
+    ledger.forget(container)
+    assert queue.namespace.levels == {}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from acs_core import effects as fx
 from acs_core import events as ev
+from acs_core import nesting
 from acs_core.action_queue import ActionQueue
 from acs_core.limits import CAUSES_MAX, TIME_MAX_US
+from acs_core.nesting import Calls
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
 
@@ -170,3 +175,190 @@ def test_calls_go_first_the_deepest_before_the_others() -> None:
     line.drop_head()
     line.check()
     assert line.waiting == 0
+
+
+class Held:
+    """What ``nesting`` looks at of a scheduler: containers, and who runs in them.
+
+    Queues n/a, n/b, n/c and m/d; containers of 100 MB each, on invoker i1 where not said.
+    """
+
+    def __init__(
+        self, cap: int = 9, reserve: int = 0, memory_mb: int = 9_000, **of_a_queue: Any
+    ) -> None:
+        self.calls = Calls()
+        self.largest = memory_mb
+        self.invokers: dict[str, Any] = {}
+        self.invoker("i1", memory_mb)
+        self.queues: dict[str, Any] = {}
+        names = ("n/a", "n/b", "n/c"), ("m/d",)
+        for (namespace, limit), queues in zip({"n": cap, "m": 9}.items(), names, strict=True):
+            spare = min(reserve, limit - 1)
+            shared = SimpleNamespace(containers_max=limit, serving={}, spare=lambda n=spare: n)
+            shared.held = lambda s=shared: len(s.serving)
+            for name in queues:
+                spec = ev.QueueSpec(name, namespace, name[-1], 0, memory_mb=100, **of_a_queue)
+                entry = SimpleNamespace(spec=spec, namespace=shared, serving={}, leaving={})
+                entry.adopting, entry.in_progress, entry.reserving = {}, {}, ()
+                self.queues[name] = entry
+
+    def largest_mb(self) -> int:
+        return self.largest
+
+    def invoker(self, name: str, memory_mb: int) -> None:
+        report = ev.InvokerReported(name, memory_mb)
+        self.invokers[name] = SimpleNamespace(report=report, containers={})
+
+    def container(
+        self, queue: str, *running: str, level: int = 0, leaving: bool = False, at: str = "i1"
+    ) -> None:
+        entry = self.queues[queue]
+        name = f"c{len(self.invokers[at].containers)}{at}"
+        there = SimpleNamespace(container=name, queue=entry, level=level)
+        there.outstanding = dict.fromkeys(running)
+        for containers in (entry.serving, entry.namespace.serving, self.invokers[at].containers):
+            containers[name] = there
+        if leaving:
+            entry.leaving[name] = there
+
+    def call(self, queue: str, name: str, *causes: str) -> ev.Activation:
+        made = ev.Activation(name, b"", 0, 0, causes)
+        made.queue = queue
+        self.calls.enter(made)
+        return made
+
+    def victim(self, call: ev.Activation) -> str | None:
+        ledger: Any = self
+        found = nesting.victim(ledger, self.calls, call)
+        return None if found is None else found.activation_id
+
+
+def stuck(**limits: int) -> Held:
+    """Return n/a with one container, in which r runs; with a cap of 1 a call of it is stuck."""
+    held = Held(**{"cap": 1} | limits)
+    held.container("n/a", "r")
+    return held
+
+
+def test_a_call_is_stuck_where_its_callers_hold_the_cap() -> None:
+    held = stuck()
+    assert held.victim(held.call("n/b", "x", "r")) == "x"
+    held = stuck(cap=2)
+    assert held.victim(held.call("n/b", "x", "r")) is None
+    # Without a cap, or without an invoker that is large enough, its callers are not to blame.
+    held = stuck(cap=0)
+    assert held.victim(held.call("n/b", "x", "r")) is None
+    held = stuck(cap=2, memory_mb=99)
+    assert held.victim(held.call("n/b", "x", "r")) is None
+    # Another run in its place ends by itself.
+    held = Held(cap=1)
+    held.container("n/a", "other")
+    assert held.victim(held.call("n/b", "x", "r")) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("adopting", {"i": True}), ("in_progress", {"c": 1}), ("reserving", "c")]
+)
+def test_who_gets_a_container_soon_is_not_stuck(field: str, value: object) -> None:
+    held = stuck()
+    setattr(held.queues["n/b"], field, value)
+    assert held.victim(held.call("n/b", "x", "r")) is None
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "level", "leaving", "found"),
+    [
+        (2, 0, False, None),
+        (2, 1, False, None),
+        (2, 2, False, "x"),  # serves only what is deeper
+        (2, 0, True, "x"),
+        (1, 0, False, "x"),  # has no slot that comes free
+    ],
+)
+def test_a_slot_beside_the_caller_serves_the_call(
+    concurrency: int, level: int, leaving: bool, found: str | None
+) -> None:
+    held = Held(cap=1, concurrency=concurrency)
+    held.container("n/b", "r", level=level, leaving=leaving)
+    assert held.victim(held.call("n/b", "x", "r")) == found
+
+
+@pytest.mark.parametrize(
+    ("limit", "own", "found"), [(1, 1, "x"), (2, 1, None), (1, 0, None), (0, 1, None), (2, 2, "x")]
+)
+def test_the_actions_own_limit_may_bind(limit: int, own: int, found: str | None) -> None:
+    held = Held(action_limit=limit)
+    for _ in range(own):
+        held.container("n/b", "r")
+    assert held.victim(held.call("n/b", "x", "r")) == found
+
+
+@pytest.mark.parametrize(
+    ("cap", "reserve", "levels", "depth", "found"),
+    [
+        (4, 2, [0, 0, 1], 1, "x"),
+        (4, 2, [0, 0, 2], 1, None),
+        (4, 2, [0, 0, 2, 2], 1, "x"),
+        (4, 2, [0, 0, 1], 2, None),
+        (4, 2, [0, 0, 1, 1], 3, "x"),
+        (4, 2, [0, 0, 1], 3, None),
+        (2, 1, [0, 2], 1, "x"),  # of a time when the reserve was larger
+        (3, 0, [0, 0], 1, None),
+        (3, 0, [0, 0, 0], 1, "x"),
+    ],
+)
+def test_each_level_has_its_places(
+    cap: int, reserve: int, levels: list[int], depth: int, found: str | None
+) -> None:
+    held = Held(cap=cap, reserve=reserve)
+    for level in levels:
+        held.container("n/a", "r", level=level)
+    call = held.call("n/b", "x", *["r", "s", "t"][:depth])
+    assert held.victim(call) == found
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "others_mb", "found"), [(300, 99, None), (299, 99, "x"), (299, 100, None)]
+)
+def test_memory_is_short_where_callers_hold_that_of_every_invoker(
+    memory_mb: int, others_mb: int, found: str | None
+) -> None:
+    held = Held(memory_mb=memory_mb)
+    held.invoker("i2", others_mb)
+    for running in ("r", "r", "somebody else"):
+        held.container("n/a", running)
+    assert held.victim(held.call("n/b", "x", "r")) == found
+
+
+def test_those_are_let_off_that_could_be_served_and_whom_their_end_serves() -> None:
+    """What s waits for can be served, so its container comes free, for x or not."""
+    held = stuck(cap=2)
+    held.container("n/b", "s")
+    call = held.call("n/c", "x", "r")
+    held.call("m/d", "y", "s")
+    assert held.victim(call) is None
+    held = stuck()
+    call = held.call("n/c", "x", "r")
+    held.call("m/d", "y", "s")
+    assert held.victim(call) == "x"
+
+
+def test_the_newest_beyond_the_reserve_goes_first() -> None:
+    held = stuck(cap=2, reserve=1)
+    held.container("n/b", "s")
+    promised = held.call("n/c", "x", "r")
+    held.call("n/c", "y", "r", "s")
+    held.call("n/c", "z", "r", "s")
+    assert held.victim(promised) == "z"
+    held = stuck(cap=2, reserve=1)
+    held.container("n/b", "r")
+    assert held.victim(held.call("n/c", "x", "r")) == "x"  # nobody is deeper
+
+
+def test_the_reason_names_the_chain_the_containers_and_the_cure() -> None:
+    held: Any = stuck()
+    assert nesting.why_stuck(held, held.call("n/b", "x", "r", "s")) == (
+        "Every container that b could get is held by activations that wait for this call or for"
+        " others like it: r > s > x. Namespace n holds 1 containers (allowed: 1, of them for"
+        " calls: 0); a larger cap or reserve, or more memory, would lift this"
+    )

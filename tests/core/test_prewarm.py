@@ -11,7 +11,7 @@ from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core import limits
 from acs_core.containers import ContainerPool, PoolConfig
-from acs_core.prewarm import Prewarm
+from acs_core.prewarm import Prewarm, PrewarmedSandboxes
 
 S = 1_000_000
 CHECK_US = 10 * S
@@ -173,6 +173,7 @@ def test_prewarmed_sandboxes_make_way_and_a_creation_waits_for_their_memory() ->
         "remove i-prewarm-2: its memory is needed",
     ]
     assert pool.pool.counts()["waiting"] == 1
+    assert pool.pool.next_deadline_us() == 5 + limits.RETRY_MAX_US
     assert pool.create("c2", 50) == []  # in its turn
     refused = "failed c3 RECOVERABLE: 101 MB do not fit: 400 of 500 MB are in use at invoker i"
     assert pool.create("c3", 101) == [refused]
@@ -185,6 +186,56 @@ def test_prewarmed_sandboxes_make_way_and_a_creation_waits_for_their_memory() ->
     assert pool.pool.used_mb() == 500
     # There is no room to replace them, also later.
     assert pool.at(5 + limits.RETRY_MAX_US) == []
+
+
+def test_one_makes_way_for_the_last_megabyte() -> None:
+    pool = stocked(Prewarm("k", 100), count=1, memory_mb=150)
+    assert pool.create("c1", 51) == ["remove i-prewarm-1: its memory is needed"]
+
+
+def test_the_failures_of_one_stock_do_not_end_when_another_is_taken_from() -> None:
+    pool = stocked(Prewarm("k", 100), Prewarm("x", 100), count=2)
+    pool.do(ev.SandboxBroke("i-prewarm-1", "it exited"))
+    assert pool.create("c1", kind="x")[3:] == ["prewarm i-prewarm-3 x 100"]
+
+
+def test_each_look_at_the_numbers_forgets_failures() -> None:
+    pool = Pool(Prewarm("k", 10, expiry_us=100 * S, count_min=1))
+    pool.do(ev.TimeReached())
+    pool.do(ev.SandboxFailed("i-prewarm-1", 0, "no"))
+    assert pool.at(100_005) == ["prewarm i-prewarm-2 k 10"]
+    pool.do(ev.SandboxFailed("i-prewarm-2", 0, "no"))
+    assert pool.at(CHECK_US + 5) == ["prewarm i-prewarm-3 k 10"]
+    pool.do(ev.SandboxFailed("i-prewarm-3", 0, "no"))
+    assert pool.pool.next_deadline_us() == CHECK_US + 5 + 100_000
+
+
+def test_what_expires_at_a_look_goes_then_and_without_demand_nothing_follows() -> None:
+    pool = stocked(Prewarm("k", 10, expiry_us=CHECK_US), count=1)
+    assert pool.at(CHECK_US + 5) == ["remove i-prewarm-1: nobody took it"]
+    pool.do(ev.SandboxRemoved("i-prewarm-1"))
+    assert pool.at(2 * CHECK_US + 5) == []
+
+
+def test_a_start_that_fails_after_the_drain_is_not_tried_again() -> None:
+    pool = Pool(Prewarm("k", 100, count=2))
+    pool.do(ev.TimeReached())
+    assert pool.do(ev.DrainRequested()) == []
+    assert pool.do(ev.SandboxFailed("i-prewarm-1", 0, "no")) == []
+    assert pool.pool.next_deadline_us() is None
+
+
+def test_each_report_tells_whether_the_sandbox_is_one_of_these() -> None:
+    sandboxes = PrewarmedSandboxes("i", (Prewarm("k", 100, count=2),), CHECK_US)
+    out: list[object] = []
+    sandboxes.look(1_000, 0, out)
+    for name, known in (("i-prewarm-1", True), ("c1", False)):
+        assert sandboxes.ready(name, out) is known
+        assert sandboxes.broke(name, "it exited", 0, out) is known
+        assert sandboxes.removed(name, 0) is known
+        assert sandboxes.removed(name, 0) is False
+    assert sandboxes.failed("i-prewarm-2", 0) is True
+    assert sandboxes.failed("i-prewarm-2", 0) is False
 
 
 def test_those_that_start_make_way_last() -> None:
@@ -254,6 +305,9 @@ def test_what_is_prewarmed_is_configured_within_bounds(
 
 @pytest.mark.parametrize("kind", ["", "x" * (limits.NAME_MAX + 1)])
 def test_what_is_prewarmed_has_a_kind(kind: str) -> None:
+    assert Prewarm("x" * limits.NAME_MAX, 100) == Prewarm(
+        "x" * limits.NAME_MAX, 100, 1, 0, 0, count_max=1, threshold=1, increment=1
+    )
     with pytest.raises(ValueError, match=r"kind is .*; it must have 1..1024 letters"):
         Prewarm(kind, 100)
 

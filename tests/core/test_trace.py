@@ -563,7 +563,26 @@ def test_damage_is_named_by_its_line(name: str) -> None:
 
 
 def test_the_undamaged_trace_replays() -> None:
-    assert replay(LINES).difference is None
+    report = replay(LINES)
+    assert report.difference is None
+    assert (report.steps, report.first_us, report.last_us) == (4, 5, 7)
+
+
+def test_a_trace_without_steps_replays() -> None:
+    writer = TraceWriter(SchedulerConfig())
+    report = replay([writer.header(), writer.end()])
+    assert (report.steps, report.first_us, report.last_us) == (0, 0, 0)
+
+
+def test_a_trace_goes_up_to_the_last_time_of_all() -> None:
+    recorded = Recorded(Scheduler(SchedulerConfig()))
+    recorded.step(events.TimeReached(), 2**62 - 1)
+    assert replay(recorded.ended()).last_us == 2**62 - 1
+
+
+def test_an_end_is_wanted_unless_said_otherwise() -> None:
+    with pytest.raises(TraceError, match="it was cut off or is written still"):
+        list(TraceReader(LINES[:3]))
 
 
 def test_what_can_be_read_and_not_be_written_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -616,6 +635,24 @@ def test_another_rule_is_compared_on_the_same_snapshots(
     whole = replay(day[0], rule=OpenWhiskRule()).comparison
     assert whole is not None
     assert len(whole.examples) == whole.more + whole.fewer + whole.verdicts
+
+
+def test_a_comparison_has_a_bounded_number_of_examples(day: tuple[list[str], list[str]]) -> None:
+    class Greedy:
+        """A rule that always wants more."""
+
+        def decide(self, snapshot: Snapshot) -> demand.Decision:
+            return demand.Decision(demand.Verdict.ADD, 999, snapshot, "", "")
+
+    comparison = replay(day[0], rule=Greedy()).comparison
+    assert comparison is not None
+    assert comparison.more == comparison.decisions > 20
+    assert len(comparison.examples) == 20
+
+
+def test_what_is_no_effect_is_a_difference_in_a_comparison_too() -> None:
+    lines = edited(5, '"effects":[]', '"effects":[[]]')
+    assert replay(lines, rule=OpenWhiskRule()).difference is not None
 
 
 def test_a_rule_may_ask_for_fewer() -> None:
