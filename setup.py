@@ -17,7 +17,7 @@ if MODE not in ("auto", "require", "none"):
 # Their objects hold text, numbers, tuples of such, and one another: no cycle goes through them, so
 # the collector need not look at the hundreds of thousands that may be there.  A `.pxd` beside a
 # plain source cannot say it: Cython takes directives like this one from the source alone.
-WITHOUT_CYCLES = ("demand", "effects", "events")
+WITHOUT_CYCLES = ("demand", "effects", "events", "forecast")
 
 
 def extensions() -> list[Extension]:

@@ -3,6 +3,9 @@ cimport cython
 from acs_core.events cimport Activation
 
 cdef Py_ssize_t _PARTS
+cdef Py_ssize_t _TIME_DIGITS
+
+cdef str _entry(long long due_us, str key)
 
 
 @cython.final
@@ -37,7 +40,10 @@ cdef class DeadlineIndex:
     @cython.locals(known_us='long long')
     cpdef object set(self, str key, long long due_us)
     cpdef object discard(self, str key)
+    @cython.locals(entry=str, key=str)
     cpdef str pop_due(self, long long now_us)
+    @cython.locals(first=str)
+    cdef object _find_next(self)
 
 
 @cython.final

@@ -15,6 +15,9 @@ from .nesting import Calls
 _PARTS = 256
 """A power of two."""
 
+_TIME_DIGITS = 19
+"""Of 2**63 - 1: the index pads each time to as many."""
+
 
 class ActionQueue:
     """A bounded FIFO of activations; returned ones go to the front.
@@ -204,6 +207,8 @@ class DeadlineIndex:
         # -1 where the key was popped: taking it out would let the table be built anew every so
         # often, which takes milliseconds at 100,000 keys.
         self._times: dict[str, int] = {}
+        # One string for each key that is due, its time in front: tuples would be objects for the
+        # garbage collector, and 10,000 new ones make it run in the middle of a step.
         self._order = SortedList()
         # The earliest time, asked after every step of a scheduler; -1 when there is none.
         self._next_us = -1
@@ -220,32 +225,49 @@ class DeadlineIndex:
         """Let the key be due at ``due_us`` and at no other time."""
         known_us = self._times.get(key, -1)
         if known_us >= 0:
-            self._order.remove((known_us, key))
+            self._order.remove(_entry(known_us, key))
         self._times[key] = due_us
-        self._order.add((due_us, key))
-        self._next_us = self._order[0][0]
+        self._order.add(_entry(due_us, key))
+        if known_us < 0:
+            if self._next_us < 0 or due_us < self._next_us:
+                self._next_us = due_us
+        else:
+            self._find_next()
 
     def discard(self, key: str) -> None:
         """Let the key not be due; a key that was not is fine."""
         due_us = self._times.pop(key, -1)
         if due_us >= 0:
-            self._order.remove((due_us, key))
-            self._next_us = self._order[0][0] if self._order else -1
+            self._order.remove(_entry(due_us, key))
+            self._find_next()
 
     def pop_due(self, now_us: int) -> str | None:
         """Remove and return the key that is due longest, None when none is due at ``now_us``."""
         if self._next_us < 0 or self._next_us > now_us:
             return None
-        key: str = self._order.pop(0)[1]
+        entry: str = self._order.pop(0)
+        key = entry[_TIME_DIGITS:]
         self._times[key] = -1
-        self._next_us = self._order[0][0] if self._order else -1
+        self._find_next()
         return key
 
     def check(self) -> None:
         """Assert that both views agree.  Cost: O(n log n)."""
-        times = [(due, key) for key, due in self._times.items() if due >= 0]
-        assert sorted(times) == list(self._order)
-        assert self._next_us == min([due for due, _ in times], default=-1)
+        times = {key: due for key, due in self._times.items() if due >= 0}
+        assert sorted([_entry(due, key) for key, due in times.items()]) == list(self._order)
+        assert self._next_us == min(times.values(), default=-1)
+
+    def _find_next(self) -> None:
+        if self._order:
+            first: str = self._order[0]
+            self._next_us = self._times[first[_TIME_DIGITS:]]
+        else:
+            self._next_us = -1
+
+
+def _entry(due_us: int, key: str) -> str:
+    """Return text that sorts by time, then by key."""
+    return f"{due_us:019d}{key}"
 
 
 class ActivationTable:

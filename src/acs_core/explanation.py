@@ -9,12 +9,13 @@ from .demand import wait_behind_ms
 from .forecast import Forecast
 from .ledger import Ledger, QueueEntry
 from .queue_states import QueueState
+from .starving import Starving
 
 
 def explain(
-    queue: QueueEntry, ledger: Ledger, starved: dict[str, bool], now_us: int
+    queue: QueueEntry, ledger: Ledger, starving: Starving, now_us: int
 ) -> dict[str, object]:
-    """Return the state of the queue; ``starved`` are the queues that found no room.
+    """Return the state of the queue; ``starving`` has the queues that found no room.
 
     ``predicted_wait_ms`` is that of a new arrival on the containers that there are, and
     ``least_wait_ms`` on all that the queue may ever get, as at the last forecast; None: unknown.
@@ -41,9 +42,9 @@ def explain(
         "arrivals_per_s": round(load.rate_per_s, 3),
         "namespace_containers": len(queue.namespace.serving) + len(queue.namespace.in_progress),
         "namespace_containers_max": queue.namespace.containers_max,
-        "no_room": queue.spec.queue in starved and waiting > 0,
+        "no_room": queue.spec.queue in starving and waiting > 0,
         "trouble": queue.cause,
-        "binds": binds(queue, ledger, starved, now_us),
+        "binds": binds(queue, ledger, starving, now_us),
         "predicted_wait_ms": _predicted_ms(forecast, waiting),
         "least_wait_ms": wait_us / 1000 if wait_us >= 0 else None,
         "decided_ms_ago": (now_us - queue.decided_us) / 1000 if decision is not None else None,
@@ -56,7 +57,7 @@ def explain(
     }
 
 
-def binds(queue: QueueEntry, ledger: Ledger, starved: dict[str, bool], now_us: int) -> str:
+def binds(queue: QueueEntry, ledger: Ledger, starving: Starving, now_us: int) -> str:
     """Return what keeps the queue from more, the count and the limit, and what would lift it."""
     line = queue.line
     namespace = queue.namespace
@@ -85,7 +86,7 @@ def binds(queue: QueueEntry, ledger: Ledger, starved: dict[str, bool], now_us: i
             f" which {namespace.spare()} are kept for calls; lifted when one of them goes, by a"
             " higher limit or a smaller reserve"
         )
-    if starved.get(spec.queue, False):
+    if starving.lacks_memory(spec.queue):
         free = [view.free_mb for view in ledger.views()]
         return (
             f"memory: {max(free, default=0)} of the {spec.memory_mb} MB a container needs are free"

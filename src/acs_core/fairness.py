@@ -10,7 +10,7 @@ Leaves out how it is given back (after a run, never during one) and what is idle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -34,7 +34,11 @@ class Holding:
 
 
 def giver(
-    holdings: Sequence[Holding], needy: Holding, quantum_us: int, in_namespace: bool
+    holdings: Sequence[Holding],
+    needy: Holding,
+    quantum_us: int,
+    in_namespace: bool,
+    containers: Mapping[str, int] | None = None,
 ) -> Holding | None:
     """Return who gives a container to ``needy``; None when that would be no fairer.
 
@@ -43,6 +47,9 @@ def giver(
       needy: Who wants one more.
       quantum_us: How long a turn lasts at least.
       in_namespace: Only its own namespace's cap binds, so only that one can give.
+      containers: Those of each namespace, where ``holdings`` are not all: of each namespace the
+        queue with the most (then the longest turn, then the last name) and the one with the
+        longest turn (then the last name) are enough.  None: add them up.
 
     Between namespaces the one with the most containers by weight gives, if it has not fewer than
     the other one's afterwards; else the needy's own.  Within it the queue with the most, if that
@@ -51,7 +58,8 @@ def giver(
     Cost: O(holdings).
     """
     totals: dict[str, int] = {needy.namespace: 0}
-    for holding in holdings:
+    totals.update(containers or {})
+    for holding in holdings if containers is None else ():
         totals[holding.namespace] = totals.get(holding.namespace, 0) + holding.containers
     own_share = (totals[needy.namespace] + 1) / needy.weight
 

@@ -27,6 +27,14 @@ LOOKS_MAX: Final = 16
 """Queues that one step looks at because of the time.  The next step does the rest: a look takes
 5 us, and 10,000 that are due at once would otherwise hold up arrivals for 50 ms."""
 
+LINE_MAX: Final = 16
+"""Queues without room for which room is made at one time, the poorest first, and that look again at
+once when some appears.  The others wait until they are among the first; each of these may let a
+container go, and no engine swaps as many at once."""
+
+ROOM_SCAN_MAX: Final = 10_000
+"""Containers that one step looks through to make room, beyond the first time: 1 ms or so."""
+
 IDLE_GRACE_US: Final = 20_000_000
 """Without work and containers for so long, a queue is idle.  OpenWhisk's value."""
 

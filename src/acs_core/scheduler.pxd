@@ -33,7 +33,7 @@ cdef class Scheduler:
     cdef dict _namespaces
     cdef dict _invokers
     cdef DeadlineIndex _due
-    cdef dict _starved
+    cdef object _starving
     cdef long long _accepted
     cdef long long _ended
     cdef long long _rejected
@@ -46,6 +46,7 @@ cdef class Scheduler:
     cdef bint _throttle_by_wait
     cdef object _shadow
     cdef long long _shadow_stale_us
+    cdef Py_ssize_t _scanned
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)
@@ -102,3 +103,18 @@ cdef class Scheduler:
     cdef object _look(self, QueueEntry queue, long long now_us, list out)
     @cython.locals(container=ContainerEntry, head=Activation, wanted=Py_ssize_t, asleep=list)
     cdef object _resume_paused(self, QueueEntry queue, long long now_us, list out)
+    @cython.locals(
+        level=Py_ssize_t, wanted='long long', containers=dict, container=ContainerEntry,
+        other=QueueEntry, calls=bint, idle=list,
+    )
+    cdef object _make_room(
+        self, QueueEntry queue, Py_ssize_t count, bint in_namespace, long long now_us, list out)
+    @cython.locals(
+        where=dict, holders=dict, container=ContainerEntry, other=QueueEntry, there=Py_ssize_t,
+        turn_us='long long', holder_count=Py_ssize_t, totals=dict, richest=dict, longest=dict,
+        namespace=str, name=str, containers=Py_ssize_t,
+    )
+    cdef object _give_back(self, QueueEntry queue, bint in_namespace, long long now_us, list out)
+    cdef Py_ssize_t _there(self, QueueEntry queue) except? -1
+    @cython.locals(container=ContainerEntry)
+    cdef long long _turn_us(self, QueueEntry queue, long long now_us)

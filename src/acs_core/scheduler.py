@@ -81,6 +81,7 @@ from .nesting import Calls
 from .placement import place
 from .queue_states import QueueState, Signal
 from .shadow import ShadowTally
+from .starving import Starving
 
 # Enum members as plain integers: comparing them costs nothing when compiled.
 _UNINITIALIZED = int(QueueState.UNINITIALIZED)
@@ -94,6 +95,8 @@ _APPLICATION_ERROR = int(Outcome.APPLICATION_ERROR)
 _NEVER = limits.TIME_MAX_US
 _LOOKS_MAX = limits.LOOKS_MAX
 _RESUME_US = int(RESUME_MS * 1000)
+_POOREST = (-1, -1, "")
+_SHORTEST = (-1, "")
 
 
 class UnknownQueue(KeyError):
@@ -177,9 +180,10 @@ class Scheduler:
         self._invokers = self._ledger.invokers
         self._activations = ActivationTable()
         self._due = DeadlineIndex()
-        # Queues that found no room, oldest first: looked at again when room appears.  True where
-        # memory lacks, False where the namespace's cap binds.
-        self._starved: dict[str, bool] = {}
+        # Queues that found no room: looked at again when room appears.
+        self._starving = Starving()
+        # Containers that this step has looked through to make room.
+        self._scanned = 0
         self._calls = Calls()
         self._accepted = 0
         self._ended = 0
@@ -211,6 +215,7 @@ class Scheduler:
         # "| 0" refuses what is no integer; in C, where nothing else comes, it costs nothing.
         if not self._now_us <= now_us | 0 <= _NEVER:
             raise refused_time(now_us, self._now_us)
+        self._scanned = 0
         out: list[object] = []
         if isinstance(event, Arrived):
             self._arrived(event, now_us, out)
@@ -262,7 +267,7 @@ class Scheduler:
 
         Raises: UnknownQueue.  Cost: O(invokers).
         """
-        return explain(self._entry(queue), self._ledger, self._starved, self._now_us)
+        return explain(self._entry(queue), self._ledger, self._starving, self._now_us)
 
     def check(self) -> None:
         """Assert every invariant that can be seen from inside.  Cost: O(everything)."""
@@ -272,7 +277,8 @@ class Scheduler:
         counts = self.counts()
         assert counts["accepted"] == sum(counts.values()) - counts["accepted"]  # K1
         assert len(self._activations) == counts["waiting"] + counts["delivered"]
-        assert self._starved.keys() <= self._queues.keys()
+        self._starving.check()
+        assert set(self._starving.names()) <= self._queues.keys()
         for key, queue in self._queues.items():
             assert queue.life.state_index != QueueState.REMOVED
             assert bool(queue.adopting) or queue.life.state_index != _UNINITIALIZED
@@ -734,7 +740,7 @@ class Scheduler:
         key = queue.spec.queue
         del self._queues[key]
         self._due.discard(key)
-        self._starved.pop(key, None)
+        self._starving.drop(key)
         queue.namespace.queues -= 1
         self._tidy(queue.spec.namespace)
 
@@ -756,7 +762,11 @@ class Scheduler:
         self._resume_paused(queue, now_us, out)
         if queue.line.waiting > 0 and not queue.reserving:
             due_us = queue.retry_us
-            if queue.decided_us >= 0 and (queue.serving or queue.in_progress):
+            if queue.decided_us >= 0 and (
+                queue.serving
+                or queue.in_progress
+                or (queue.line.depth() == 0 and queue.spec.queue in self._starving)
+            ):
                 due_us = max(due_us, queue.decided_us + self._backlog_interval_us)
             if now_us < due_us:
                 head = queue.line.head()
@@ -802,7 +812,7 @@ class Scheduler:
                     queue,
                     Cause.NO_CONTAINER,
                     "Too many concurrent requests in flight. "
-                    + binds(queue, self._ledger, self._starved, now_us),
+                    + binds(queue, self._ledger, self._starving, now_us),
                     self._decision_interval_us,
                     out,
                 )
@@ -827,9 +837,9 @@ class Scheduler:
             queue.initialized = True
             lacks_memory = self._reserve(queue, decision.count, now_us, out)
         if lacks_place or lacks_memory:
-            self._starved[queue.spec.queue] = lacks_memory  # a starved one keeps its place
-        else:
-            self._starved.pop(queue.spec.queue, None)
+            self._starve(queue, lacks_memory)
+        elif self._starving:
+            self._starving.drop(queue.spec.queue)
         if queue.line.depth() > 0:
             self._refuse_stuck(queue, now_us, out)
 
@@ -948,26 +958,35 @@ class Scheduler:
             out.append(Reserve(key, queue.epoch, namespace_name, memory_mb, queue.reserving))
         return len(names) < count
 
+    def _starve(self, queue: QueueEntry, lacks_memory: bool) -> None:
+        """Note that the queue found no room, or how rich it has become meanwhile."""
+        share, containers = self._wealth(queue)
+        spec = queue.spec
+        self._starving.put(spec.queue, spec.namespace, lacks_memory, share, containers)
+
+    def _line(self, namespace: str | None) -> list[QueueEntry]:
+        """Return who is first in the line for a place of the namespace; None: for memory.
+
+        Those in front stand by what they have now, the others by what they had when they were
+        looked at, which they are at each interval.  Cost: O(LINE_MAX).
+        """
+        if not self._starving:
+            return []
+        for name in self._starving.first(namespace):
+            self._starve(self._queues[name], self._starving.lacks_memory(name))
+        return [self._queues[name] for name in self._starving.first(namespace)]
+
     def _needier(self, queue: QueueEntry, in_namespace: bool) -> list[QueueEntry]:
-        """Return the starved queues that room belongs to before this one; cost: O(starved).
+        """Return the first LINE_MAX queues that room belongs to before this one.
 
         First those of the namespace with the smaller share, then those with fewer containers,
         then those that starve longer.
         """
+        line = self._line(queue.spec.namespace if in_namespace else None)
+        if queue in line:
+            return line[: line.index(queue)]
         own = self._wealth(queue)
-        found = []
-        ahead = True
-        for key in self._starved:
-            other = self._queues[key]
-            if other is queue:
-                ahead = False
-                continue
-            if in_namespace and other.namespace is not queue.namespace:
-                continue
-            wealth = self._wealth(other)
-            if wealth < own or (wealth == own and ahead):
-                found.append(other)
-        return found
+        return [other for other in line if self._wealth(other) <= own]
 
     def _wealth(self, queue: QueueEntry) -> tuple[float, int]:
         """Return the share of the queue's namespace, and the queue's own containers."""
@@ -980,7 +999,7 @@ class Scheduler:
         """Tell whether memory belongs to another queue first, which could take it now."""
         for other in self._needier(queue, False):
             could = other.line.waiting > 0 and not other.reserving and other.retry_us <= now_us
-            if could and self._starved[other.spec.queue]:
+            if could:
                 return True
         return False
 
@@ -993,25 +1012,32 @@ class Scheduler:
         way out already is counted, for the queues that it belongs to first, so that a second
         look releases nothing more.
         """
+        needier = self._needier(queue, in_namespace)
+        if len(needier) == limits.LINE_MAX:
+            return  # it is made for those before it, who get it
+        containers = queue.namespace.serving if in_namespace else self._containers
+        if self._scanned > 0 and self._scanned + len(containers) > limits.ROOM_SCAN_MAX:
+            # Others of this step were looked at first; a little later it is this one.
+            self._wake(queue, now_us + max(1, self._backlog_interval_us))
+            return
+        self._scanned += len(containers)
         # A container that goes gives its place to levels from its own on.
         level = min(queue.line.depth(), queue.namespace.spare())
-        unit_mb = 0 if in_namespace else queue.spec.memory_mb
-        wanted = count * (unit_mb or 1)
-        for other in self._needier(queue, in_namespace):
+        wanted = count * (1 if in_namespace else queue.spec.memory_mb)
+        for other in needier:
             wanted += 1 if in_namespace else other.spec.memory_mb
+        calls = bool(self._calls.below)
         idle = []
-        for container in self._containers.values():
+        for container in containers.values():
             other = container.queue
-            if in_namespace and other.namespace is not queue.namespace:
-                continue
             if in_namespace and container.level > level:
                 continue
-            if container.container in other.leaving:
-                if self._calls.below and self._calls.hold(container):
+            if container.leaving:
+                if calls and self._calls.hold(container):
                     continue  # it goes after the call that needs the room
                 wanted -= 1 if in_namespace else other.spec.memory_mb
             elif (
-                (container.free > 0 or container.container in other.paused)
+                (container.free > 0 or (other.paused and container.container in other.paused))
                 and not container.outstanding
                 and other is not queue
                 and (other.line.waiting == 0 or container.level > other.line.depth())
@@ -1031,24 +1057,42 @@ class Scheduler:
         self, queue: QueueEntry, in_namespace: bool, now_us: int, out: list[object]
     ) -> None:
         """Let the richest queue give a container to this one, after the run that is in it."""
-        holdings = []
-        containers = 0
-        for other in self._queues.values():
-            if in_namespace and other.namespace is not queue.namespace:
+        places = (queue.namespace.serving, queue.namespace.in_progress)
+        holders: dict[str, QueueEntry] = {}
+        for where in places if in_namespace else (self._containers,):
+            for container in where.values():
+                holders[container.queue.spec.queue] = container.queue
+        totals: dict[str, int] = {}
+        richest: dict[str, tuple[int, int, str]] = {}
+        longest: dict[str, tuple[int, str]] = {}
+        containers = holder_count = 0
+        for name, other in holders.items():
+            there = self._there(other)
+            containers += there
+            if len(other.serving) <= len(other.leaving):
                 continue
-            holding = self._holding(other, now_us)
-            containers += holding.containers
-            if len(other.serving) > len(other.leaving):
-                holdings.append(holding)
+            holder_count += 1
+            namespace = other.spec.namespace
+            totals[namespace] = totals.get(namespace, 0) + there
+            if other is queue:
+                continue
+            turn_us = self._turn_us(other, now_us)
+            if (there, turn_us, name) > richest.get(namespace, _POOREST):
+                richest[namespace] = (there, turn_us, name)
+            if (turn_us, name) > longest.get(namespace, _SHORTEST):
+                longest[namespace] = (turn_us, name)
+        best = [name for _, _, name in richest.values()] + [name for _, name in longest.values()]
+        holdings = [self._holding(self._queues[name], now_us) for name in best]
         # Everybody's turn has to come within the wait bound.
-        rounds = 1 + (len(holdings) + len(self._starved)) // max(1, containers)
+        rounds = 1 + (holder_count + len(self._starving)) // max(1, containers)
         turn_us = fairness.quantum_us(
             containers,
             self._ledger.creation_us(),
             self._ledger.swaps_per_s(),
             self._wait_max_us // (2 * rounds),
         )
-        found = fairness.giver(holdings, self._holding(queue, now_us), turn_us, in_namespace)
+        needy = self._holding(queue, now_us)
+        found = fairness.giver(holdings, needy, turn_us, in_namespace, totals)
         if found is None:
             return
         giver = self._queues[found.queue]
@@ -1060,23 +1104,29 @@ class Scheduler:
                 return
 
     def _holding(self, queue: QueueEntry, now_us: int) -> fairness.Holding:
-        turn_us = 0
-        for container in queue.serving.values():
-            if container.container not in queue.leaving:
-                turn_us = now_us - container.serving_since_us
-                break
+        return fairness.Holding(
+            queue.spec.queue,
+            queue.spec.namespace,
+            self._there(queue),
+            self._turn_us(queue, now_us),
+            queue.namespace.weight,
+        )
+
+    def _there(self, queue: QueueEntry) -> int:
+        """Count what the queue has and will have, without what is on its way out."""
         there = len(queue.serving) - len(queue.leaving) + len(queue.in_progress)
         if queue.line.depth() > 0:
             # What waits for a call is of no use to it; else two queues would seem equally rich.
             held = [c for c in queue.serving.values() if self._calls.hold(c)]
             there -= len([c for c in held if c.container not in queue.leaving])
-        return fairness.Holding(
-            queue.spec.queue,
-            queue.spec.namespace,
-            there + len(queue.reserving),
-            turn_us,
-            queue.namespace.weight,
-        )
+        return there + len(queue.reserving)
+
+    def _turn_us(self, queue: QueueEntry, now_us: int) -> int:
+        """Return how long the container that serves longest has served; 0: none serves."""
+        for container in queue.serving.values():
+            if not container.leaving:
+                return now_us - container.serving_since_us
+        return 0
 
     def _reserved(self, event: Reserved, now_us: int, out: list[object]) -> None:
         queue = self._queues.get(event.queue)
@@ -1173,7 +1223,7 @@ class Scheduler:
             return
         self._lose(container, event.cause, out)
         self._after_loss(container.queue, now_us, out)
-        self._feed_starved(now_us, out)
+        self._feed_starved(container.queue.spec.namespace, now_us, out)
 
     def _lose(self, container: ContainerEntry, cause: str, out: list[object]) -> None:
         """Forget a container; nobody knows what became of the work that it still had."""
@@ -1200,7 +1250,7 @@ class Scheduler:
         final = event.failure == FailureClass.FINAL
         self._failed(queue, event.cause, final, now_us, out)
         self._settle(queue, now_us, out)
-        self._feed_starved(now_us, out)
+        self._feed_starved(queue.spec.namespace, now_us, out)
 
     def _failed(
         self, queue: QueueEntry, cause: str, final: bool, now_us: int, out: list[object]
@@ -1224,15 +1274,30 @@ class Scheduler:
         """The limit is 0: what waits keeps until its wait bound, in case the limit is raised."""
         self._failed(queue, "no container is allowed: its limit is 0", False, now_us, out)
 
-    def _feed_starved(self, now_us: int, out: list[object]) -> None:
-        """Let the queues that found no room look again, the one that it belongs to first."""
-        starved = [self._queues[key] for key in self._starved]
-        starved.sort(key=self._wealth)  # stable: among equals who starves longer
-        for queue in starved:
-            if not queue.reserving:
-                self._decide(queue, now_us, out)
-            if self._starved.get(queue.spec.queue, False):
-                return  # memory lacks still; those behind it must not take it away
+    def _feed_starved(self, namespace: str | None, now_us: int, out: list[object]) -> None:
+        """Memory has appeared, and a place in the namespace: the first ones in line look again.
+
+        Who finds none of it ends that line: what is left belongs to those who come later no more
+        than to it.  The rest have their next look.  Cost: 2 x LINE_MAX decisions at most.
+        """
+        if not self._starving:
+            return
+        line = self._line(None)
+        if namespace is not None:
+            both = {queue.spec.queue: queue for queue in (*self._line(namespace), *line)}
+            line = sorted(both.values(), key=self._wealth)
+        depth_in_vain = -1
+        for queue in line:
+            key = queue.spec.queue
+            if queue.reserving or key not in self._starving:
+                continue
+            if not self._starving.lacks_memory(key) and queue.line.depth() <= depth_in_vain:
+                continue
+            self._decide(queue, now_us, out)
+            if self._starving.lacks_memory(key):
+                return
+            if key in self._starving:
+                depth_in_vain = max(depth_in_vain, queue.line.depth())
 
     # --- invokers and time -------------------------------------------------------------------
 
@@ -1242,7 +1307,7 @@ class Scheduler:
                 if queue.failures:
                     queue.retry_us = now_us
                     self._consider(queue, now_us, out)
-        self._feed_starved(now_us, out)
+        self._feed_starved(None, now_us, out)
 
     def _invoker_gone(self, event: InvokerGone, now_us: int, out: list[object]) -> None:
         entry = self._invokers.pop(event.invoker, None)
@@ -1298,7 +1363,7 @@ class Scheduler:
         reason = self._waited_too_long(activation)
         if queue.cause:
             return f"{reason}: {queue.cause}"
-        what = binds(queue, self._ledger, self._starved, self._now_us)
+        what = binds(queue, self._ledger, self._starving, self._now_us)
         return reason if what == "nothing" else f"{reason}: {what}"
 
     def _is_quiet(self, queue: QueueEntry) -> bool:

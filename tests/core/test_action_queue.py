@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from acs_core.action_queue import ActionQueue, ActivationTable, DeadlineIndex
@@ -155,3 +157,13 @@ def test_table_holds_what_was_put_in_last() -> None:
     assert len(table) == 999
     with pytest.raises(KeyError, match="a7"):
         del table["a7"]
+
+
+def test_a_deadline_is_nothing_for_the_collector_to_look_at() -> None:
+    index = DeadlineIndex()
+    index.set("first", 1)
+    before = len(gc.get_objects())
+    for number in range(1_000):
+        index.set(f"q{number}", number)
+    assert len(gc.get_objects()) - before < 100
+    index.check()

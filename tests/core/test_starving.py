@@ -1,0 +1,197 @@
+"""Many queues without room: who is looked at, and how many in one step."""
+
+from __future__ import annotations
+
+import pytest
+
+from acs_core import events as ev
+from acs_core import limits
+from acs_core.demand import Decision, RuntimeFitRule, Snapshot
+from acs_core.effects import Deliver, Release, Reserve
+from acs_core.scheduler import Scheduler, SchedulerConfig
+from acs_core.starving import Starving
+
+QUEUES = 2_000
+MEMORY_MB = 100
+
+
+class CountingRule:
+    """The default rule; notes how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def decide(self, snapshot: Snapshot) -> Decision:
+        self.asked += 1
+        return RuntimeFitRule().decide(snapshot)
+
+
+class Crowd:
+    """Two busy containers, and QUEUES queues that want one each."""
+
+    def __init__(self, memory_lacks: bool) -> None:
+        self.rule = CountingRule()
+        cap = 10_000 if memory_lacks else 2
+        self.scheduler = Scheduler(
+            SchedulerConfig("c", self.rule, namespace_containers_max=cap, namespace_reserve=0)
+        )
+        places = 2 if memory_lacks else 10_000
+        self.step(ev.InvokerReported("i", places * MEMORY_MB))
+        for index in range(2):
+            held = ev.Held(f"busy-{index}", True, (f"run-{index}",))
+            self.open(f"owner-{index}", (held,))
+        self.queues = [f"q{index:05}" for index in range(QUEUES)]
+        for queue in self.queues:
+            self.open(queue)
+            self.step(ev.Arrived(queue, ev.Activation(f"work-{queue}", b"", 0)))
+
+    def open(self, queue: str, held: tuple[ev.Held, ...] = ()) -> None:
+        self.step(ev.QueueOpened(ev.QueueSpec(queue, "n", queue, 1, memory_mb=MEMORY_MB), 1))
+        self.step(ev.Adopted("i", queue, 1, held))
+
+    def step(self, event: ev.Event, now_us: int = 0) -> list[object]:
+        return self.scheduler.step(event, now_us)
+
+    def asked_by(self, event: ev.Event, now_us: int) -> tuple[int, list[object]]:
+        """Apply the event; return how many decisions that took, and the effects."""
+        before = self.rule.asked
+        effects = self.step(event, now_us)
+        return self.rule.asked - before, effects
+
+
+@pytest.mark.parametrize("memory_lacks", [False, True])
+def test_what_comes_free_goes_to_who_starves_longest_and_few_are_asked(memory_lacks: bool) -> None:
+    crowd = Crowd(memory_lacks)
+    shown = [crowd.scheduler.explain(queue)["no_room"] for queue in crowd.queues]
+    assert all(shown)
+    asked, effects = crowd.asked_by(ev.ContainerGone("busy-0", "stopped"), 1)
+    reserved = [effect for effect in effects if isinstance(effect, Reserve)]
+    assert [effect.queue for effect in reserved] == [crowd.queues[0]]
+    # The second finds nothing, and nobody behind it would.  The lifted throttle asks twice.
+    assert asked == (2 if memory_lacks else 3)
+    crowd.scheduler.check()
+
+
+@pytest.mark.parametrize("memory_lacks", [False, True])
+def test_no_step_decides_for_more_than_a_few_of_them(memory_lacks: bool) -> None:
+    crowd = Crowd(memory_lacks)
+    now_us = 200_000
+    ticks = looked_at = 0
+    while (crowd.scheduler.next_deadline_us() or now_us + 1) <= now_us:
+        asked, _ = crowd.asked_by(ev.TimeReached(), now_us)
+        assert asked <= 2 * limits.LOOKS_MAX
+        looked_at += asked
+        ticks += 1
+        assert ticks < QUEUES
+    assert looked_at >= QUEUES
+    for event in (
+        ev.InvokerReported("i", 200),
+        ev.Arrived(crowd.queues[-1], ev.Activation("x", b"", now_us)),
+        ev.Arrived(crowd.queues[-1], ev.Activation("y", b"", now_us)),
+        ev.CreationFailed("busy-1", ev.FailureClass.RECOVERABLE, "no disk"),
+    ):
+        asked, _ = crowd.asked_by(event, now_us)
+        assert asked <= 2 * limits.LINE_MAX + 1
+    crowd.scheduler.check()
+
+
+def test_everybody_gets_a_turn() -> None:
+    crowd = Crowd(memory_lacks=True)
+    queues = crowd.queues[:40]
+    for queue in crowd.queues[40:]:
+        crowd.step(ev.LeadershipLost(queue, "elsewhere"))
+    served: set[str] = set()
+    now_us = 0
+    turn = 0
+    # Each container goes when it is asked to, and those who starve look when they ask to.
+    while len(served) < len(queues) and turn < 10_000:
+        turn += 1
+        now_us += 10_000
+        for effect in crowd.step(ev.TimeReached(), now_us):
+            gone: list[object] = []
+            if isinstance(effect, Release):
+                gone = crowd.step(ev.ContainerGone(effect.container, "released"), now_us)
+            for asked in (effect, *gone):
+                if isinstance(asked, Reserve):
+                    names = tuple([place.container for place in asked.places])
+                    crowd.step(ev.Reserved(asked.queue, names), now_us)
+                    for name in names:
+                        crowd.step(ev.ContainerServing(name, "i"), now_us)
+                        for given in crowd.step(ev.Pulled(name, 1, 1), now_us):
+                            if isinstance(given, Deliver):
+                                served.add(asked.queue)
+    assert served == set(queues)
+
+
+def test_room_is_made_for_the_first_ones_alone() -> None:
+    scheduler = Scheduler(SchedulerConfig())
+    scheduler.step(ev.InvokerReported("i", 100), 0)
+    held = tuple([ev.Held(f"busy-{n}", True, (f"run-{n}",)) for n in range(100)])
+    releases = 0
+    for index in range(1 + 2 * limits.LINE_MAX):
+        queue = f"q{index}"
+        scheduler.step(ev.QueueOpened(ev.QueueSpec(queue, "n", queue, 1, memory_mb=1), 1), 0)
+        scheduler.step(ev.Adopted("i", queue, 1, held if index == 0 else ()), 0)
+        if index > 0:
+            arrived = ev.Arrived(queue, ev.Activation(f"work-{queue}", b"", 0))
+            effects = scheduler.step(arrived, 0)
+            releases += sum(isinstance(effect, Release) for effect in effects)
+    assert releases == limits.LINE_MAX
+    scheduler.check()
+
+
+def test_one_step_looks_through_many_containers_once() -> None:
+    scheduler = Scheduler(SchedulerConfig())
+    count = limits.ROOM_SCAN_MAX // 2 + 1
+    scheduler.step(ev.InvokerReported("i", count), 0)
+    held = tuple([ev.Held(f"busy-{n}", True, (f"run-{n}",)) for n in range(count)])
+    scheduler.step(ev.LimitsChanged("n", 0), 0)
+    for queue, namespace, there in (("rich", "m", held), ("a", "n", ()), ("b", "n", ())):
+        scheduler.step(ev.QueueOpened(ev.QueueSpec(queue, namespace, queue, 1, memory_mb=1), 1), 0)
+        scheduler.step(ev.Adopted("i", queue, 1, there), 0)
+    for queue in ("a", "b"):
+        scheduler.step(ev.Arrived(queue, ev.Activation(f"work-{queue}", b"", 0)), 0)
+
+    def releases(event: ev.Event, now_us: int) -> int:
+        return sum(isinstance(effect, Release) for effect in scheduler.step(event, now_us))
+
+    # Both look, one makes room; the other does so a little later, not at its next look.
+    assert releases(ev.LimitsChanged("n", 10), 1) == 1
+    later_us = 1 + limits.BACKLOG_INTERVAL_US
+    assert scheduler.next_deadline_us() == later_us
+    assert releases(ev.TimeReached(), later_us) == 1
+    scheduler.check()
+
+
+def test_the_poorest_is_first_then_who_starves_longest() -> None:
+    line = Starving()
+    line.put("a", "n", True, 2.0, 1)
+    line.put("b", "n", False, 2.0, 0)
+    line.put("c", "m", True, 1.0, 5)
+    line.put("d", "m", True, 1.0, 5)
+    assert line.first(None) == ["c", "d", "a"]
+    assert line.first("n") == ["b", "a"]
+    line.put("c", "m", True, 1.0, 6)
+    line.put("c", "m", True, 1.0, 5)  # it starves for as long as before
+    line.put("a", "n", True, 0.5, 0)
+    assert line.first(None) == ["a", "c", "d"]
+    assert line.first("n") == ["a", "b"]
+    line.check()
+    for name in ("a", "a", "b"):
+        line.drop(name)
+    assert line.first("n") == []
+    assert (len(line), "b" in line, line.lacks_memory("c"), line.lacks_memory("a")) == (
+        2,
+        False,
+        True,
+        False,
+    )
+    line.check()
+
+
+def test_a_line_is_read_no_further_than_its_bound() -> None:
+    line = Starving()
+    for index in range(3 * limits.LINE_MAX):
+        line.put(f"q{index}", "n", True, 1.0, 0)
+    assert line.first(None) == [f"q{index}" for index in range(limits.LINE_MAX)]
+    assert line.first("n") == line.first(None)
