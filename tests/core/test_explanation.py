@@ -44,7 +44,7 @@ def serving(**config: Any) -> Desk:
     """Return one with container c-1, which runs a1."""
     made = desk(**config)
     made.arrive("a1")
-    made.do(ev.Reserved("n/a", ("c-1",)), ev.ContainerServing("c-1", "i1"))
+    made.do(ev.Reserved("n/a", 1, ("c-1",)), ev.ContainerServing("c-1", "i1"))
     made.do(ev.Pulled("c-1", 1, 1))
     return made
 
@@ -97,7 +97,7 @@ def test_what_binds_is_named_with_count_limit_and_cure() -> None:
     made.arrive("a1")
     assert shown(made)["binds"].startswith("1 of 1 containers of namespace n; lifted when one")
     made.do(ev.LimitsChanged("n", 5))
-    made.do(ev.Denied("n/a", "no quorum"))
+    made.do(ev.Denied("n/a", 1, "no quorum"))
     assert shown(made)["binds"] == "1 failures in a row: no quorum; tried again in 100 ms"
 
 
@@ -106,7 +106,7 @@ def test_the_action_limit_and_the_backlog_are_named() -> None:
     made.open(action_limit=1)
     made.do(ev.Adopted("i1", "n/a", 1))
     made.arrive("a1")
-    made.do(ev.Reserved("n/a", ("c-1",)))
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
     assert shown(made)["binds"].startswith("1 of 1 containers of the action; lifted by a higher")
     made.arrive("a2")
     assert shown(made)["binds"] == "2 of 2 activations wait; lifted when fewer do"
