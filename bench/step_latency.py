@@ -132,7 +132,7 @@ class House:
                     self.note(index, self.timed(self.arrival(self.queues[index])))
                 if turn % RETURN_EVERY == 1:
                     unstarted = (self.running[index],)
-                    self.timed(Returned(self.containers[index], unstarted))
+                    self.timed(Returned(self.containers[index], EPOCH, unstarted))
                     self.note(index, self.timed(Pulled(self.containers[index], EPOCH, 1)))
                 self.pull(index)
                 if turn % REPORT_EVERY == 0:

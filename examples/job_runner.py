@@ -79,7 +79,9 @@ class JobRunner:
             case ask.Adopt():
                 return tell.Adopted("here", effect.queue, effect.epoch)
             case ask.Reserve():
-                return tell.Reserved(effect.queue, tuple(p.container for p in effect.places))
+                return tell.Reserved(
+                    effect.queue, effect.serial, tuple(p.container for p in effect.places)
+                )
             case ask.Create():
                 self.created.append(effect.spec.action)
                 self.workers[effect.container] = asyncio.Queue()

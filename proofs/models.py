@@ -84,6 +84,7 @@ class SeenQueue:
     unheard: set[str]
     line: list[str] = field(default_factory=list)
     pending: tuple[fx.Place, ...] = ()
+    serial: int = -1
     throttled: bool = False
     closing: bool = False
     hopeless: bool = False
@@ -110,6 +111,7 @@ class Outside:
         self.spent: list[ev.Activation] = []
         self.objects: dict[str, ev.Activation] = {}
         self.names: set[str] = set()
+        self.serials: set[int] = set()
         self.totals = {"accepted": 0, "ended": 0, "rejected": 0, "forwarded": 0}
         # What this one step owes.
         self.new = ""
@@ -191,7 +193,8 @@ class Outside:
 
     def _told_Reserved(self, event: ev.Reserved) -> None:  # noqa: N802
         queue = self.queues.get(event.queue)
-        places = queue.pending if queue is not None else ()
+        asked = queue is not None and queue.serial == event.serial
+        places = queue.pending if queue is not None and asked else ()
         granted = [place for place in places if place.container in event.containers]
         usable = [place for place in granted if place.invoker in self.invokers]
         self.unreserve = set(event.containers) - self.containers.keys()
@@ -203,9 +206,10 @@ class Outside:
 
     def _told_Denied(self, event: ev.Denied) -> None:  # noqa: N802
         queue = self.queues.get(event.queue)
-        if queue is not None and queue.pending:
+        if queue is not None and queue.serial == event.serial:
+            if queue.pending:
+                self._fails(queue)
             queue.pending = ()
-            self._fails(queue)
 
     def _told_ContainerServing(self, event: ev.ContainerServing) -> None:  # noqa: N802
         if event.container in self.containers:
@@ -232,7 +236,7 @@ class Outside:
 
     def _told_Returned(self, event: ev.Returned) -> None:  # noqa: N802
         container = self.containers.get(event.container)
-        if container is None:
+        if container is None or event.epoch != self.queues[container.queue].epoch:
             return
         container.offered = 0
         for name in reversed(event.activation_ids):
@@ -418,7 +422,9 @@ class Outside:
         for place in effect.places:
             assert place.container not in self.names
             self.names.add(place.container)
-        queue.pending = effect.places
+        assert effect.serial not in self.serials  # no answer fits two of them
+        self.serials.add(effect.serial)
+        queue.pending, queue.serial = effect.places, effect.serial
         # S4: with these, were they all granted, no cap is exceeded and no invoker overbooked.
         # N4: nobody here makes calls, so the places that are for calls stay free.
         assert self.counted(spec.namespace, None) <= self.shared(spec.namespace)

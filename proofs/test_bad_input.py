@@ -62,6 +62,9 @@ NUMBERS: list[tuple[str, Make, dict[str, int], int, int]] = [
     ("epoch", partial(fx.Create, "c", "i", spec=SPEC), {}, 0, TIME_MAX_US),
     ("epoch", partial(ev.Adopted, "i", "q"), {}, 0, TIME_MAX_US),
     ("epoch", partial(ev.Pulled, "c"), {"free_slots": 1}, 0, TIME_MAX_US),
+    ("epoch", partial(ev.Returned, "c", activation_ids=()), {}, 0, TIME_MAX_US),
+    ("serial", partial(ev.Reserved, "q", containers=()), {}, 0, TIME_MAX_US),
+    ("serial", partial(ev.Denied, "q", reason="x"), {}, 0, TIME_MAX_US),
     ("free_slots", partial(ev.Pulled, "c"), {"epoch": 1}, 0, CONCURRENCY_MAX),
     ("failure", partial(ev.CreationFailed, "c", cause="x"), {}, 0, 1),
     ("failure", partial(ev.SandboxFailed, "c", cause="x"), {}, 0, 1),
@@ -139,7 +142,7 @@ def busy_scheduler() -> Scheduler:
         ev.Adopted("i1", "n/a", 4),
         ev.Arrived("n/a", ev.Activation("a1", b"x", 0)),
         ev.Arrived("n/a", ev.Activation("a2", b"x", 0)),
-        ev.Reserved("n/a", ("c-1",)),
+        ev.Reserved("n/a", 1, ("c-1",)),
         ev.ContainerServing("c-1", "i1"),
         ev.Pulled("c-1", 4, 1),
         ev.QueueOpened(ev.QueueSpec("n/c", "n", "a", 2), 6),
@@ -268,7 +271,7 @@ HARMLESS: list[tuple[Make, ev.Event, list[str]]] = [
     # Duplicate ids.
     (busy_scheduler, ev.Arrived("n/a", ev.Activation("a1", b"y", 7)), []),
     (busy_scheduler, ev.Arrived("n/b", ev.Activation("a2", b"y", 7)), []),
-    (busy_scheduler, ev.Reserved("n/a", ("c-1", "c-1")), []),
+    (busy_scheduler, ev.Reserved("n/a", 1, ("c-1", "c-1")), []),
     (busy_scheduler, ev.ContainerServing("c-1", "i1"), []),
     (busy_scheduler, ev.Pulled("c-1", 4, 1), []),
     # Unknown ids, and those of 0 and 10,000 characters.
@@ -279,14 +282,15 @@ HARMLESS: list[tuple[Make, ev.Event, list[str]]] = [
     (busy_scheduler, ev.ContainerLeaving("", "idle"), []),
     (busy_scheduler, ev.ContainerGone("c-9", "died"), []),
     (busy_scheduler, ev.CreationFailed("c-9", 1, "no image"), []),
-    (busy_scheduler, ev.Returned("c-1", ("nobody", LONG)), []),
-    (busy_scheduler, ev.Returned("c-9", ("a1",)), []),
+    (busy_scheduler, ev.Returned("c-1", 4, ("nobody", LONG)), []),
+    (busy_scheduler, ev.Returned("c-1", 3, ("a1",)), []),
+    (busy_scheduler, ev.Returned("c-9", 1, ("a1",)), []),
     (busy_scheduler, ev.InvokerGone("i9"), []),
     (busy_scheduler, ev.Pulled("c-1", 4, 0, ("nobody",), (ev.Completion(LONG, 0, 1, 0),)), []),
     (busy_scheduler, ev.Adopted("i9", "n/b", 5, (ev.Held("c-9", True, ("z",)),)), []),
     # Of a removed queue, or of a container of another revision or epoch.
-    (busy_scheduler, ev.Reserved("n/c", ("c-2",)), ["unreserve c-2"]),
-    (busy_scheduler, ev.Denied("n/c", "no room"), []),
+    (busy_scheduler, ev.Reserved("n/c", 2, ("c-2",)), ["unreserve c-2"]),
+    (busy_scheduler, ev.Denied("n/c", 1, "no room"), []),
     (busy_scheduler, ev.Adopted("i1", "n/c", 6, (ev.Held("c-9", True),)), []),
     (busy_scheduler, ev.Adopted("i1", "n/b", 4, (ev.Held("c-9", True),)), []),
     (busy_scheduler, ev.Pulled("c-1", 5, 1), []),
@@ -358,7 +362,8 @@ def test_the_largest_value_of_every_field_goes_through_a_decision() -> None:
     assert isinstance(reserve, fx.Reserve)
     assert len(reserve.places) == 1
     scheduler.check()
-    created = scheduler.step(ev.Reserved("n/a", (reserve.places[0].container,)), now_us)
+    granted = ev.Reserved("n/a", reserve.serial, (reserve.places[0].container,))
+    created = scheduler.step(granted, now_us)
     assert [type(effect) for effect in created] == [fx.Create]
     scheduler.step(ev.InvokerReported("i1", MEMORY_MAX_MB, MEMORY_MAX_MB), now_us)
     scheduler.step(ev.TimeReached(), TIME_MAX_US)

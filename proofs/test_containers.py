@@ -312,7 +312,7 @@ class HostilePool(RuleBasedStateMachine):
     def misuse(self, kind: int) -> None:
         wrong: list[tuple[Any, int, type[Exception]]] = [
             (ev.TimeReached(), self.now_us - 1, ValueError),
-            (ev.Denied("q1", "why"), self.now_us, TypeError),
+            (ev.Denied("q1", 1, "why"), self.now_us, TypeError),
             (None, self.now_us, TypeError),
             (ev.DrainRequested(-1), self.now_us, ValueError),
         ]

@@ -188,7 +188,7 @@ def test_a_forecast_is_made_anew_before_anybody_is_refused() -> None:
         ev.QueueOpened(ev.QueueSpec("q", "n", "q", 1, memory_mb=100), 1, 500_000),
         ev.Adopted("i", "q", 1),
         ev.Arrived("q", ev.Activation("a0", b"", 0)),
-        ev.Reserved("q", ("c-1",)),
+        ev.Reserved("q", 1, ("c-1",)),
         ev.ContainerServing("c-1", "i"),
         ev.Pulled("c-1", 1, 1),
     ):

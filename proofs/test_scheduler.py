@@ -4,8 +4,8 @@ Reports come late, in any order, twice, or never; creations fail; containers and
 come back; reservations are denied, granted in part, answered twice; limits, leaders and the clock
 jump.  At the end the world turns kind, and everything must come to its end in time.
 
-Two things a link never does, so the world does not either: it repeats no ``Returned`` later than
-right after the first, and it carries no delivery of an earlier leader after its successor's.
+One thing a link never does, so the world does not either: it repeats no ``Returned`` later than
+right after the first.
 """
 
 from __future__ import annotations
@@ -158,6 +158,10 @@ class HostileWorld(RuleBasedStateMachine):
             if self.room(container):
                 self.reports.append(ev.Pulled(name, container.epoch, self.room(container)))
 
+    def granted(self, asked: fx.Reserve) -> ev.Reserved:
+        names = tuple([place.container for place in asked.places])
+        return ev.Reserved(asked.queue, asked.serial, names)
+
     def room(self, container: Real) -> int:
         return max(0, container.concurrency - len(container.held) - len(container.running))
 
@@ -236,10 +240,23 @@ class HostileWorld(RuleBasedStateMachine):
             self.asked.remove(asked)
         names = [place.container for place in asked.places]
         if kind == 0:
-            self.step(ev.Denied(asked.queue, "no room"))
+            self.step(ev.Denied(asked.queue, asked.serial, "no room"))
             return
         granted = names if kind > 1 else names[: len(names) // 2 + 1]
-        self.step(ev.Reserved(asked.queue, tuple(granted)))
+        self.step(ev.Reserved(asked.queue, asked.serial, tuple(granted)))
+
+    @precondition(lambda self: any(q.pending for q in self.outside.queues.values()))
+    @rule(data=st.data(), denied=st.booleans())
+    def late_answer(self, data: st.DataObject, denied: bool) -> None:
+        """The answer to an earlier reservation comes while this one is not answered yet."""
+        seen = self.outside.queues
+        queue = self.pick(data, [key for key, each in seen.items() if each.pending])
+        serial = seen[queue].serial - 1
+        if denied:
+            self.step(ev.Denied(queue, serial, "no room"))
+        else:
+            names = tuple([place.container for place in seen[queue].pending])
+            self.step(ev.Reserved(queue, serial, names))
 
     @precondition(lambda self: any(not c.up for c in self.real.values()))
     @rule(data=st.data(), kind=st.integers(0, 4))
@@ -262,10 +279,10 @@ class HostileWorld(RuleBasedStateMachine):
         asked, self.asked = self.asked, []
         for reserve in asked:
             if denied:
-                self.step(ev.Denied(reserve.queue, "no room"))
+                self.step(ev.Denied(reserve.queue, reserve.serial, "no room"))
             else:
                 names = [place.container for place in reserve.places]
-                self.step(ev.Reserved(reserve.queue, tuple(names)))
+                self.step(ev.Reserved(reserve.queue, reserve.serial, tuple(names)))
         for name, container in list(self.real.items()):
             if not container.up:
                 del self.real[name]
@@ -281,8 +298,10 @@ class HostileWorld(RuleBasedStateMachine):
         if queue in self.outside.queues:
             self.step(ev.QueueClosing(queue, "updated"))
         if answered and queue in self.outside.queues:
+            asked = [reserve for reserve in self.asked if reserve.queue == queue]
             self.asked = [reserve for reserve in self.asked if reserve.queue != queue]
-            self.step(ev.Denied(queue, "no room"))
+            for reserve in asked:
+                self.step(ev.Denied(queue, reserve.serial, "no room"))
 
     # --- containers --------------------------------------------------------------------------
 
@@ -314,7 +333,7 @@ class HostileWorld(RuleBasedStateMachine):
         if leave:
             container.leaving = True
             self.reports.append(ev.ContainerLeaving(name, "idle"))
-        self.reports.append(ev.Returned(name, tuple(back)))
+        self.reports.append(ev.Returned(name, container.epoch, tuple(back)))
         if not leave:
             self.reports.append(ev.Pulled(name, container.epoch, self.room(container)))
 
@@ -353,7 +372,17 @@ class HostileWorld(RuleBasedStateMachine):
         """What was said to have started is said to come back."""
         seen = self.outside.containers
         name = self.pick(data, [n for n, c in seen.items() if c.started])
-        self.step(ev.Returned(name, tuple(sorted(seen[name].started))))
+        epoch = self.outside.queues[seen[name].queue].epoch
+        self.step(ev.Returned(name, epoch, tuple(sorted(seen[name].started))))
+
+    @precondition(lambda self: any(c.held for c in self.outside.containers.values()))
+    @rule(data=st.data(), later=st.booleans())
+    def late_return(self, data: st.DataObject, later: bool) -> None:
+        """Deliveries of another leader come back, by the names that this one's have."""
+        seen = self.outside.containers
+        name = self.pick(data, [n for n, c in seen.items() if c.held])
+        epoch = self.outside.queues[seen[name].queue].epoch + (1 if later else -1)
+        self.step(ev.Returned(name, epoch, tuple(seen[name].held)))
 
     # --- the wire ----------------------------------------------------------------------------
 
@@ -406,7 +435,7 @@ class HostileWorld(RuleBasedStateMachine):
             self.step(self.reports.pop(0))
         elif self.asked:
             asked = self.asked.pop(0)
-            self.step(ev.Reserved(asked.queue, tuple([p.container for p in asked.places])))
+            self.step(self.granted(asked))
         else:
             for name, container in self.real.items():
                 if not container.up:
@@ -553,8 +582,7 @@ class HostileWorld(RuleBasedStateMachine):
             self.step(report)
         asked, self.asked = self.asked, []
         for reserve in asked:
-            names = tuple([place.container for place in reserve.places])
-            self.step(ev.Reserved(reserve.queue, names))
+            self.step(self.granted(reserve))
         for name, container in list(self.real.items()):
             if not container.up:
                 self.come_up(name)

@@ -162,7 +162,7 @@ def small_trace() -> list[str]:
         activation = ev.Activation(f"a{number}", bytes([number]) * number, number, 0, ("root",))
         core.step(ev.Arrived("q", activation), 4 + number)
     core.step(ev.TimeReached(), 200_000)
-    core.step(ev.Reserved("q", ("c-1",)), 200_001)
+    core.step(ev.Reserved("q", 1, ("c-1",)), 200_001)
     core.step(ev.ContainerServing("c-1", "i"), 300_000)
     core.step(ev.Pulled("c-1", 4, 1), 300_000)
     done = ev.Completion("a0", 3, 2_001, 0)
@@ -219,6 +219,7 @@ PARTS = {
     "reserve": st.integers(0, COUNT_MAX),
     "memory_mb": st.integers(0, MEMORY_MAX_MB),
     "elsewhere_mb": st.integers(0, MEMORY_MAX_MB),
+    "serial": TIMES,
     "creation_us": st.integers(0, CREATION_MAX_US),
     "creations_per_s": st.sampled_from([0.0, float("inf")]) | st.floats(CREATIONS_MIN_PER_S),
     "free_slots": st.integers(0, CONCURRENCY_MAX),

@@ -304,9 +304,9 @@ class SchedulerPair:
                     effect.memory_mb,
                 )
         if granted:
-            self.tell(ev.Reserved(effect.queue, tuple(granted)))
+            self.tell(ev.Reserved(effect.queue, effect.serial, tuple(granted)))
         else:
-            self.tell(ev.Denied(effect.queue, self.denial or "no room"))
+            self.tell(ev.Denied(effect.queue, effect.serial, self.denial or "no room"))
 
     def _report(self, invoker: str) -> None:
         self.tell(

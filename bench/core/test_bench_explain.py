@@ -25,7 +25,7 @@ def test_1000_decisions(benchmark: BenchmarkFixture, listener: str) -> None:
             ev.QueueOpened(ev.QueueSpec("q", "n", "q", 1), 1, 5_000),
             ev.Adopted("i", "q", 1),
             ev.Arrived("q", ev.Activation("first", b"", 0)),
-            ev.Reserved("q", ("scheduler-1",)),
+            ev.Reserved("q", 1, ("scheduler-1",)),
         ):
             scheduler.step(event, 0)
         arrivals = [ev.Arrived("q", ev.Activation(f"a{i}", b"", i)) for i in range(DECISIONS)]

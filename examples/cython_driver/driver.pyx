@@ -107,7 +107,7 @@ cdef class Driver:
             return Pulled((<Deliver>effect).container, (<Deliver>effect).epoch, 1, (), (done,))
         if isinstance(effect, Reserve):  # nobody else takes places here: all are granted
             places = [(<Place>place).container for place in (<Reserve>effect).places]
-            return Reserved((<Reserve>effect).queue, tuple(places))
+            return Reserved((<Reserve>effect).queue, (<Reserve>effect).serial, tuple(places))
         if isinstance(effect, Create):
             self.containers += 1
             return ContainerServing((<Create>effect).container, (<Create>effect).invoker)

@@ -185,7 +185,8 @@ def _run(core: Scheduler | ContainerPool, source: Bytes) -> None:
 def _answers(effect: object) -> list[ev.Event]:
     """Return what a kind world reports when the effect was carried out."""
     if isinstance(effect, fx.Reserve):
-        return [ev.Reserved(effect.queue, tuple([place.container for place in effect.places]))]
+        names = tuple([place.container for place in effect.places])
+        return [ev.Reserved(effect.queue, effect.serial, names)]
     if isinstance(effect, fx.Create):
         return [
             ev.ContainerServing(effect.container, effect.invoker),

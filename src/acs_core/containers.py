@@ -291,7 +291,7 @@ class ContainerPool:
         ):
             return  # a repeated message
         if container is None or event.epoch < container.epoch:
-            out.append(Returned(event.container, (activation_id,)))
+            out.append(Returned(event.container, event.epoch, (activation_id,)))
             return
         state = container.state_index
         if state == _READY and len(container.running) < container.spec.concurrency:
@@ -309,7 +309,7 @@ class ContainerPool:
             self._wake(container, out)
         else:
             # On its way out, or more than it offered: the activation has not started.
-            out.append(Returned(event.container, (activation_id,)))
+            out.append(Returned(event.container, event.epoch, (activation_id,)))
 
     def _start_run(
         self, container: PoolContainer, activation: Activation, now_us: int, out: list[object]
@@ -522,7 +522,8 @@ class ContainerPool:
         if container.held:
             ids = tuple([activation.activation_id for activation in container.held])
             container.held = []
-            out.append(Returned(container.container, ids))
+            # A leader that came later was told of them, so they are its own.
+            out.append(Returned(container.container, container.epoch, ids))
 
     # --- pausing and resuming ------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ cdef class Place:
 cdef class Reserve:
     cdef readonly str queue
     cdef readonly long long epoch
+    cdef readonly long long serial
     cdef readonly str namespace
     cdef readonly long long memory_mb
     cdef readonly tuple places

@@ -48,13 +48,23 @@ class Place:
 
 
 class Reserve:
-    """Reserve these places in one transaction; answer with ``Reserved`` or ``Denied``."""
+    """Reserve these places in one transaction; answer with ``Reserved`` or ``Denied``.
+
+    The answer names ``serial``, which no other one of this scheduler has.
+    """
 
     def __init__(
-        self, queue: str, epoch: int, namespace: str, memory_mb: int, places: tuple[Place, ...]
+        self,
+        queue: str,
+        epoch: int,
+        serial: int,
+        namespace: str,
+        memory_mb: int,
+        places: tuple[Place, ...],
     ) -> None:
         self.queue = queue
         self.epoch = epoch
+        self.serial = serial
         self.namespace = namespace
         self.memory_mb = memory_mb
         self.places = places

@@ -88,12 +88,14 @@ cdef class Cancelled(Event):
 @cython.final
 cdef class Reserved(Event):
     cdef readonly str queue
+    cdef readonly long long serial
     cdef readonly tuple containers
 
 
 @cython.final
 cdef class Denied(Event):
     cdef readonly str queue
+    cdef readonly long long serial
     cdef readonly str reason
 
 
@@ -156,6 +158,7 @@ cdef class Pulled(Event):
 @cython.final
 cdef class Returned(Event):
     cdef readonly str container
+    cdef readonly long long epoch
     cdef readonly tuple activation_ids
 
 

@@ -228,18 +228,25 @@ class Cancelled(Event):
 
 
 class Reserved(Event):
-    """The coordination granted these containers of an earlier ``Reserve``; the others not."""
+    """The coordination granted these containers of the ``Reserve`` with that serial, no others.
 
-    def __init__(self, queue: str, containers: tuple[str, ...]) -> None:
+    An answer to an earlier one changes nothing; what it grants is given back.
+    """
+
+    def __init__(self, queue: str, serial: int, containers: tuple[str, ...]) -> None:
+        _check_range("serial", serial, 0, TIME_MAX_US)
         self.queue = queue
+        self.serial = serial
         self.containers = containers
 
 
 class Denied(Event):
-    """The coordination granted nothing."""
+    """The coordination granted nothing of the ``Reserve`` with that serial."""
 
-    def __init__(self, queue: str, reason: str) -> None:
+    def __init__(self, queue: str, serial: int, reason: str) -> None:
+        _check_range("serial", serial, 0, TIME_MAX_US)
         self.queue = queue
+        self.serial = serial
         self.reason = reason
 
 
@@ -367,10 +374,15 @@ class Pulled(Event):
 
 
 class Returned(Event):
-    """A live invoker gives back deliveries that it has not started: they go to the front."""
+    """A live invoker gives back deliveries that it has not started: they go to the front.
 
-    def __init__(self, container: str, activation_ids: tuple[str, ...]) -> None:
+    ``epoch`` is that of the deliveries: those of an earlier leader are none of this one's.
+    """
+
+    def __init__(self, container: str, epoch: int, activation_ids: tuple[str, ...]) -> None:
+        _check_range("epoch", epoch, 0, TIME_MAX_US)
         self.container = container
+        self.epoch = epoch
         self.activation_ids = activation_ids
 
 

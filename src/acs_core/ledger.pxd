@@ -54,6 +54,7 @@ cdef class QueueEntry:
     cdef public Py_ssize_t reserving_level
     cdef public Forecast forecast
     cdef public object shadow
+    cdef public long long reserving_serial
 
 
 @cython.final

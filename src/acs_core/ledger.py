@@ -109,6 +109,8 @@ class QueueEntry:
         self.adopting: dict[str, bool] = {}
         self.reserving: tuple[Place, ...] = ()
         self.reserving_level = 0
+        # Which of the scheduler's reservations that is, or the last one was.
+        self.reserving_serial = -1
         self.decided_us = -1
         self.decision: Decision | None = None
         self.forecast: Forecast | None = None
@@ -168,10 +170,13 @@ class Ledger:
 
     # --- a container's way --------------------------------------------------------------------
 
-    def reserve(self, queue: QueueEntry, places: tuple[Place, ...], level: int) -> None:
+    def reserve(
+        self, queue: QueueEntry, serial: int, places: tuple[Place, ...], level: int
+    ) -> None:
         """Count places as reserved for the queue until the coordination has answered."""
         assert not queue.reserving
         queue.reserving = places
+        queue.reserving_serial = serial
         queue.reserving_level = level
         queue.namespace.reserving += len(places)
         queue.namespace.count_level(level, len(places))

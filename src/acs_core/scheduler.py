@@ -579,7 +579,7 @@ class Scheduler:
 
     def _returned(self, event: Returned, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
-        if container is None:
+        if container is None or event.epoch != container.queue.epoch:
             return
         queue = container.queue
         container.free = 0  # whoever returns work has no use for more
@@ -952,10 +952,12 @@ class Scheduler:
             for name in names:
                 self._serial += 1
                 places.append(Place(f"{self.config.name}-{self._serial}", name))
-            self._ledger.reserve(queue, tuple(places), level)
-            key = queue.spec.queue
-            namespace_name = queue.spec.namespace
-            out.append(Reserve(key, queue.epoch, namespace_name, memory_mb, queue.reserving))
+            serial = self._serial
+            self._ledger.reserve(queue, serial, tuple(places), level)
+            spec = queue.spec
+            out.append(
+                Reserve(spec.queue, queue.epoch, serial, spec.namespace, memory_mb, queue.reserving)
+            )
         return len(names) < count
 
     def _starve(self, queue: QueueEntry, lacks_memory: bool) -> None:
@@ -1130,7 +1132,8 @@ class Scheduler:
 
     def _reserved(self, event: Reserved, now_us: int, out: list[object]) -> None:
         queue = self._queues.get(event.queue)
-        spots = queue.reserving if queue is not None else ()
+        asked = queue is not None and event.serial == queue.reserving_serial
+        spots = queue.reserving if queue is not None and asked else ()
         granted = [spot for spot in spots if spot.container in event.containers]
         usable = [spot for spot in granted if spot.invoker in self._invokers]
         kept = [spot.container for spot in usable]
@@ -1157,7 +1160,7 @@ class Scheduler:
 
     def _denied(self, event: Denied, now_us: int, out: list[object]) -> None:
         queue = self._queues.get(event.queue)
-        if queue is None or not queue.reserving:
+        if queue is None or not queue.reserving or event.serial != queue.reserving_serial:
             return
         self._ledger.end_reservation(queue)
         self._failed(queue, event.reason, False, now_us, out)

@@ -678,8 +678,8 @@ _FIELDS: dict[type, dict[str, _Read]] = {
     },
     events.Arrived: {"queue": _text, "activation": _activation},
     events.Cancelled: {"activation_id": _text},
-    events.Reserved: {"queue": _text, "containers": _texts},
-    events.Denied: {"queue": _text, "reason": _text},
+    events.Reserved: {"queue": _text, "serial": _integer, "containers": _texts},
+    events.Denied: {"queue": _text, "serial": _integer, "reason": _text},
     events.InvokerReported: {
         "invoker": _text,
         "memory_mb": _integer,
@@ -704,7 +704,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "started": _texts,
         "completions": _many(_made_by(events.Completion)),
     },
-    events.Returned: {"container": _text, "activation_ids": _texts},
+    events.Returned: {"container": _text, "epoch": _integer, "activation_ids": _texts},
     events.ContainerPaused: {"container": _text},
     events.ContainerLeaving: {"container": _text, "cause": _text},
     events.ContainerGone: {"container": _text, "cause": _text},
@@ -738,6 +738,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
     effects.Reserve: {
         "queue": _text,
         "epoch": _integer,
+        "serial": _integer,
         "namespace": _text,
         "memory_mb": _integer,
         "places": _many(_made_by(effects.Place)),

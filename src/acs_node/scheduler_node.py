@@ -185,9 +185,9 @@ class SchedulerNode:
             log.exception("containers for %s could not be reserved", effect.queue)
             granted, reason = [], f"the coordination failed: {error}"
         if granted:
-            self._stepper.step(Reserved(effect.queue, tuple(granted)))
+            self._stepper.step(Reserved(effect.queue, effect.serial, tuple(granted)))
         else:
-            self._stepper.step(Denied(effect.queue, reason))
+            self._stepper.step(Denied(effect.queue, effect.serial, reason))
 
     def _unreserve(self, effect: Unreserve) -> None:
         for container in effect.containers:
@@ -207,7 +207,7 @@ class SchedulerNode:
         elif isinstance(effect, Create):
             self.receive(CreationFailed(effect.container, FailureClass.RECOVERABLE, cause))
         elif isinstance(effect, Reserve):
-            self._stepper.step(Denied(effect.queue, cause))
+            self._stepper.step(Denied(effect.queue, effect.serial, cause))
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)

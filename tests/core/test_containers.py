@@ -631,7 +631,7 @@ def test_time_does_not_go_back() -> None:
     assert pool.pool.used_mb() == 0
 
 
-@pytest.mark.parametrize("event", [ev.Denied("q", "why"), "text", None])
+@pytest.mark.parametrize("event", [ev.Denied("q", 1, "why"), "text", None])
 def test_what_is_no_event_of_a_pool_is_refused(event: Any) -> None:
     with pytest.raises(TypeError, match="is no event of a pool"):
         Pool().pool.step(event, 0)

@@ -48,7 +48,7 @@ def serving(**config: Any) -> Desk:
     """Return one with container c-1, which runs a1."""
     made = desk(**config)
     made.arrive("a1")
-    made.do(ev.Reserved("n/a", ("c-1",)), ev.ContainerServing("c-1", "i1"))
+    made.do(ev.Reserved("n/a", 1, ("c-1",)), ev.ContainerServing("c-1", "i1"))
     made.do(ev.Pulled("c-1", 1, 1))
     return made
 
@@ -112,7 +112,7 @@ def test_what_is_in_the_making_is_counted() -> None:
     spec = ev.QueueSpec("n/a", "n", "a", 0)
     made.do(ev.QueueOpened(spec, 1, 500_000), ev.Adopted("i1", "n/a", 1))
     made.arrive("a1")
-    made.do(ev.Reserved("n/a", ("c-1",)))
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
     assert shown(made)["namespace_containers"] == 1
     made.now_us = 200_000
     made.arrive("a2")
@@ -157,7 +157,7 @@ def test_what_binds_is_named_with_count_limit_and_cure() -> None:
     assert shown(made)["binds"] == "nothing"
     made.do(ev.LimitsChanged("n", 5))
     made.now_us = 50_000
-    made.do(ev.Denied("n/a", "no quorum"))
+    made.do(ev.Denied("n/a", 1, "no quorum"))
     assert shown(made)["binds"] == "1 failures in a row: no quorum; tried again in 100 ms"
 
 
@@ -167,7 +167,7 @@ def test_the_action_limit_and_the_backlog_are_named() -> None:
     made.do(ev.Adopted("i1", "n/a", 1))
     assert shown(made)["binds"] == "nothing"
     made.arrive("a1")
-    made.do(ev.Reserved("n/a", ("c-1",)))
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
     assert shown(made)["binds"].startswith("1 of 1 containers of the action; lifted by a higher")
     made.arrive("a2")
     assert shown(made)["binds"] == "2 of 2 activations wait; lifted when fewer do"
@@ -280,7 +280,7 @@ def test_a_rule_that_asks_beyond_the_cap_gets_what_the_cap_leaves() -> None:
     assert isinstance(reserve, fx.Reserve)
     assert len(reserve.places) == 2  # one is for calls
     names = tuple([place.container for place in reserve.places])
-    made.do(ev.Reserved("n/a", names))
+    made.do(ev.Reserved("n/a", reserve.serial, names))
     made.now_us = 200_000
     assert made.arrive("a2") == []
     assert made.do(ev.TimeReached()) == []

@@ -34,7 +34,7 @@ class Desk:
         for effect in self.scheduler.step(event, now_us):
             if isinstance(effect, fx.Reserve):
                 names = tuple([place.container for place in effect.places])
-                self.do(ev.Reserved(effect.queue, names), now_us)
+                self.do(ev.Reserved(effect.queue, effect.serial, names), now_us)
             elif isinstance(effect, fx.Create):
                 self.do(ev.ContainerServing(effect.container, "i1"), now_us)
                 self.do(ev.Pulled(effect.container, effect.epoch, 1), now_us)

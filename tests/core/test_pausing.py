@@ -104,7 +104,7 @@ def test_what_it_gives_back_goes_to_another_that_sleeps() -> None:
     desk.arrive("a1")
     desk.pull("y", 2)
     desk.do(ev.ContainerPaused("y"))
-    words = desk.do(ev.ContainerLeaving("y", "it broke"), ev.Returned("y", ("a1",)))
+    words = desk.do(ev.ContainerLeaving("y", "it broke"), ev.Returned("y", 1, ("a1",)))
     assert words == ["wake x"]
     assert desk.pull("x", 2) == ["deliver a1 to x"]
 
@@ -126,7 +126,7 @@ def test_failed_creations_hold_up_no_sleeper() -> None:
     assert desk.arrive("long") == ["deliver long to x"]
     desk.arrive("a1")
     desk.wait(700_000)
-    desk.do(ev.Denied("n/a", "no room"))  # the next try is a while away
+    desk.do(ev.Denied("n/a", 1, "no room"))  # the next try is a while away
     done = ev.Pulled("x", 1, 0, (), (ev.Completion("long", 0, 600_000, 0),))
     desk.do(done, ev.Cancelled("a1"), ev.ContainerPaused("x"))
     assert desk.arrive("a2") == ["wake x"]

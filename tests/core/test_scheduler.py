@@ -75,7 +75,7 @@ def serving(**config: Any) -> Desk:
     """Return one with container c-1, which runs a1."""
     made = desk(**config)
     made.arrive("a1")
-    made.do(ev.Reserved("n/a", ("c-1",)), ev.ContainerServing("c-1", "i1"))
+    made.do(ev.Reserved("n/a", 1, ("c-1",)), ev.ContainerServing("c-1", "i1"))
     made.pull("c-1")
     return made
 
@@ -150,7 +150,7 @@ def test_what_is_no_event_of_a_scheduler_is_refused(event: Any) -> None:
     [
         ev.Arrived("n/a", None),  # type: ignore[arg-type]
         ev.QueueOpened(None, 1),  # type: ignore[arg-type]
-        ev.Reserved("n/a", None),  # type: ignore[arg-type]
+        ev.Reserved("n/a", 1, None),  # type: ignore[arg-type]
     ],
 )
 def test_nothing_in_place_of_something_is_refused(event: ev.Event) -> None:
@@ -174,9 +174,9 @@ def test_a_weight_is_above_zero_and_bounded(weight: float) -> None:
 
 LATE: list[ev.Event] = [
     ev.Cancelled("x"),
-    ev.Reserved("x", ()),
-    ev.Denied("x", "why"),
-    ev.Denied("n/a", "nothing was asked for"),
+    ev.Reserved("x", 1, ()),
+    ev.Denied("x", 1, "why"),
+    ev.Denied("n/a", 1, "nothing was asked for"),
     ev.InvokerGone("x"),
     ev.Adopted("i1", "x", 1),
     ev.Adopted("i1", "n/a", 9),
@@ -184,7 +184,7 @@ LATE: list[ev.Event] = [
     ev.ContainerServing("x", "i1"),
     ev.CreationFailed("x", 0, "why"),
     ev.Pulled("x", 1, 1),
-    ev.Returned("x", ("a",)),
+    ev.Returned("x", 1, ("a",)),
     ev.ContainerLeaving("x", "why"),
     ev.ContainerGone("x", "why"),
 ]
@@ -199,7 +199,7 @@ def test_what_comes_too_late_does_nothing(event: ev.Event) -> None:
 
 
 def test_a_grant_for_a_queue_that_is_gone_is_given_back() -> None:
-    assert Desk().do(ev.Reserved("x", ("c-1",))) == ["unreserve c-1"]
+    assert Desk().do(ev.Reserved("x", 1, ("c-1",))) == ["unreserve c-1"]
 
 
 # --- arrivals and deliveries -----------------------------------------------------------------
@@ -270,7 +270,7 @@ def test_a_slot_stays_free_when_all_that_waited_has_expired() -> None:
 def test_work_in_a_pause_after_failures_expires_in_time() -> None:
     made = desk()
     made.arrive("a1")
-    made.do(ev.Denied("n/a", "etcd is away"), ev.Cancelled("a1"))
+    made.do(ev.Denied("n/a", 1, "etcd is away"), ev.Cancelled("a1"))
     made.wait(50_000)
     made.arrive("a2", deadline_us=80_000)
     assert made.scheduler.next_deadline_us() == 80_000
@@ -281,16 +281,16 @@ def test_returned_work_goes_to_another_container_at_once() -> None:
     made = serving(memory_mb=10_000)
     made.arrive("a2", "a3")
     made.wait(300_000)
-    made.do(ev.Reserved("n/a", ("c-2",)))
+    made.do(ev.Reserved("n/a", 2, ("c-2",)))
     made.pull("c-2", 0)
-    made.do(ev.Returned("c-1", ("a1",)))
+    made.do(ev.Returned("c-1", 1, ("a1",)))
     assert made.pull("c-2") == ["deliver a1 to c-2"]
 
 
 def test_returned_work_that_has_expired_meanwhile_is_rejected() -> None:
     made = serving()
     made.arrive("a2", deadline_us=0)
-    made.do(ev.Returned("c-1", ("a1",)))
+    made.do(ev.Returned("c-1", 1, ("a1",)))
     made.now_us = 60_000_000
     assert [w.split()[:3] for w in made.pull("c-1")] == [
         ["reject", "a1", "EXPIRED:"],
@@ -303,16 +303,22 @@ def test_several_returned_ones_keep_their_order() -> None:
     made.open("n/w", 2, concurrency=3)
     made.do(ev.Adopted("i1", "n/w", 2))
     made.arrive("a1", "a2", "a3", "a4", queue="n/w")
-    made.do(ev.Reserved("n/w", ("c-1",)))
+    made.do(ev.Reserved("n/w", 1, ("c-1",)))
     made.pull("c-1", 3, 2)
-    made.do(ev.Returned("c-1", ("a1", "a3", "nobody")))
+    made.do(ev.Returned("c-1", 2, ("a1", "a3", "nobody")))
     assert made.pull("c-1", 2, 2) == ["deliver a1 to c-1", "deliver a3 to c-1"]
+
+
+def test_what_an_earlier_leader_delivered_is_not_taken_back() -> None:
+    made = serving()
+    assert made.do(ev.Returned("c-1", 0, ("a1",))) == []
+    assert made.scheduler.counts()["delivered"] == 1
 
 
 def test_what_has_started_is_not_run_again_whatever_is_said() -> None:
     made = serving()
     made.pull("c-1", 0, started="a1")
-    assert made.do(ev.Returned("c-1", ("a1",))) == []
+    assert made.do(ev.Returned("c-1", 1, ("a1",))) == []
     assert made.scheduler.counts()["delivered"] == 1
 
 
@@ -327,7 +333,7 @@ def test_slots_of_a_repeated_pull_are_not_counted_twice() -> None:
 def test_a_pull_overtakes_the_word_that_its_container_serves() -> None:
     made = desk()
     made.arrive("a1")
-    made.do(ev.Reserved("n/a", ("c-1",)))
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
     assert made.pull("c-1") == ["deliver a1 to c-1"]
     assert made.do(ev.ContainerServing("c-1", "i1")) == []
 
@@ -345,10 +351,24 @@ def test_runs_that_failed_do_not_count_for_the_run_time() -> None:
 def test_a_repeated_grant_takes_no_place_away() -> None:
     made = desk()
     made.arrive("a1")
-    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["create c-1@i1 for n/a"]
-    assert made.do(ev.Reserved("n/a", ("c-1",))) == []
+    assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["create c-1@i1 for n/a"]
+    assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == []
     made.do(ev.CreationFailed("c-1", 0, "no"))
-    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["unreserve c-1"]
+    assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["unreserve c-1"]
+
+
+def test_an_answer_to_an_earlier_reservation_says_nothing_of_this_one() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.LeadershipLost("n/a", "s2"))
+    made.open(epoch=2)
+    made.do(ev.Adopted("i1", "n/a", 2))
+    assert made.arrive("a1") == ["reserve for n/a c-2@i1"]
+    assert made.do(ev.Denied("n/a", 1, "no room")) == []
+    assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["unreserve c-1"]
+    assert made.do(ev.Reserved("n/a", 1, ("c-2",))) == ["unreserve c-2"]
+    assert made.scheduler.explain("n/a")["reserving"] == 1
+    assert made.do(ev.Reserved("n/a", 2, ("c-2",))) == ["create c-2@i1 for n/a"]
 
 
 def test_a_grant_in_part_is_used_and_the_rest_is_forgotten() -> None:
@@ -357,7 +377,7 @@ def test_a_grant_in_part_is_used_and_the_rest_is_forgotten() -> None:
     made.arrive("a1", "a2", "a3", queue="n/b")
     asked = made.do(ev.Adopted("i1", "n/b", 2))
     assert asked == ["reserve for n/b c-1@i1, c-2@i1, c-3@i1"]
-    assert made.do(ev.Reserved("n/b", ("c-2",))) == ["create c-2@i1 for n/b"]
+    assert made.do(ev.Reserved("n/b", 3, ("c-2",))) == ["create c-2@i1 for n/b"]
     assert made.scheduler.explain("n/b")["reserving"] == 0
 
 
@@ -365,21 +385,21 @@ def test_a_grant_for_a_closing_queue_without_work_is_given_back() -> None:
     made = desk()
     made.arrive("a1")
     made.do(ev.Cancelled("a1"), ev.QueueClosing("n/a", "updated"))
-    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["unreserve c-1", "close n/a epoch 1"]
+    assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["unreserve c-1", "close n/a epoch 1"]
 
 
 def test_a_denial_ends_a_closing_queue_without_work() -> None:
     made = desk()
     made.arrive("a1")
     made.do(ev.Cancelled("a1"), ev.QueueClosing("n/a", "updated"))
-    assert made.do(ev.Denied("n/a", "no")) == ["close n/a epoch 1"]
+    assert made.do(ev.Denied("n/a", 1, "no")) == ["close n/a epoch 1"]
 
 
 def test_a_closing_queue_with_work_creates_for_it() -> None:
     made = desk()
     made.arrive("a1")
     made.do(ev.QueueClosing("n/a", "updated"))
-    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["create c-1@i1 for n/a"]
+    assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["create c-1@i1 for n/a"]
     assert made.pull("c-1") == ["deliver a1 to c-1"]
     assert made.pull("c-1", ended="a1") == ["release c-1: updated"]
     assert made.do(ev.ContainerGone("c-1", "updated")) == ["close n/a epoch 1"]
@@ -389,14 +409,14 @@ def test_places_on_an_invoker_that_is_gone_are_asked_for_elsewhere() -> None:
     made = desk()
     made.arrive("a1")
     made.do(ev.InvokerReported("i2", 500), ev.InvokerGone("i1"))
-    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["unreserve c-1", "reserve for n/a c-2@i2"]
+    assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["unreserve c-1", "reserve for n/a c-2@i2"]
 
 
 def test_an_invoker_that_comes_back_still_has_its_reserved_places() -> None:
     made = desk()
     made.arrive("a1")
     made.do(ev.InvokerGone("i1"), ev.InvokerReported("i1", 1_000))
-    assert made.do(ev.Reserved("n/a", ("c-1",))) == ["create c-1@i1 for n/a"]
+    assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["create c-1@i1 for n/a"]
 
 
 def test_without_an_invoker_work_waits_for_one() -> None:
@@ -411,18 +431,18 @@ def test_pauses_after_failures_double_up_to_their_bound() -> None:
     made = desk(retry_min_us=100_000, retry_max_us=300_000)
     made.arrive("a1")
     pauses = []
-    for _ in range(4):
-        made.do(ev.Denied("n/a", "no"))
+    for serial in range(1, 5):
+        made.do(ev.Denied("n/a", serial, "no"))
         since_us = made.now_us
         while made.scheduler.explain("n/a")["reserving"] == 0:
             made.wait(10_000)
         pauses.append(made.now_us - since_us)
     assert pauses == [100_000, 200_000, 300_000, 300_000]
-    made.do(ev.Reserved("n/a", ("c-5",)))
+    made.do(ev.Reserved("n/a", 5, ("c-5",)))
     made.pull("c-5")
     made.do(ev.ContainerGone("c-5", "it died"))
     made.arrive("a2")
-    made.do(ev.Denied("n/a", "no"))
+    made.do(ev.Denied("n/a", 6, "no"))
     assert made.wait(100_000) == ["reserve for n/a c-7@i1"]  # a success ends the long pauses
 
 
@@ -430,7 +450,7 @@ def test_a_failure_beside_a_living_container_flushes_nothing() -> None:
     made = serving(memory_mb=10_000)
     made.arrive("a2")
     made.wait(400_000)
-    made.do(ev.Reserved("n/a", ("c-2",)))
+    made.do(ev.Reserved("n/a", 2, ("c-2",)))
     assert made.do(ev.CreationFailed("c-2", ev.FailureClass.FINAL, "no image")) == []
     assert made.state() == "RUNNING"
     assert made.scheduler.counts()["waiting"] == 1
@@ -449,7 +469,7 @@ def test_the_limit_of_the_action_counts_leaving_containers() -> None:
     made.open("n/b", 2, action_limit=1)
     made.do(ev.Adopted("i1", "n/b", 2))
     made.arrive("b1", queue="n/b")
-    made.do(ev.Reserved("n/b", ("c-1",)))
+    made.do(ev.Reserved("n/b", 1, ("c-1",)))
     made.pull("c-1", 1, 2)
     made.do(ev.ContainerLeaving("c-1", "idle"))
     assert made.arrive("b2", queue="n/b") == []
@@ -483,7 +503,7 @@ def test_cancelling_lifts_the_throttle() -> None:
 def test_a_full_queue_that_flushes_refuses_without_a_throttle() -> None:
     made = desk(waiting_max=1)
     made.arrive("a1")
-    assert made.do(ev.Denied("n/a", "etcd is away")) == ["throttle n/a off: etcd is away"]
+    assert made.do(ev.Denied("n/a", 1, "etcd is away")) == ["throttle n/a off: etcd is away"]
     (refused,) = made.arrive("a2")
     assert refused.startswith("reject a2 QUEUE_FULL: 1 activations of this action wait")
     assert made.state() == "FLUSHING"
@@ -496,7 +516,7 @@ def test_the_original_rule_drops_where_the_namespace_is_full() -> None:
         made.open(queue, epoch)
         made.do(ev.Adopted("i1", queue, epoch))
     made.arrive("a1")
-    made.do(ev.Reserved("n/a", ("c-1",)))
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
     made.pull("c-1")
     (dropped,) = made.arrive("b1", queue="n/b")
     assert dropped == (
@@ -585,7 +605,7 @@ def test_work_that_has_expired_meanwhile_is_not_served_after_adoption() -> None:
 def test_a_closing_queue_ends_when_its_last_work_has_expired() -> None:
     made = desk()
     made.arrive("a1")
-    made.do(ev.QueueClosing("n/a", "updated"), ev.Denied("n/a", "no"))
+    made.do(ev.QueueClosing("n/a", "updated"), ev.Denied("n/a", 1, "no"))
     made.now_us = 60_000_000
     rejected, closed = made.do(ev.TimeReached())
     assert rejected.startswith("reject a1 EXPIRED")
@@ -695,7 +715,7 @@ def test_a_container_that_leaves_counts_until_it_is_gone() -> None:
 def test_a_container_that_leaves_before_it_serves_is_still_counted() -> None:
     made = desk()
     made.arrive("a1")
-    made.do(ev.Reserved("n/a", ("c-1",)))
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
     assert made.do(ev.ContainerLeaving("c-1", "drain")) == []
     assert made.scheduler.explain("n/a")["in_progress"] == 1
 

@@ -114,7 +114,7 @@ def test_everybody_gets_a_turn() -> None:
             for asked in (effect, *gone):
                 if isinstance(asked, Reserve):
                     names = tuple([place.container for place in asked.places])
-                    crowd.step(ev.Reserved(asked.queue, names), now_us)
+                    crowd.step(ev.Reserved(asked.queue, asked.serial, names), now_us)
                     for name in names:
                         crowd.step(ev.ContainerServing(name, "i"), now_us)
                         for given in crowd.step(ev.Pulled(name, 1, 1), now_us):

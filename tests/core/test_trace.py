@@ -353,7 +353,7 @@ def test_the_same_object_may_arrive_within_the_microsecond_of_its_delivery() -> 
     (reserve, *_) = scheduler.step(events.Arrived("q", Activation("w", b"", 1)), 1)
     assert isinstance(reserve, effects.Reserve)
     container = reserve.places[0].container
-    scheduler.step(events.Reserved("q", (container,)), 1)
+    scheduler.step(events.Reserved("q", reserve.serial, (container,)), 1)
     scheduler.step(events.Pulled(container, 1, 1), 1)
     scheduler.step(events.Pulled(container, 1, 1, (), (events.Completion("w", 0, 1, 0),)), 1)
     activation = Activation("x", b"", 1)
