@@ -92,6 +92,7 @@ class Route:
             concurrency=limits.concurrency,
             timeout_us=limits.timeout_ms * 1000,
             action_limit=limits.instances,
+            kind=action.exec.kind,
         )
         # It waits, is initialised and runs, each for as long as it may.
         self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us

@@ -1,25 +1,38 @@
 """An invoker as a node: the container pool with sandboxes, their connections and logs.
 
-What happens to a container is decided by ``acs_core.containers``; this carries it out: starts
-and removes sandboxes, sends ``/init`` and ``/run``, hands results to the controller and logs
-after them.  A result is sent before the container pulls again; logs are collected on a tick,
-so that neither the reply nor the container waits for them.
+What happens to a container is decided by ``acs_core.containers``; this carries it out: starts,
+pauses, resumes and removes sandboxes, sends ``/init`` and ``/run``, hands results to the
+controller and logs after them.  A result is sent before the container pulls again; logs are
+collected on a tick, so that neither the reply nor the container waits for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 
 from acs_core.containers import ContainerPool, PoolConfig
-from acs_core.effects import Abort, Initialise, Remove, Run, StartSandbox
+from acs_core.effects import (
+    Abort,
+    AssignSandbox,
+    Initialise,
+    PauseSandbox,
+    PrewarmSandbox,
+    Remove,
+    ResumeSandbox,
+    Run,
+    StartSandbox,
+)
 from acs_core.events import (
     Activation,
     Adopted,
     ContainerGone,
     ContainerLeaving,
+    ContainerPaused,
     ContainerServing,
     CreationFailed,
     DrainRequested,
@@ -33,8 +46,11 @@ from acs_core.events import (
     RunEnded,
     SandboxBroke,
     SandboxFailed,
+    SandboxPaused,
     SandboxReady,
     SandboxRemoved,
+    SandboxResumed,
+    TimeReached,
 )
 
 from . import clock, runtime_protocol
@@ -57,16 +73,24 @@ LOG_GRACE_US = 2_000_000
 REMOVE_RETRY_S = 1.0
 """Between two tries to remove a sandbox that the engine could not remove."""
 
+PAUSE_S = 30.0
+"""How long an engine may take to pause or to resume; then the container is given up.  Four starts
+that come first take 0.6 s."""
+
 LOGS_INCOMPLETE = "There was an issue while collecting your logs. Data might be missing."
 LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data might be missing."
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Container:
-    """A container with its sandbox.  ``activation`` is what runs in it, if anything does."""
+    """A container with its sandbox.  ``activation`` is what runs in it, if anything does.
 
-    spec: QueueSpec
-    action: Action
+    ``spec`` and ``action`` are not set while it is prewarmed, for nobody yet.
+    """
+
+    name: str
+    spec: QueueSpec = field(init=False, repr=False)
+    action: Action = field(init=False, repr=False)
     sandbox: Sandbox | None = None
     connection: ContainerConnection | None = None
     activation: Activation | None = None
@@ -110,10 +134,16 @@ class Invoker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._creation_us = 0
+        self._draining = False
+        # The pool's names of prewarmed sandboxes begin anew with each start; an engine's must not.
+        self._prewarm_names = map(f"p{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
+        # One after the other, so that those that somebody waits for do not wait for many.
+        self._prewarming = asyncio.Semaphore(1)
         to_scheduler = (
             Pulled,
             Returned,
             ContainerServing,
+            ContainerPaused,
             ContainerLeaving,
             ContainerGone,
             CreationFailed,
@@ -126,6 +156,10 @@ class Invoker:
                 Run: self._run,
                 Initialise: self._initialise,
                 StartSandbox: self._start_sandbox,
+                PrewarmSandbox: self._prewarm_sandbox,
+                AssignSandbox: self._assign_sandbox,
+                PauseSandbox: self._pause_sandbox,
+                ResumeSandbox: self._resume_sandbox,
                 Remove: self._remove,
                 Abort: self._abort,
             },
@@ -133,9 +167,10 @@ class Invoker:
         )
 
     def connect(self, scheduler: Link, controller: Link) -> None:
-        """Set the links on which this node speaks."""
+        """Set the links on which this node speaks, and start what is to be prewarmed."""
         self._scheduler = scheduler
         self._controller = controller
+        self._stepper.step(TimeReached())
 
     def receive(self, message: object) -> None:
         """Take an effect of a scheduler that is meant for an invoker."""
@@ -149,9 +184,13 @@ class Invoker:
             self._config.invoker, self._config.memory_mb, creation_us=self._creation_us
         )
 
-    async def drain(self) -> None:
-        """Take no more work and wait until every run has ended and every container is gone."""
-        self._stepper.step(DrainRequested())
+    async def drain(self, limit_us: int = 0) -> None:
+        """Take no more work and wait until every run has ended and every container is gone.
+
+        What still runs after ``limit_us`` is given up; 0: each run has its own limit.
+        """
+        self._draining = True
+        self._stepper.step(DrainRequested(limit_us))
         while self._containers or self._tasks:
             # Runs end by themselves or at their time limit, so this does end.
             await asyncio.wait(
@@ -253,6 +292,8 @@ class Invoker:
         container.started_ms = clock.wall_ms()
         container.wait_us = now_us - activation.arrived_us
         container.init_us = 0
+        if container.sandbox is not None:
+            container.sandbox.logs.limit_bytes = container.action.limits.logs_mb * 1024 * 1024
         self._listen(name, container)
         body = runtime_protocol.init_body(
             container.action,
@@ -284,24 +325,55 @@ class Invoker:
 
     def _abort(self, effect: Abort) -> None:
         container = self._containers[effect.container]
-        if container.activation is not None:
+        if container.activation is None:
+            return
+        if effect.drained:
+            self._end(effect.container, container, runtime_protocol.drained())
+        else:
             response = runtime_protocol.timed_out(effect.timeout_us // 1000, container.initialising)
             self._end(effect.container, container, response, timed_out=True)
 
     # --- the life of sandboxes -----------------------------------------------------------------
 
     def _start_sandbox(self, effect: StartSandbox) -> None:
-        self._start(self._create(effect.container, effect.spec))
+        container = _Container(effect.container)
+        self._belongs_to(container, effect.spec)
+        kind = container.action.exec.kind
+        self._start(self._create(container, effect.container, kind, effect.spec.memory_mb))
 
-    async def _create(self, name: str, spec: QueueSpec) -> None:
+    def _prewarm_sandbox(self, effect: PrewarmSandbox) -> None:
+        self._start(self._prewarm(_Container(effect.container), effect.kind, effect.memory_mb))
+
+    async def _prewarm(self, container: _Container, kind: str, memory_mb: int) -> None:
+        async with self._prewarming:
+            if self._draining:
+                failure = FailureClass.RECOVERABLE
+                self._stepper.step(SandboxFailed(container.name, failure, "the invoker drains"))
+            else:
+                await self._create(container, next(self._prewarm_names), kind, memory_mb)
+
+    def _assign_sandbox(self, effect: AssignSandbox) -> None:
+        container = self._containers.pop(effect.sandbox)
+        container.name = effect.container
+        self._containers[effect.container] = container
+        self._belongs_to(container, effect.spec)
+
+    def _belongs_to(self, container: _Container, spec: QueueSpec) -> None:
+        """Say whose container it is.  Raises: whatever ``action_of`` does."""
+        container.spec = spec
+        container.action = self._action_of(spec.queue)
+
+    async def _create(
+        self, container: _Container, sandbox_name: str, kind: str, memory_mb: int
+    ) -> None:
+        """Start the sandbox of a container, connect to it, and tell the pool."""
+        name = container.name
         started_us = clock.now_us()
+        self._containers[name] = container
         try:
-            container = _Container(spec, self._action_of(spec.queue))
-            self._containers[name] = container
-            sandbox_spec = SandboxSpec(
-                name, container.action.exec.kind, spec.memory_mb, self._environment
+            sandbox = await self._engine.start(
+                SandboxSpec(sandbox_name, kind, memory_mb, self._environment)
             )
-            sandbox = await self._engine.start(sandbox_spec)
         except SandboxError as error:
             failure = FailureClass.FINAL if error.final else FailureClass.RECOVERABLE
             self._creation_failed(name, failure, str(error))
@@ -311,11 +383,10 @@ class Invoker:
             log.exception("container %s was not created", name)
             self._creation_failed(name, FailureClass.RECOVERABLE, f"the invoker failed: {error!r}")
             return
-        sandbox.logs.limit_bytes = container.action.limits.logs_mb * 1024 * 1024
         container.sandbox = sandbox
         try:
             container.connection = await ContainerConnection.open(
-                sandbox.socket_path, lambda: self._on_lost(name, container)
+                sandbox.socket_path, lambda: self._on_lost(container)
             )
             if container.connection.lost:
                 raise ConnectionResetError("it closed the first connection")
@@ -335,11 +406,12 @@ class Invoker:
         self._containers.pop(name, None)
         self._stepper.step(SandboxFailed(name, failure, cause))
 
-    def _on_lost(self, name: str, container: _Container) -> None:
+    def _on_lost(self, container: _Container) -> None:
         """The connection to a container ended: by our removal, or because it died."""
         if container.connection is None:
             return
         container.connection = None
+        name = container.name
         if container.activation is None:
             # At once: what is delivered from now on is given back, and runs elsewhere.
             self._stepper.step(SandboxBroke(name, "its connection ended while it was idle"))
@@ -361,6 +433,35 @@ class Invoker:
                 name, container, runtime_protocol.broke(container.initialising, out_of_memory)
             )
         self._stepper.step(SandboxBroke(name, cause))
+
+    def _pause_sandbox(self, effect: PauseSandbox) -> None:
+        done = SandboxPaused(effect.container)
+        self._start(self._call(effect.container, "pause", self._engine.pause, done))
+
+    def _resume_sandbox(self, effect: ResumeSandbox) -> None:
+        done = SandboxResumed(effect.container)
+        self._start(self._call(effect.container, "resume", self._engine.resume, done))
+
+    async def _call(
+        self, name: str, verb: str, call: Callable[[Sandbox], Awaitable[None]], done: Event
+    ) -> None:
+        """Have the engine do something with a container, and tell the pool how that ended."""
+        container = self._containers[name]
+        sandbox = container.sandbox
+        assert sandbox is not None
+        try:
+            async with asyncio.timeout(PAUSE_S):
+                await call(sandbox)
+        except TimeoutError:
+            cause = f"the engine did not {verb} it within {PAUSE_S:g} s"
+        except Exception as error:
+            cause = f"the engine could not {verb} it: {error}"
+        else:
+            self._stepper.step(done)
+            return
+        if container.sandbox is sandbox:  # else it is being removed, and that was the reason
+            log.warning("container %s is given up: %s", name, cause)
+            self._stepper.step(SandboxBroke(name, cause))
 
     def _remove(self, effect: Remove) -> None:
         self._start(self._remove_sandbox(effect.container, effect.cause))
@@ -471,6 +572,11 @@ class Invoker:
                 runtime_protocol.PLATFORM_ERROR, f"The invoker failed: {cause}"
             )
             self._end(effect.container, container, response)
+        elif isinstance(effect, StartSandbox):
+            text = f"the invoker failed: {cause}"
+            self._creation_failed(effect.container, FailureClass.RECOVERABLE, text)
+        elif isinstance(effect, AssignSandbox):
+            self._stepper.step(SandboxBroke(effect.container, f"the invoker failed: {cause}"))
 
     # --- tasks ---------------------------------------------------------------------------------
 

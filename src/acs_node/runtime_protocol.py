@@ -167,6 +167,11 @@ def timed_out(timeout_ms: int, initialising: bool) -> Response:
     )
 
 
+def drained() -> Response:
+    """Return the response of a run, or an initialisation, that its invoker did not wait for."""
+    return failure(PLATFORM_ERROR, "The action was aborted: its invoker stops.")
+
+
 def broke(initialising: bool, out_of_memory: bool) -> Response:
     """Return the response of a run whose container ended under it."""
     if out_of_memory:

@@ -21,6 +21,7 @@ from acs_core.effects import (
     Reject,
     Release,
     Reserve,
+    Resume,
     Throttle,
     Unreserve,
 )
@@ -70,6 +71,7 @@ class SchedulerNode:
             {
                 Deliver: self._to_invoker,
                 Create: self._to_invoker,
+                Resume: self._to_invoker,
                 Release: self._to_invoker,
                 Adopt: self._to_all_invokers,
                 Reserve: self._reserve,
@@ -156,7 +158,7 @@ class SchedulerNode:
 
     # --- effects -----------------------------------------------------------------------------
 
-    def _to_invoker(self, effect: Deliver | Create | Release) -> None:
+    def _to_invoker(self, effect: Deliver | Create | Resume | Release) -> None:
         self._invokers[effect.invoker].send(effect)
 
     def _to_all_invokers(self, effect: Adopt) -> None:

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from acs_core.containers import PoolConfig
-from acs_core.limits import CONTAINERS_MAX
+from acs_core.containers import ContainerState, PoolConfig
+from acs_core.limits import CONTAINERS_MAX, KEEP_ALIVE_US, PAUSE_GRACE_US
+from acs_core.prewarm import Prewarm
 from acs_core.scheduler import SchedulerConfig
 
 from . import clock, journal, wskprops
@@ -38,6 +39,7 @@ from .controller import Controller
 from .coordination import MemoryCoordination
 from .database import Database, DatabaseError
 from .entities import EntityStore, RuntimeKinds, SystemLimits
+from .errors import ApiError
 from .front import Front
 from .invoker import Invoker
 from .links import Inbox, LocalLink
@@ -71,7 +73,8 @@ SWEEP_S = 10.0
 class StandaloneConfig:
     """``memory_mb`` for all containers, None: half of this machine's; ``namespace_containers``
     None: only memory bounds them.  ``port`` 0 takes a free one.  ``trace``: where to write the
-    scheduler's trace."""
+    scheduler's trace.  ``pause_grace_s``: after how many idle seconds a container is paused, 0:
+    never.  ``prewarm``: which sandboxes stand ready."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -80,6 +83,8 @@ class StandaloneConfig:
     memory_mb: int | None = None
     namespace_containers: int | None = None
     trace: Path | None = None
+    pause_grace_s: float = PAUSE_GRACE_US / 1e6
+    prewarm: tuple[Prewarm, ...] = ()
 
 
 class StartError(Exception):
@@ -89,8 +94,9 @@ class StartError(Exception):
 def run(config: StandaloneConfig) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
     try:
+        pool = _pool_config(config)
         with _data_folder(config.data):
-            uvloop.run(_serve(config))
+            uvloop.run(_serve(config, pool))
     except (StartError, DatabaseError, SandboxError) as error:
         print(f"acs standalone: {error}", file=sys.stderr)
         return 1
@@ -98,6 +104,42 @@ def run(config: StandaloneConfig) -> int:
 
 
 # --- the parts ---------------------------------------------------------------------------------
+
+
+def _pool_config(config: StandaloneConfig) -> PoolConfig:
+    """Return how the containers are to be kept.  Raises: StartError for what has no meaning."""
+    memory_mb = config.memory_mb or _half_of_memory_mb()
+    keep_alive_s = KEEP_ALIVE_US / 1e6
+    if not 0 <= config.pause_grace_s < keep_alive_s:
+        raise StartError(
+            f"the pause grace is {config.pause_grace_s:g} s; it must be at least 0 and less than "
+            f"the {keep_alive_s:g} s after which an idle container is removed"
+        )
+    kinds, limits = RuntimeKinds(), SystemLimits()
+    prewarm = []
+    for wanted in config.prewarm:
+        shown = f"the prewarmed sandboxes {wanted.kind}:{wanted.memory_mb}:{wanted.count}"
+        try:
+            kind = kinds.resolve(wanted.kind)
+        except ApiError as error:
+            raise StartError(f"{shown}: {error.text.splitlines()[-1]}") from None
+        if not limits.memory_mb_min <= wanted.memory_mb <= limits.memory_mb_max:
+            raise StartError(
+                f"{shown}: the memory is {wanted.memory_mb} MB; actions have "
+                f"{limits.memory_mb_min}..{limits.memory_mb_max} MB"
+            )
+        prewarm.append(replace(wanted, kind=kind))
+    prewarm_mb = sum(each.memory_mb * each.count for each in prewarm)
+    if prewarm_mb > memory_mb:
+        raise StartError(
+            f"the prewarmed sandboxes need {prewarm_mb} MB; all containers have {memory_mb} MB"
+        )
+    return PoolConfig(
+        INVOKER,
+        memory_mb,
+        pause_grace_us=round(config.pause_grace_s * 1e6),
+        prewarm=tuple(prewarm),
+    )
 
 
 @contextlib.contextmanager
@@ -208,9 +250,9 @@ def _link(
     entities: EntityStore,
     activations: ActivationStore,
     engine: SandboxEngine,
+    pool: PoolConfig,
     api_host: str,
 ) -> _House:
-    memory_mb = config.memory_mb or _half_of_memory_mb()
     containers_max = config.namespace_containers or CONTAINERS_MAX
     controller = Controller(entities, activations, containers_max)
     # Container ids must be new for each start.
@@ -219,12 +261,10 @@ def _link(
     trace = None if config.trace is None else _trace(config.trace, scheduler_config)
     scheduler = SchedulerNode(
         scheduler_config,
-        MemoryCoordination({INVOKER: memory_mb}),
+        MemoryCoordination({INVOKER: pool.memory_mb}),
         None if trace is None else trace.record,
     )
-    invoker = Invoker(
-        PoolConfig(INVOKER, memory_mb), engine, controller.action_of, {"__OW_API_HOST": api_host}
-    )
+    invoker = Invoker(pool, engine, controller.action_of, {"__OW_API_HOST": api_host})
     inbox = Inbox()
     to_controller = LocalLink(controller.receive, inbox)
     to_scheduler = LocalLink(scheduler.receive, inbox)
@@ -295,7 +335,7 @@ async def _write_rest(activations: ActivationStore, data: Path) -> None:
 # --- running -------------------------------------------------------------------------------------
 
 
-async def _serve(config: StandaloneConfig) -> None:
+async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
     instance = _instance(config.data)
     engine = await _engine(config, instance)
     listener = _listen(config)
@@ -310,7 +350,7 @@ async def _serve(config: StandaloneConfig) -> None:
         if lost:
             log.warning("%d accepted activations of an earlier run ended as unknown", lost)
         await _first_start(entities, url)
-        house = _link(config, entities, activations, engine, url)
+        house = _link(config, entities, activations, engine, pool, url)
         status = _Status(house, instance)
         info = {"build": "", "buildno": ""}
         app = create_app(entities, activations, info=info, settled=house.controller.settled)
@@ -447,7 +487,9 @@ class _Status:
         return {
             "sandbox": self._house.engine.name,
             "uptime_ms": (clock.now_us() - self._started_us) // 1000,
-            "containers": sum(pool.values()) - pool["created"] - pool["idle"],
+            "containers": sum(pool[state.name.lower()] for state in ContainerState),
+            "containers_paused": pool["paused"],
+            "sandboxes_prewarmed": pool["prewarm_ready"],
             "containers_created": pool["created"],
             "activations": self._house.scheduler.scheduler.counts(),
             "pending": self._house.controller.counts()["pending"],

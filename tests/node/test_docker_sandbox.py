@@ -199,6 +199,53 @@ async def test_a_container_removed_behind_our_back(
     assert os.listdir(data_dir / "sandboxes") == []
 
 
+async def test_a_paused_container_takes_no_time_until_it_is_resumed(
+    engine: DockerEngine, docker_client: DockerClient
+) -> None:
+    sandbox = await engine.start(spec())
+    container = Container(sandbox)
+    assert await container.init(ECHO) == (200, {"ok": True})
+    for number in range(2):
+        await engine.pause(sandbox)
+        assert docker_client.api.inspect_container(sandbox.handle)["State"]["Paused"]
+        with pytest.raises(SandboxError, match=r"pause container .* 409: .*already paused"):
+            await engine.pause(sandbox)
+        await engine.resume(sandbox)
+        assert await container.run({"number": number}) == (200, {"number": number})
+    with pytest.raises(SandboxError, match=r"unpause container .*not paused"):
+        await engine.resume(sandbox)
+    container.http.close()
+
+
+@pytest.mark.parametrize("how", ["remove", "close", "leftover"])
+async def test_a_paused_container_is_removed(
+    make_engine: MakeEngine, docker_client: DockerClient, instance: str, how: str
+) -> None:
+    engine = make_engine()
+    sandbox = await engine.start(spec())
+    await engine.pause(sandbox)
+    if how == "remove":
+        await engine.remove(sandbox)
+        with pytest.raises(SandboxError, match="404"):
+            await engine.resume(sandbox)
+    elif how == "close":
+        await engine.close()
+    else:
+        assert await make_engine().remove_leftovers() == 1
+    assert containers(docker_client, instance) == []
+
+
+async def test_a_pause_without_an_engine(make_engine: MakeEngine, relay: Relay) -> None:
+    engine = make_engine(client=None)
+    sandbox = await engine.start(spec())
+    relay.lose()
+    for call in (engine.pause, engine.resume):
+        with pytest.raises(EngineUnavailable, match=str(relay.path)):
+            await call(sandbox)
+    relay.lost = False
+    await engine.close()
+
+
 # Endings
 
 

@@ -15,11 +15,12 @@ import pytest
 from node.house import ECHO, WAIT_FOR_FILE, until
 
 from acs_core.containers import PoolConfig
-from acs_core.effects import Create, Deliver, Release
+from acs_core.effects import Create, Deliver, Release, Resume
 from acs_core.events import (
     Activation,
     ContainerGone,
     ContainerLeaving,
+    ContainerPaused,
     ContainerServing,
     CreationFailed,
     FailureClass,
@@ -29,6 +30,7 @@ from acs_core.events import (
     QueueSpec,
     Returned,
 )
+from acs_core.prewarm import Prewarm
 from acs_node import clock, invoker, runtime_protocol
 from acs_node.container_connection import ContainerConnection
 from acs_node.entity_types import Action, ActionLimits, Exec
@@ -48,6 +50,10 @@ class FaultyEngine(ProcessEngine):
         super().__init__(data_dir, python=python)
         self.start_errors: list[Exception] = []
         self.remove_errors: list[Exception] = []
+        self.pause_errors: list[Exception] = []
+        self.resume_errors: list[Exception] = []
+        self.may_pause = asyncio.Event()
+        self.may_pause.set()
         self.ending_error: Exception | None = None
         self.may_find_out = asyncio.Event()
         self.may_find_out.set()
@@ -60,6 +66,17 @@ class FaultyEngine(ProcessEngine):
         sandbox = await super().start(spec)
         self.sandboxes.append(sandbox)
         return replace(sandbox, socket_path=self.socket_path) if self.socket_path else sandbox
+
+    async def pause(self, sandbox: Sandbox) -> None:
+        await self.may_pause.wait()
+        if self.pause_errors:
+            raise self.pause_errors.pop(0)
+        await super().pause(sandbox)
+
+    async def resume(self, sandbox: Sandbox) -> None:
+        if self.resume_errors:
+            raise self.resume_errors.pop(0)
+        await super().resume(sandbox)
 
     async def remove(self, sandbox: Sandbox) -> None:
         if self.remove_errors:
@@ -76,7 +93,9 @@ class FaultyEngine(ProcessEngine):
 class Stage:
     """An invoker and what it said, in order."""
 
-    def __init__(self, folder: Path, engine: FaultyEngine, code: str, **limits: int) -> None:
+    def __init__(
+        self, folder: Path, engine: FaultyEngine, code: str, pool: dict[str, Any], **limits: int
+    ) -> None:
         defaults = {"timeout_ms": 10_000, "memory_mb": 256, "logs_mb": 1, "concurrency": 1}
         self.action = Action(
             "guest", None, "act", "0.0.1", 1, 0, False, Exec("python:3", code, False), (),
@@ -84,13 +103,13 @@ class Stage:
         )  # fmt: skip
         self.spec = QueueSpec(
             "guest/act@1", "guest", "guest/act", 1, memory_mb=self.action.limits.memory_mb,
-            timeout_us=self.action.limits.timeout_ms * 1000,
+            timeout_us=self.action.limits.timeout_ms * 1000, kind="python:3",
         )  # fmt: skip
         self.folder = folder
         self.engine = engine
         self.said: list[object] = []
         self.action_error: Exception | None = None
-        self.invoker = Invoker(PoolConfig("i0", 512), engine, self._action_of, {})
+        self.invoker = Invoker(PoolConfig("i0", 512, **pool), engine, self._action_of, {})
         link = LocalLink(self.said.append, Inbox())
         self.invoker.connect(link, link)
 
@@ -143,17 +162,34 @@ class Stage:
         await until(lambda: not self.invoker._tasks, "the end of tasks")
         self.invoker.pool.check()
 
+    async def asleep(self) -> None:
+        """Run once, and wait until the container is paused."""
+        await self.serving()
+        self.deliver("a1")
+        await self.result("a1")
+        await until(lambda: self.invoker.pool.counts()["paused"], "the pause")
+
+    def resume(self) -> None:
+        self.invoker.receive(Resume("c1", "i0", EPOCH))
+
+    async def prewarmed(self) -> None:
+        await until(lambda: self.invoker.pool.counts()["prewarm_ready"], "a prewarmed sandbox")
+
     def pid(self, container: str = "c1") -> int:
         return int((self.folder / "sandboxes" / container / "pid").read_text().split()[0])
 
 
 @asynccontextmanager
 async def stage(
-    code: str = ECHO, *, python: str | None = None, **limits: int
+    code: str = ECHO,
+    *,
+    python: str | None = None,
+    pool: dict[str, Any] | None = None,
+    **limits: int,
 ) -> AsyncIterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="acs-") as name:
         folder = Path(name)
-        made = Stage(folder, FaultyEngine(folder, python=python), code, **limits)
+        made = Stage(folder, FaultyEngine(folder, python=python), code, pool or {}, **limits)
         try:
             yield made
         finally:
@@ -430,6 +466,179 @@ async def test_drain_lets_the_run_end_and_removes_everything() -> None:
         assert [line for line in await s.logs("a1") if "Data might" in line] == []
         s.create("c3")
         assert "draining" in (await s.wait(CreationFailed)).cause
+
+
+async def test_a_drain_with_a_limit_gives_up_what_still_runs() -> None:
+    async with stage("import time\ndef main(args):\n    time.sleep(60)\n") as s:
+        await s.serving()
+        s.deliver("a1")
+        await s.invoker.drain(limit_us=50_000)
+        result = await s.result("a1")
+        assert result.outcome == Outcome.PLATFORM_ERROR
+        assert not result.timed_out
+        assert error_of(result) == "The action was aborted: its invoker stops."
+        assert s.invoker._containers == {}
+
+
+# --- sleep ---------------------------------------------------------------------------------------
+
+SLEEPY: dict[str, Any] = {"pause_grace_us": 1_000}
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def test_an_idle_container_sleeps_and_is_woken() -> None:
+    async with stage(pool=SLEEPY) as s:
+        await s.asleep()
+        assert state_of(s.pid()) == "T"
+        assert len(s.sent(ContainerPaused)) == 1
+        offers = len(s.sent(Pulled))
+        s.resume()
+        await s.wait(Pulled, offers + 1)
+        s.deliver("a2", {"n": 2})
+        assert (await s.result("a2")).response == b'{"n":2}'
+
+
+async def test_a_delivery_that_crosses_the_pause_runs() -> None:
+    async with stage(pool=SLEEPY) as s:
+        s.engine.may_pause.clear()
+        await s.serving()
+        s.deliver("a1")
+        await s.wait(ContainerPaused)
+        s.deliver("a2", {"n": 2})
+        assert [r.activation_id for r in s.sent(Result)] == ["a1"]
+        s.engine.may_pause.set()
+        assert (await s.result("a2")).response == b'{"n":2}'
+
+
+@pytest.mark.parametrize("error", [EngineUnavailable("no engine"), OSError("planted")])
+async def test_a_container_that_cannot_be_paused_is_given_up(error: Exception) -> None:
+    async with stage(pool=SLEEPY) as s:
+        s.engine.pause_errors = [error]
+        await s.serving()
+        s.deliver("a1")
+        leaving = await s.wait(ContainerLeaving)
+        assert leaving.cause == f"the engine could not pause it: {error}"
+        await s.gone()
+
+
+async def test_a_container_that_cannot_be_resumed_gives_its_work_back() -> None:
+    async with stage(pool=SLEEPY) as s:
+        await s.asleep()
+        s.engine.resume_errors = [SandboxError("planted")]
+        s.deliver("a2")
+        assert (await s.wait(Returned)).activation_ids == ("a2",)
+        assert s.sent(ContainerLeaving)[0].cause == "the engine could not resume it: planted"
+        await s.gone()
+
+
+async def test_an_engine_that_does_not_answer_a_pause_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(invoker, "PAUSE_S", 0.02)
+    async with stage(pool=SLEEPY) as s:
+        s.engine.may_pause.clear()
+        await s.serving()
+        s.deliver("a1")
+        leaving = await s.wait(ContainerLeaving)
+        assert leaving.cause == "the engine did not pause it within 0.02 s"
+        await s.gone()
+
+
+@pytest.mark.parametrize("paused", [True, False])
+async def test_a_sleeping_container_is_removed_without_being_woken(paused: bool) -> None:
+    async with stage(pool=SLEEPY) as s:
+        if paused:
+            await s.asleep()
+        else:  # on its way there
+            s.engine.may_pause.clear()
+            await s.serving()
+            s.deliver("a1")
+            await s.wait(ContainerPaused)
+        s.invoker.receive(Release("c1", "i0", EPOCH, "planted"))
+        await s.wait(ContainerGone)
+        s.engine.may_pause.set()
+        await s.gone()
+        assert s.sent(ContainerGone)[0].cause == "planted"
+        assert s.invoker.pool.used_mb() == 0
+
+
+async def test_a_container_that_is_killed_in_its_sleep_leaves() -> None:
+    async with stage(pool=SLEEPY) as s:
+        await s.asleep()
+        os.kill(s.pid(), signal.SIGKILL)
+        leaving = await s.wait(ContainerLeaving)
+        assert leaving.cause == "its connection ended while it was idle"
+        await s.gone()
+
+
+# --- prewarmed sandboxes -------------------------------------------------------------------------
+
+WARM: dict[str, Any] = {"prewarm": (Prewarm("python:3", 256),)}
+
+
+async def test_a_prewarmed_sandbox_becomes_the_container() -> None:
+    async with stage(
+        "def main(args):\n    print('x' * 2_000_000)\n    return args\n", pool=WARM
+    ) as s:
+        await s.prewarmed()
+        (sandbox,) = s.engine.sandboxes
+        s.create()
+        assert len(s.sent(ContainerServing)) == 1, "at once"
+        s.deliver("a1", {"n": 1})
+        assert (await s.result("a1")).response == b'{"n":1}'
+        logs = await s.logs("a1")
+        assert sum(map(len, logs)) < 1_100_000, "the limit of the action's logs holds"
+        await until(lambda: len(s.engine.sandboxes) == 2, "another one")
+        os.kill(s.pid(sandbox.spec.container), signal.SIGKILL)
+        leaving = await s.wait(ContainerLeaving)
+        assert leaving.container == "c1"
+        assert leaving.cause == "its connection ended while it was idle"
+        await s.gone()
+        await s.prewarmed()
+
+
+async def test_prewarmed_sandboxes_have_names_that_no_other_start_has() -> None:
+    async with stage(pool=WARM) as one, stage(pool=WARM) as other:
+        await one.prewarmed()
+        await other.prewarmed()
+        names = {s.engine.sandboxes[0].spec.container for s in (one, other)}
+        assert len(names) == 2
+
+
+async def test_a_prewarmed_sandbox_that_dies_is_replaced() -> None:
+    async with stage(pool=WARM) as s:
+        await s.prewarmed()
+        os.kill(s.pid(s.engine.sandboxes[0].spec.container), signal.SIGKILL)
+        await until(lambda: len(s.engine.sandboxes) == 2, "another one")
+        assert s.sent(ContainerGone) == [], "it was nobody's"
+
+
+async def test_a_prewarmed_sandbox_that_cannot_be_started_is_tried_again() -> None:
+    async with stage(pool=WARM) as s:
+        s.engine.start_errors = [SandboxError("planted"), RuntimeError("planted")]
+        await s.prewarmed()
+        assert s.engine.start_errors == []
+
+
+async def test_a_prewarmed_sandbox_for_an_action_that_nobody_knows_is_removed() -> None:
+    async with stage(pool=WARM) as s:
+        await s.prewarmed()
+        s.action_error = KeyError("guest/act@1")
+        s.create()
+        assert "guest/act@1" in (await s.wait(ContainerLeaving)).cause
+        await s.gone()
+
+
+async def test_a_drain_takes_prewarmed_sandboxes_along_and_starts_no_more() -> None:
+    async with stage(pool={"prewarm": (Prewarm("python:3", 128, 3, count_max=3),)}) as s:
+        await s.prewarmed()
+        await s.invoker.drain()
+        assert s.invoker._containers == {}
+        assert len(s.engine.sandboxes) < 3
+        assert s.invoker.pool.used_mb() == 0
 
 
 async def test_close_leaves_nothing_also_in_the_middle_of_starts_and_runs() -> None:

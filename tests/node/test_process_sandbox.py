@@ -193,6 +193,47 @@ async def test_the_ending_of_one_that_runs(
     assert (await engine.ending(sandbox)).cause == "still runs"
 
 
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+async def test_pause_stops_the_process_group_and_resume_lets_it_run(engine: ProcessEngine) -> None:
+    container = Container(await engine.start(spec()))
+    pids = await result(container, FAMILY, {"children": 1})
+    assert isinstance(pids, list)
+    for _ in range(2):
+        await engine.pause(container.sandbox)
+        until(lambda: all(map(stopped, pids)), "the stop of proxy and child")
+        await engine.resume(container.sandbox)
+        until(lambda: not any(map(stopped, pids)), "that they go on")
+    assert (await container.init(FAMILY))[0] == 403, "it answers"
+
+
+async def test_a_paused_sandbox_is_removed_with_its_children(
+    engine: ProcessEngine, data_dir: Path
+) -> None:
+    container = Container(await engine.start(spec()))
+    pids = await result(container, FAMILY, {"children": 1})
+    assert isinstance(pids, list)
+    await engine.pause(container.sandbox)
+    await engine.remove(container.sandbox)
+    until(lambda: not any(map(alive, pids)), "the end of the process group")
+    assert list((data_dir / "sandboxes").iterdir()) == []
+
+
+async def test_one_that_ended_is_neither_paused_nor_resumed(engine: ProcessEngine) -> None:
+    sandbox = await engine.start(spec())
+    await engine.pause(sandbox)
+    os.kill(int((engine.folder / "c1" / "pid").read_text().split()[0]), signal.SIGKILL)
+    assert (await engine.ending(sandbox)).cause == "was killed by SIGKILL"
+    message = "container c1: the proxy was killed by SIGKILL"
+    with pytest.raises(SandboxError, match=message):
+        await engine.resume(sandbox)
+    await engine.remove(sandbox)
+    with pytest.raises(SandboxError, match=message):
+        await engine.pause(sandbox)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -333,15 +374,20 @@ async def main():
     container = Container(await engine.start(SandboxSpec("crashed", "python:3", 256)))
     await container.init(FAMILY)
     print(json.dumps((await container.run({"children": 2}))[1]), flush=True)
+    if sys.argv[2] == "paused":
+        await engine.pause(container.sandbox)
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
 
 
-async def test_what_a_crash_leaves_is_removed(engine: ProcessEngine, data_dir: Path) -> None:
+@pytest.mark.parametrize("how", ["awake", "paused"])
+async def test_what_a_crash_leaves_is_removed(
+    engine: ProcessEngine, data_dir: Path, how: str
+) -> None:
     path = os.pathsep.join(filter(None, sys.path))
     crashed = subprocess.run(
-        [sys.executable, "-c", HOST, str(data_dir)],
+        [sys.executable, "-c", HOST, str(data_dir), how],
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         check=False,
@@ -349,7 +395,8 @@ async def test_what_a_crash_leaves_is_removed(engine: ProcessEngine, data_dir: P
     assert crashed.returncode == -signal.SIGKILL
     pids = json.loads(crashed.stdout)
     assert len(pids) == 3
-    until(lambda: not alive(pids[0]), "the end of the proxy, by its leash")
+    if how == "awake":
+        until(lambda: not alive(pids[0]), "the end of the proxy, by its leash")
     assert alive(pids[1])
     assert alive(pids[2])
     mine = await engine.start(spec("mine"))

@@ -235,6 +235,48 @@ def test_the_status_is_for_clients_on_this_machine(folder: Path) -> None:
     assert seen["added_wait_us"]["p99"] > 0
 
 
+def test_a_server_with_a_prewarmed_sandbox_and_containers_that_sleep(folder: Path) -> None:
+    options = ("--prewarm", "python:default:256:1", "--pause-grace", "0.05")
+    with running_server(*options, folder=folder) as server, rest_client(server) as client:
+        wait_until(lambda: status(client)["sandboxes_prewarmed"] == 1, "the prewarmed sandbox")
+        assert status(client)["containers"] == 0
+        put(client, "echo", ECHO)
+        assert invoke(client, "echo", {"n": 1}).json()["response"]["result"] == {"n": 1}
+        for number in range(2):
+            wait_until(lambda: status(client)["containers_paused"] == 1, "its sleep")
+            reply = invoke(client, "echo", {"n": number})
+            assert reply.json()["response"]["result"] == {"n": number}
+        assert status(client)["containers_created"] == 1, "woken, not made anew"
+        wait_until(lambda: status(client)["sandboxes_prewarmed"] == 1, "another one")
+        assert len(processes(server)) == 2
+        sandboxes = [each.name for each in (server.data / "sandboxes").iterdir()]
+        assert [name[0] for name in sandboxes] == ["p", "p"], "both were started for nobody"
+        assert server.stop() == 0
+        assert processes(server) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--pause-grace", "10"), "the pause grace is 10 s; it must be at least 0 and less than"),
+        (("--pause-grace", "nan"), "the pause grace is nan s"),
+        (("--prewarm", "python:2:256:1"), "python:2:256:1: The specified runtime 'python:2' is"),
+        (("--prewarm", "python:3:64:1"), "python:3:64:1: the memory is 64 MB; actions have 128.."),
+        (("--prewarm", "python:3:513:1"), "the memory is 513 MB; actions have 128..512 MB"),
+        (
+            ("--memory", "512", "--prewarm", "python:3:256:2", "--prewarm", "python:3:128:1"),
+            "the prewarmed sandboxes need 640 MB; all containers have 512 MB",
+        ),
+    ],
+)
+def test_settings_without_a_meaning_are_named(
+    folder: Path, options: tuple[str, ...], message: str
+) -> None:
+    data = ("--port", "0", "--data", str(folder / "data"), "--sandbox", "process")
+    assert message in start_fails(*data, *options)
+    assert not (folder / "data").exists()
+
+
 # --- stopping ------------------------------------------------------------------------------------
 
 

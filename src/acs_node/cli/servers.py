@@ -2,12 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from acs_node.cli import output
 from acs_node.cli.errors import ActivationFailed
 from acs_node.cli.options import json_option
+
+if TYPE_CHECKING:
+    from acs_core.prewarm import Prewarm
 
 _sandbox_option = click.option(
     "--sandbox",
@@ -16,6 +20,24 @@ _sandbox_option = click.option(
     show_default=True,
     help="What functions run in; process is no isolation, auto takes it only without an engine.",
 )
+
+
+def _read_prewarm(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> "tuple[Prewarm, ...]":
+    """Read each ``KIND:MEMORY_MB:COUNT``; the kind has colons of its own."""
+    from acs_core.prewarm import Prewarm
+
+    read = []
+    for value in values:
+        kind, *numbers = value.rsplit(":", 2)
+        if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
+            raise click.BadParameter(f"'{value}' is not KIND:MEMORY_MB:COUNT, as python:3:256:2")
+        try:
+            read.append(Prewarm(kind, int(numbers[0]), int(numbers[1])))
+        except ValueError as error:
+            raise click.BadParameter(f"'{value}': {error}") from None
+    return tuple(read)
 
 
 def default_data_folder() -> Path:
@@ -54,6 +76,21 @@ def default_data_folder() -> Path:
     help="Cap of containers per namespace; unless given, memory is the bound.",
 )
 @click.option(
+    "--pause-grace",
+    type=click.FloatRange(0),
+    default=0,
+    show_default="never",
+    metavar="SECONDS",
+    help="Pause a container that has idled so long; it is resumed when work comes.",
+)
+@click.option(
+    "--prewarm",
+    multiple=True,
+    callback=_read_prewarm,
+    metavar="KIND:MEMORY_MB:COUNT",
+    help="Keep COUNT sandboxes ready for new containers of this kind and memory. Repeatable.",
+)
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -69,6 +106,8 @@ def standalone(
     sandbox: str,
     memory: int | None,
     containers: int | None,
+    pause_grace: float,
+    prewarm: "tuple[Prewarm, ...]",
     trace: Path | None,
     verbose: bool,
 ) -> None:
@@ -89,6 +128,8 @@ def standalone(
         memory_mb=memory,
         namespace_containers=containers,
         trace=trace,
+        pause_grace_s=pause_grace,
+        prewarm=prewarm,
     )
     context.exit(run(config))
 

@@ -1,7 +1,7 @@
 """What an invoker needs of a sandbox engine: the interface, and its errors.
 
-An engine starts and removes sandboxes; it decides nothing.  Which one is started, when,
-and when it goes is said by ``acs_core.containers``.  Implementations: ``docker``, ``process``.
+An engine starts, pauses, resumes and removes sandboxes; it decides nothing.  What becomes of
+which one, and when, is said by ``acs_core.containers``.  Implementations: ``docker``, ``process``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from .logpipes import LogPipes
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What to start: one container for one action.
+    """What to start: a sandbox for one action, which is not known before ``/init``.
 
-    ``container`` is unique for ever and matches ``[A-Za-z0-9_.-]{1,100}``; ``kind`` is a
-    resolved runtime kind such as ``python:3``; ``memory_mb`` bounds memory (no swap);
-    ``environment`` is set before the proxy starts.
+    ``container`` is its name: unique for ever, ``[A-Za-z0-9_.-]{1,100}``, and that of the container
+    that it becomes unless it was prewarmed; ``kind`` is a resolved runtime kind such as
+    ``python:3``; ``memory_mb`` bounds memory (no swap); ``environment`` is set before the proxy
+    starts.
     """
 
     container: str
@@ -51,7 +52,7 @@ class SandboxEnd:
 
 
 class SandboxError(Exception):
-    """A sandbox could not be started; ``final`` when a retry cannot help (image missing)."""
+    """An engine could not do it; ``final`` when a retry cannot help (image missing)."""
 
     def __init__(self, message: str, *, final: bool = False) -> None:
         super().__init__(message)
@@ -74,8 +75,22 @@ class SandboxEngine(Protocol):
         """
         ...
 
+    async def pause(self, sandbox: Sandbox) -> None:
+        """Take the processor from the sandbox, and leave it its memory, until it is resumed.
+
+        Raises: SandboxError, and then it may be paused or not.
+        """
+        ...
+
+    async def resume(self, sandbox: Sandbox) -> None:
+        """Let a paused sandbox run on.  Raises: SandboxError, as ``pause``."""
+        ...
+
     async def remove(self, sandbox: Sandbox) -> None:
-        """End and remove the sandbox and its files, whatever state it is in; idempotent."""
+        """End and remove the sandbox and its files, whatever state it is in; idempotent.
+
+        It may be paused; a call that pauses or resumes it may be under way.
+        """
         ...
 
     async def ending(self, sandbox: Sandbox) -> SandboxEnd:

@@ -64,9 +64,10 @@ class DockerEngine:
     ``instance``: the id of the data folder; only containers labelled with it are ever removed.
     ``network``: ``none``, or the name of a network; one that does not exist is created as a
     bridge without traffic between its containers.  ``workers``: calls made at once; at most half
-    of them are removals, so that removals never keep a start waiting.  ``call_s``: time-out in
-    seconds of each call (a given client has its own).  ``host_memory_mb``: what a container's CPU
-    share is measured against (default: this machine's memory).
+    of them are removals and pauses, so that these never keep a start or a resume waiting.
+    ``call_s``: time-out in seconds of each call (a given client has its own).
+    ``host_memory_mb``: what a container's CPU share is measured against (default: this machine's
+    memory).
 
     Nothing is called before the first method is.
     """
@@ -101,7 +102,7 @@ class DockerEngine:
         uid = 65532 if os.getuid() != 65532 else 65533
         self._user = f"{uid}:{uid}"
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="docker")
-        self._removals = asyncio.Semaphore(workers // 2)
+        self._unhurried = asyncio.Semaphore(workers // 2)  # removals and pauses
         self._preparing = Lock()
         self._prepared = False
         self._sandboxes: dict[str, Sandbox | None] = {}  # by container; None: it starts
@@ -130,6 +131,15 @@ class DockerEngine:
         except asyncio.CancelledError:
             self._spawn(self._undo(work))
             raise
+
+    async def pause(self, sandbox: Sandbox) -> None:
+        """Freeze the container's processes; see ``SandboxEngine``.  Cost: some ms in the engine."""
+        async with self._unhurried:
+            await self._call(self._freeze, str(sandbox.handle), "pause")
+
+    async def resume(self, sandbox: Sandbox) -> None:
+        """Let the container's processes run on; see ``SandboxEngine``.  Cost: as ``pause``."""
+        await self._call(self._freeze, str(sandbox.handle), "unpause")
 
     async def remove(self, sandbox: Sandbox) -> None:
         """End and remove a container, then its directory, and close its logs; idempotent.
@@ -312,7 +322,7 @@ class DockerEngine:
         return task
 
     async def _remove_container(self, handle: str) -> None:
-        async with self._removals:
+        async with self._unhurried:
             await self._call(self._remove, handle)
 
     def _remove_directory(self, container: str) -> None:
@@ -457,6 +467,15 @@ class DockerEngine:
             except APIError as error:
                 raise refused("list containers", error) from error
         return {entry["Id"]: entry["Labels"][CONTAINER_LABEL] for entry in found}
+
+    def _freeze(self, handle: str, verb: str) -> None:
+        what = f"{verb} container {handle[:12]}"
+        client = self._prepare()
+        with engine_calls(what):
+            try:
+                getattr(client.api, verb)(handle)
+            except APIError as error:
+                raise refused(what, error) from error
 
     def _remove(self, handle: str) -> None:
         what = f"remove container {handle[:12]}"

@@ -4,7 +4,8 @@ A function here is a program of the user who runs the platform: it reads his fil
 network, and can signal the platform itself.  What there is, is tidiness: limits on what one
 process may take by mistake, a folder of its own, an environment without the platform's secrets,
 and removal of its process group.  A function that leaves its process group (setsid) outlives its
-container; ``remove_leftovers`` of the next start finds it by its environment.
+container; ``remove_leftovers`` of the next start finds it by its environment.  It is not paused
+either.  A paused proxy does not see that the platform was killed: it stays until that next start.
 
 The memory limit holds for each process, not for the container's sum, and is met with a
 MemoryError inside the function, so ``out_of_memory`` is never known here.
@@ -46,6 +47,7 @@ OPEN_FILES_MAX = 1024  # as a container of OpenWhisk gets
 FILE_BYTES_MAX = 512 * 1024 * 1024  # of one file; Python sees OSError (EFBIG), not the signal
 SAID_CHARACTERS_MAX = 2_000  # of a failed start's output, in the error
 
+_RUNS = "still runs"
 _CONTAINER = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,100}")  # "." and ".." are no folder's names
 
 
@@ -107,6 +109,16 @@ class ProcessEngine:
                     raise SandboxError(message) from error
                 raise
         return Sandbox(spec, socket_path, logs, child)
+
+    async def pause(self, sandbox: Sandbox) -> None:
+        """Stop the process group; see ``SandboxEngine``."""
+        assert isinstance(sandbox.handle, _Child)
+        sandbox.handle.signal(signal.SIGSTOP)
+
+    async def resume(self, sandbox: Sandbox) -> None:
+        """Let the process group continue; see ``SandboxEngine``."""
+        assert isinstance(sandbox.handle, _Child)
+        sandbox.handle.signal(signal.SIGCONT)
 
     async def remove(self, sandbox: Sandbox) -> None:
         """Kill the process group, reap the proxy, delete the folder; see ``SandboxEngine``.
@@ -299,12 +311,19 @@ class _Child:
             flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
             status = os.waitid(os.P_PID, self._process.pid, flags)
             if status is None:
-                return "still runs"
+                return _RUNS
             if status.si_code == os.CLD_EXITED:
                 self._how = f"exited with status {status.si_status}"
             else:
                 self._how = f"was killed by {signal.Signals(status.si_status).name}"
         return self._how or "was never started"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the process group.  Raises: SandboxError if the proxy has ended."""
+        ending = self.ending()  # not ``ended``: that becomes done a turn of the loop later
+        if self._process is None or ending != _RUNS:
+            raise SandboxError(f"container {self.spec.container}: the proxy {ending}")
+        os.killpg(self._process.pid, number)
 
     async def kill(self) -> None:
         """End the whole process group and close the pipes.  Raises: SandboxError after 5 s."""
