@@ -149,7 +149,8 @@ class ThreadPool:
     def _perform(self, effect: object) -> tell.Event | None:
         match effect:
             case ask.Reserve():
-                return tell.Reserved(effect.queue, tuple(p.container for p in effect.places))
+                names = tuple(p.container for p in effect.places)
+                return tell.Reserved(effect.queue, effect.serial, names)
             case ask.StartSandbox():
                 inbox = self._inboxes[effect.container] = SimpleQueue()
                 worker = (effect.container, effect.spec.action, inbox)
