@@ -215,7 +215,6 @@ class Scheduler:
         # "| 0" refuses what is no integer; in C, where nothing else comes, it costs nothing.
         if not self._now_us <= now_us | 0 <= _NEVER:
             raise refused_time(now_us, self._now_us)
-        self._scanned = 0
         out: list[object] = []
         if isinstance(event, Arrived):
             self._arrived(event, now_us, out)
@@ -228,6 +227,7 @@ class Scheduler:
             if handler is None:
                 raise TypeError(f"{type(event).__name__} is no event of a scheduler")
             handler(self, event, now_us, out)
+        self._scanned = 0
         self._now_us = now_us
         return out
 
