@@ -200,7 +200,8 @@ class Server:
         if containers is not None:
             # 256 MB each, and room for what is being removed.
             memory_mb = max(4_000, 400 * containers)
-            arguments += ["--containers", str(containers), "--memory", str(memory_mb)]
+            # One more: of a cap one place is kept for calls between functions.
+            arguments += ["--containers", str(containers + 1), "--memory", str(memory_mb)]
         self.process = ServerProcess(folder, *arguments)
         self._settled = False
 

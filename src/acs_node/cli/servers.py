@@ -73,7 +73,8 @@ def default_data_folder() -> Path:
     "--containers",
     type=click.IntRange(1),
     metavar="N",
-    help="Cap of containers per namespace; unless given, memory is the bound.",
+    help="Cap of containers per namespace, one of them kept for calls between functions; "
+    "unless given, memory is the bound.",
 )
 @click.option(
     "--pause-grace",
