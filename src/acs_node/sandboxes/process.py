@@ -10,33 +10,38 @@ either.  A paused proxy does not see that the platform was killed: it stays unti
 The memory limit holds for each process, not for the container's sum, and is met with a
 MemoryError inside the function, so ``out_of_memory`` is never known here.
 
-Needs Linux 5.3 (pidfd).  The proxy's contract is in ``acs_node/runtimes/python/proxy.py``.
+Needs Linux 5.3 (pidfd).  The proxy's contract is in ``acs_node/runtimes/python/proxy.py``; how
+proxies become processes, in ``processes.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import py_compile
 import re
 import resource
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from . import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
 from .logpipes import LogPipes
+from .processes import LOST, Process, Spawned, Template
 from .processors import LOOK_S, LoopProcessor
 
-PROXY = Path(__file__).parents[1] / "runtimes" / "python" / "proxy.py"
+RUNTIME = Path(__file__).parents[1] / "runtimes" / "python"
+PROXY = RUNTIME / "proxy.py"
+TEMPLATE = RUNTIME / "template.py"
+OPTIONS = ("-I", "-B", "-S", "-X", "utf8")  # why: the head of proxy.py
 
-STARTS_MAX = 4  # interpreters that start at once: each takes 10-20 ms of a core
+STARTS_MAX = 4  # proxies that start at once: each takes 2 ms of a core, a program 10-20
 START_SECONDS = 10.0  # from spawn to listening: 20 ms, or seconds on a machine that swaps
 END_SECONDS = 5.0  # from SIGKILL to the end: only a process stuck in the kernel takes longer
 ENDING_SECONDS = 2.0  # the interface's bound on ``ending``
@@ -54,8 +59,9 @@ _CONTAINER = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,100}")  # "." and ".." are no
 class ProcessEngine:
     """The engine ``process``: action proxies as child processes, in ``data_dir/sandboxes``.
 
-    ``python`` runs the proxy (3.9 or later); by default the interpreter of the platform, without
-    its site-packages.  One engine at a time may use a ``data_dir``.  Kinds: ``python:*``.
+    ``python`` runs the proxies (3.9 or later), each as a program of its own; by default they are
+    forked from a template in the platform's interpreter, without its site-packages.  One engine
+    at a time may use a ``data_dir``.  Kinds: ``python:*``.
     """
 
     name = "process"
@@ -66,17 +72,17 @@ class ProcessEngine:
             raise EngineUnavailable("The process sandbox needs Linux 5.3 or later (pidfd).")
         self.folder = Path(data_dir).absolute() / "sandboxes"
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        program = str(PROXY)
-        if python is None:
-            # The interpreter keeps no byte code of a script; without it each start compiles the
-            # proxy anew, 2 of 10 ms.  Another interpreter's byte code is not ours to make.
-            program = str(self.folder.parent / "proxy.pyc")
-            py_compile.compile(str(PROXY), cfile=program, doraise=True)
-        self._command = [python or sys.executable, "-I", "-B", "-S", "-X", "utf8", program]
+        self._python = python
+        self._template: Template | None = None
+        self._template_lock = Lock()
         self._children: dict[str, _Child] = {}
         self._starts = asyncio.Semaphore(STARTS_MAX)
         # Folders and processes are made and removed here: the event loop waits for neither.
         self._threads = ThreadPoolExecutor(STARTS_MAX, thread_name_prefix="acs-process")
+        self._early: Future[Template] | None = None
+        if python is None:
+            # Ahead of need.  Should it fail, the first start tries again, and says why.
+            self._early = self._threads.submit(self._ready_template)
         self._closed = False
         self._processors = LoopProcessor(os.sched_getaffinity(0))
         self._look: asyncio.TimerHandle | None = None
@@ -92,7 +98,7 @@ class ProcessEngine:
             child = _Child(spec, self.folder / spec.container)
             self._children[spec.container] = child
             loop = asyncio.get_running_loop()
-            child.spawning = loop.run_in_executor(self._threads, child.spawn, self._command)
+            child.spawning = loop.run_in_executor(self._threads, child.spawn, self._proxy)
             try:
                 # Shielded, as is the removal: a start that is cancelled leaves nothing either.
                 logs = await asyncio.shield(child.spawning)
@@ -148,7 +154,28 @@ class ProcessEngine:
             await asyncio.gather(*map(self._removed, list(self._children.values())))
         if self._look is not None:
             self._look.cancel()
+        if self._early is not None:
+            await asyncio.gather(asyncio.wrap_future(self._early), return_exceptions=True)
         self._threads.shutdown(wait=False)
+        if self._template is not None:
+            self._template.close()
+
+    def _proxy(self, folder: Path, work: Path, environment: dict[str, str]) -> Process:
+        """Start a proxy in its folder.  Blocks.  Raises: OSError, ValueError."""
+        if self._python is not None:
+            command = [self._python, *OPTIONS, str(PROXY), str(folder)]
+            return Spawned(command, folder, work, environment)
+        return self._ready_template().fork(folder, work, environment)
+
+    def _ready_template(self) -> Template:
+        """Return a template that answers, a new one if need be.  Blocks.  Raises: OSError."""
+        with self._template_lock:
+            if self._template is not None and self._template.broken:
+                self._template.close()
+                self._template = None
+            if self._template is None:
+                self._template = Template([sys.executable, *OPTIONS, str(TEMPLATE), str(PROXY)])
+            return self._template
 
     def _checked_socket_path(self, spec: SandboxSpec) -> str:
         if not _CONTAINER.fullmatch(spec.container):
@@ -206,11 +233,11 @@ class _Child:
         self.removal: asyncio.Task[None] | None = None
         self.ended: asyncio.Future[None] = loop.create_future()
         self._logs: LogPipes | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._pidfd = -1
         self._how = ""
 
-    def spawn(self, command: list[str]) -> LogPipes:
+    def spawn(self, start: Callable[[Path, Path, dict[str, str]], Process]) -> LogPipes:
         """Make the folder and start the process.  Blocks for about 2 ms; runs in a thread."""
         try:
             self.folder.mkdir(mode=0o700)
@@ -222,41 +249,30 @@ class _Child:
         temporary = self.folder / "tmp"
         temporary.mkdir(mode=0o700)
         self._logs = LogPipes.create(str(self.folder))
-        # For writing only: an end that the child could read from would defeat the proxy's leash.
-        out = os.open(self.folder / "stdout", os.O_WRONLY | os.O_CLOEXEC)
-        err = os.open(self.folder / "stderr", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            self._process = subprocess.Popen(
-                [*command, str(self.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=work,
-                env={
-                    "PATH": os.environ.get("PATH", os.defpath),
-                    "LANG": os.environ.get("LANG", "C.UTF-8"),
-                    **self.spec.environment,
-                    "HOME": str(work),  # remove_leftovers knows strays by it
-                    "TMPDIR": str(temporary),
-                },
-                start_new_session=True,
-            )
-        finally:
-            os.close(out)
-            os.close(err)
+        self._process = start(
+            self.folder,
+            work,
+            {
+                "PATH": os.environ.get("PATH", os.defpath),
+                "LANG": os.environ.get("LANG", "C.UTF-8"),
+                **self.spec.environment,
+                "HOME": str(work),  # remove_leftovers knows strays by it
+                "TMPDIR": str(temporary),
+            },
+        )
         pid = self._process.pid
         try:
             self._limit(pid)
             (self.folder / "pid").write_text(f"{pid} {_start_time(pid)}\n")
             self._pidfd = os.pidfd_open(pid)
         except BaseException:
-            self._process.kill()
-            self._process.wait()
+            os.kill(pid, signal.SIGKILL)
+            self._process.reap()
             raise
         return self._logs
 
     def _limit(self, pid: int) -> None:
-        # From outside and after the exec: no user code runs before the host connects, and a
+        # From outside and after the start: no user code runs before the host connects, and a
         # preexec_fn would turn the vfork() of Popen into a fork() of the whole platform.
         limits = {
             # Private writable memory.  The address space would be the wrong measure: libraries,
@@ -280,7 +296,7 @@ class _Child:
 
         What a function has started as a process of its own keeps what it was started with.
         """
-        if self._process is None or self._process.returncode is not None:
+        if self._process is None or self._process.reaped:
             return  # the number of one that was reaped may be another's
         with suppress(OSError):  # it is ending
             for thread in os.listdir(f"/proc/{self._process.pid}/task"):
@@ -305,18 +321,13 @@ class _Child:
 
     def ending(self) -> str:
         """Say what became of the process, in words that complete "it ..."."""
-        if not self._how and self._process is not None:
-            # It stays a zombie until its removal: that keeps its pid, and so its process group's
-            # number, from being given to others.
-            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            status = os.waitid(os.P_PID, self._process.pid, flags)
-            if status is None:
+        if self._process is None:
+            return "was never started"
+        if not self._how:
+            if self._pidfd >= 0 and not select.select([self._pidfd], [], [], 0)[0]:
                 return _RUNS
-            if status.si_code == os.CLD_EXITED:
-                self._how = f"exited with status {status.si_status}"
-            else:
-                self._how = f"was killed by {signal.Signals(status.si_status).name}"
-        return self._how or "was never started"
+            self._how = self._process.ending() or ""
+        return self._how or _RUNS
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the process group.  Raises: SandboxError if the proxy has ended."""
@@ -330,16 +341,18 @@ class _Child:
         if self.spawning is not None:
             await asyncio.wait([self.spawning])
             self.spawning.exception()  # was the start's to raise; one that is cancelled cannot
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and not self._process.reaped:
             self._watch()
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            if self.ending() != LOST:  # else the number may be another's
+                for kill in (os.killpg, os.kill):  # just forked, it leads no group yet
+                    with suppress(ProcessLookupError):
+                        kill(self._process.pid, signal.SIGKILL)
             await asyncio.wait([self.ended], timeout=END_SECONDS)
             if not self.ended.done():
                 message = f"container {self.spec.container}: process {self._process.pid}"
                 raise SandboxError(f"{message} did not end within {END_SECONDS:g} s of SIGKILL")
             self.ending()
-            self._process.wait()
+            self._process.reap()
         elif not self.ended.done():
             self.ended.set_result(None)
         if self._logs is not None:
