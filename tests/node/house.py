@@ -110,11 +110,12 @@ class House:
         result: bool = True,
         timeout_ms: int = BLOCKING_MS_MAX,
         caller: Recorder | None = None,
+        namespace: str = "guest",
     ) -> Recorder:
         """Invoke an action; the answer comes to the caller."""
         caller = caller or Recorder()
         body = b"" if arguments is None else json.dumps(arguments).encode()
-        invocation = Invocation("guest", name, blocking, result, timeout_ms)
+        invocation = Invocation(namespace, name, blocking, result, timeout_ms)
         try:
             self.controller.invoke(self.identity, invocation, body, "t" * 32, caller)
         except ApiError as error:
