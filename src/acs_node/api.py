@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .activations import ActivationStore, Record
 from .entities import EntityStore, Identity, SystemLimits
-from .entity_api import EntityApi
+from .entity_api import EntityApi, Fire
 from .errors import (
     API_HEADERS,
     ApiError,
@@ -29,6 +29,7 @@ from .errors import (
     not_found,
     request_id,
     route_not_found,
+    unavailable,
 )
 from .names import (
     check_activation_id,
@@ -53,16 +54,23 @@ async def _settled(activation_id: str) -> None:
     """Nothing is on its way."""
 
 
+async def _no_fire(*_: object) -> str | None:
+    """Nobody invokes actions here."""
+    raise unavailable()
+
+
 def create_app(
     entities: EntityStore,
     activations: ActivationStore,
     *,
     info: Mapping[str, str],
     settled: Callable[[str], Awaitable[None]] = _settled,
+    fire: Fire = _no_fire,
 ) -> ASGIApp:
     """Return the application; ``info`` holds ``build`` (a date) and ``buildno``.
 
     ``settled`` returns when the record of an activation that has ended is in the store.
+    ``fire`` is ``Firing.fire``.
     """
     api = _Api(entities, activations, info, settled)
     base = "/api/v1/namespaces"
@@ -81,7 +89,7 @@ def create_app(
     ):
         path = f"{base}/{{ns}}/activations/{{id}}{suffix}"
         routes += _both(path, _Guarded(entities, {"GET": handler}))
-    routes += _entity_routes(EntityApi(entities), entities, f"{base}/{{ns}}")
+    routes += _entity_routes(EntityApi(entities, fire), entities, f"{base}/{{ns}}")
     return _Envelope(Router(routes, redirect_slashes=False, default=_no_route))
 
 
@@ -102,6 +110,26 @@ def _entity_routes(api: EntityApi, entities: EntityStore, base: str) -> list[Rou
         Route(f"{base}/actions/{{name}}", guarded(False, ("POST",), **action)),
         Route(f"{base}/actions/{{package}}/{{name}}", guarded(True, ("POST",), **action)),
         *_both(f"{base}/packages", guarded(True, GET=api.list_packages)),
+        *_both(f"{base}/triggers", guarded(GET=api.list_triggers)),
+        *_both(
+            f"{base}/triggers/{{name}}",
+            guarded(
+                GET=api.get_trigger,
+                PUT=api.put_trigger,
+                DELETE=api.delete_trigger,
+                POST=api.fire_trigger,
+            ),
+        ),
+        *_both(f"{base}/rules", guarded(GET=api.list_rules)),
+        *_both(
+            f"{base}/rules/{{name}}",
+            guarded(
+                GET=api.get_rule,
+                PUT=api.put_rule,
+                DELETE=api.delete_rule,
+                POST=api.set_rule_status,
+            ),
+        ),
         *_both(
             f"{base}/packages/{{name}}",
             guarded(True, GET=api.get_package, PUT=api.put_package, DELETE=api.delete_package),
@@ -132,7 +160,8 @@ class _Envelope:
 
         # Routed by the raw segments, which are decoded one by one: "%2F" separates nothing.
         raw_path = scope.get("raw_path") or scope["path"].encode()
-        inner: MutableMapping[str, Any] = {**scope, "path": raw_path.decode("latin-1")}
+        path = raw_path.decode("latin-1")
+        inner: MutableMapping[str, Any] = {**scope, "path": path, "tid": tid}
         try:
             if scope["method"] == "OPTIONS" and inner["path"].startswith("/api/"):
                 await Response()(inner, receive, send_with_headers)

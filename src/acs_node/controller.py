@@ -315,6 +315,15 @@ class Controller:
             route = self._make_route(identity, invocation, Resolved(action))
         self._invoke(route, identity.caller, invocation, body, tid, caller)
 
+    def fire_id(self, identity: Identity) -> str:
+        """Return the id of a trigger activation of a namespace.
+
+        Raises: ApiError 503.
+        """
+        if self._stopping or not self._activations.has_room():
+            raise unavailable()
+        return self._next_id(clock.wall_ms())
+
     async def _invoke_uncached(
         self, identity: Identity, invocation: Invocation, body: bytes, tid: str, caller: Caller
     ) -> None:

@@ -167,15 +167,10 @@ class EntityStore(NamespaceStore):
         Raises: ApiError 400, 403, 404 (no such package), 409 (exists and not ``overwrite``;
         changed by someone else meanwhile) or 413, and nothing changed.
         """
-        return await self._to_the_end(self._put_action(namespace, path, body, overwrite))
-
-    async def _put_action(
-        self, namespace: str, path: str, body: dict[str, Any], overwrite: bool
-    ) -> Action:
         package, name = split_path(path)
         if package is not None:
             await self.own_package(namespace, package)
-        old = await self._basis(Action, namespace, path, overwrite)
+        old = await self.basis(Action, namespace, path, overwrite)
         owner = self._namespaces.get(namespace)
         # Validated before a revision is drawn and outside of the transaction, which is short.
         rules: dict[str, Any] = {
@@ -220,12 +215,7 @@ class EntityStore(NamespaceStore):
         Raises: ApiError as ``put_action``, and nothing changed.  What a binding stands for is
         the business of ``resolution.check_binding``.
         """
-        return await self._to_the_end(self._put_package(namespace, name, body, overwrite))
-
-    async def _put_package(
-        self, namespace: str, name: str, body: dict[str, Any], overwrite: bool
-    ) -> Package:
-        old = await self._basis(Package, namespace, name, overwrite)
+        old = await self.basis(Package, namespace, name, overwrite)
         rules: dict[str, Any] = {"now_ms": self._clock_ms(), "limits": self.limits}
         if old is None:
             draft = create_package(namespace, name, body, **rules)
@@ -240,10 +230,7 @@ class EntityStore(NamespaceStore):
 
         Raises: ApiError 404; 409 when it is not empty, and nothing changed.
         """
-        return await self._to_the_end(self._delete_package(namespace, name, force))
-
-    async def _delete_package(self, namespace: str, name: str, force: bool) -> Package:
-        package = await self._existing(Package, namespace, name)
+        package = await self.existing(Package, namespace, name)
         inside = await self.list(Action, namespace, 0, None, package=name)
         if inside and not force:
             entities = "entity" if len(inside) == 1 else "entities"
@@ -266,17 +253,14 @@ class EntityStore(NamespaceStore):
 
         Raises: ApiError 404; 409 when it was changed meanwhile, and nothing changed.
         """
-        return await self._to_the_end(self._delete_action(namespace, path))
-
-    async def _delete_action(self, namespace: str, path: str) -> Action:
         package, _ = split_path(path)
         if package is not None:
             await self.own_package(namespace, package)
-        old = await self._existing(Action, namespace, path)
+        old = await self.existing(Action, namespace, path)
         await self.save([(old, None)])
         return old
 
-    async def _basis(self, kind: type[E], namespace: str, path: str, overwrite: bool) -> E | None:
+    async def basis(self, kind: type[E], namespace: str, path: str, overwrite: bool) -> E | None:
         """Return what a PUT changes; None: it creates.  Raises: ApiError 409.
 
         From the database: the basis must not be what another node changed since.
@@ -286,11 +270,16 @@ class EntityStore(NamespaceStore):
             raise already_exists()
         return old
 
-    async def _existing(self, kind: type[E], namespace: str, path: str) -> E:
+    async def existing(self, kind: type[E], namespace: str, path: str) -> E:
+        """Return what is to be changed, from the database.  Raises: ApiError 404; 409."""
         old = await self._load(kind, namespace, path)
         if old is None:
             raise not_found()
         return old
+
+    def now_ms(self) -> int:
+        """Return the time of a change that is made now, in ms since the epoch."""
+        return self._clock_ms()
 
     async def save(
         self,
@@ -301,12 +290,20 @@ class EntityStore(NamespaceStore):
     ) -> Sequence[Entity]:
         """Commit changes, each from an old entity to a new one, all of them or none.
 
-        None is what is created or deleted.  ``guard`` looks at the database in the same
+        None is what is created or deleted.  A caller that is cancelled meanwhile does not stop
+        it.  ``guard`` looks at the database in the same
         transaction and raises if it may not be.  Returns the new ones, with their revisions.
         Raises: ApiError 409 when something was changed meanwhile, what ``guard`` raises, and
         nothing changed.
         """
+        return await self._to_the_end(self._save(changes, overwrite, guard))
 
+    async def _save(
+        self,
+        changes: Sequence[tuple[Entity | None, Entity | None]],
+        overwrite: bool,
+        guard: Guard | None,
+    ) -> Sequence[Entity]:
         def write(connection: Connection) -> list[Entity]:
             if guard is not None:
                 guard(connection)

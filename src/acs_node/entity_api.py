@@ -6,26 +6,34 @@ has checked before who asks, that names are legal, and that what is changed is t
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from . import rules
 from .entities import EntityStore
 from .entity_types import Action, Identity, annotation
 from .packages import Package, read_binding
-from .requests import flag, json_object, page
+from .requests import flag, json_object, page, payload
 from .resolution import check_binding, readable_package, resolve_action
 from .responses import json_response
+from .triggers import INACTIVE, Rule, Trigger
 
-__all__ = ["EntityApi"]
+__all__ = ["EntityApi", "Fire"]
+
+
+Fire = Callable[[Identity, str, bytes, Mapping[str, str], str], Awaitable[str | None]]
+"""``Firing.fire``."""
 
 
 class EntityApi:
     """The handlers."""
 
-    def __init__(self, entities: EntityStore) -> None:
+    def __init__(self, entities: EntityStore, fire: Fire) -> None:
         self._entities = entities
+        self._fire = fire
 
     async def _body(self, request: Request) -> dict[str, Any]:
         return await json_object(request, self._entities.limits.body_bytes_max)
@@ -120,6 +128,79 @@ class EntityApi:
         name = request.path_params["name"]
         package = await self._entities.delete_package(caller.namespace, name, force)
         return json_response(package.document())
+
+    # Triggers.
+
+    async def list_triggers(self, request: Request, caller: Identity) -> Response:
+        return await self._list(Trigger, request, caller)
+
+    async def get_trigger(self, request: Request, caller: Identity) -> Response:
+        name = request.path_params["name"]
+        trigger = await self._entities.get(Trigger, caller.namespace, name)
+        return json_response(trigger.document())
+
+    async def put_trigger(self, request: Request, caller: Identity) -> Response:
+        overwrite = flag(request, "overwrite")
+        body = await self._body(request)
+        name = request.path_params["name"]
+        trigger = await rules.put_trigger(self._entities, caller.namespace, name, body, overwrite)
+        return json_response(trigger.document())
+
+    async def delete_trigger(self, request: Request, caller: Identity) -> Response:
+        name = request.path_params["name"]
+        trigger = await rules.delete_trigger(self._entities, caller.namespace, name)
+        return json_response(trigger.document())
+
+    async def fire_trigger(self, request: Request, caller: Identity) -> Response:
+        body = await payload(request, self._entities.limits.payload_bytes_max)
+        # The key of the one who fires is no business of the functions.
+        headers = {
+            name: value for name, value in request.headers.items() if name != "authorization"
+        }
+        name = request.path_params["name"]
+        activation_id = await self._fire(caller, name, body, headers, request.scope["tid"])
+        if activation_id is None:
+            return Response(status_code=204)
+        response = json_response({"activationId": activation_id}, 202)
+        response.headers["x-openwhisk-activation-id"] = activation_id
+        return response
+
+    # Rules.
+
+    async def list_rules(self, request: Request, caller: Identity) -> Response:
+        return await self._list(Rule, request, caller)
+
+    async def get_rule(self, request: Request, caller: Identity) -> Response:
+        rule = await self._entities.get(Rule, caller.namespace, request.path_params["name"])
+        return json_response(rule.document(await rules.status_of(self._entities, rule)))
+
+    async def put_rule(self, request: Request, caller: Identity) -> Response:
+        overwrite = flag(request, "overwrite")
+        body = await self._body(request)
+        name = request.path_params["name"]
+        rule, status = await rules.put_rule(self._entities, caller.namespace, name, body, overwrite)
+        return json_response(rule.document(status))
+
+    async def delete_rule(self, request: Request, caller: Identity) -> Response:
+        name = request.path_params["name"]
+        rule = await rules.delete_rule(self._entities, caller.namespace, name)
+        return json_response(rule.document(INACTIVE))
+
+    async def set_rule_status(self, request: Request, caller: Identity) -> Response:
+        body = await self._body(request)
+        name = request.path_params["name"]
+        await rules.set_status(self._entities, caller.namespace, name, body.get("status"))
+        return Response()
+
+    async def _list(
+        self, kind: type[Trigger] | type[Rule], request: Request, caller: Identity
+    ) -> Response:
+        skip, limit = page(request, kind.collection)
+        if flag(request, "count"):
+            number = await self._entities.count(kind, caller.namespace, skip)
+            return json_response({kind.collection: number})
+        found = await self._entities.list(kind, caller.namespace, skip, limit)
+        return json_response([each.summary() for each in found])
 
 
 def _path(request: Request) -> str:

@@ -95,6 +95,7 @@ class House:
     invoker: Invoker
     inbox: Inbox
     identity: Identity
+    credential: tuple[str, str]
 
     async def put(self, name: str, code: str = ECHO, **body: Any) -> None:
         """Create or update a python action."""
@@ -194,7 +195,7 @@ async def open_house(
             database, kinds=RuntimeKinds(), limits=SystemLimits(), clock_ms=clock.wall_ms
         )
         await entities.open()
-        await entities.create_namespace("guest")
+        credential = await entities.create_namespace("guest")
         identity = await entities.namespace("guest")
         assert identity is not None
         activations = ActivationStore(
@@ -224,7 +225,7 @@ async def open_house(
         try:
             yield House(
                 folder, database, entities, activations, controller, node, coordination,
-                invoker, inbox, identity,
+                invoker, inbox, identity, credential,
             )  # fmt: skip
         finally:
             controller.close()

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from node.house import House, open_house
 
 from acs_node.activations import ActivationStore
 from acs_node.api import create_app
 from acs_node.database import Database
 from acs_node.entities import EntityStore, RuntimeKinds, SystemLimits
+from acs_node.firing import Firing
 
 T0 = 1_700_000_000_000
 
@@ -51,9 +53,27 @@ async def open_server(folder: Path) -> AsyncIterator[Server]:
     await entities.open()
     activations = ActivationStore(database, clock_ms=lambda: T0, buffer_max=1000)
     credential = await entities.create_namespace("guest")
-    app = create_app(entities, activations, info={"build": "2026-01-01", "buildno": "1"})
+    async with _serve(entities, activations, credential) as server:
+        yield server
+    await activations.close()
+    await database.close()
+
+
+@asynccontextmanager
+async def open_whole_server() -> AsyncIterator[tuple[Server, House]]:
+    """Serve the API of a house: what is fired and composed runs."""
+    async with open_house() as house:
+        fire = Firing(house.entities, house.activations, house.controller).fire
+        more = {"settled": house.controller.settled, "fire": fire}
+        async with _serve(house.entities, house.activations, house.credential, **more) as server:
+            yield server, house
+
+
+@asynccontextmanager
+async def _serve(
+    entities: EntityStore, activations: ActivationStore, credential: tuple[str, str], **more: Any
+) -> AsyncIterator[Server]:
+    app = create_app(entities, activations, info={"build": "2026-01-01", "buildno": "1"}, **more)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://acs") as client:
         yield Server(entities, activations, client, httpx.BasicAuth(*credential))
-    await activations.close()
-    await database.close()

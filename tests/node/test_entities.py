@@ -521,12 +521,21 @@ async def test_listeners_are_told_of_changes_of_existing_actions(store: EntitySt
     assert told == [(first, second), (second, None)]
 
 
-async def test_a_change_is_told_even_if_its_caller_goes_away(store: EntityStore) -> None:
+async def test_a_change_is_told_even_if_its_caller_goes_away(
+    store: EntityStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await store.put_action("guest", "hello", BODY, False)
-    told = asyncio.Event()
+    told, writing = asyncio.Event(), asyncio.Event()
     store.listeners.append(lambda old, new: told.set())
+    write = store._database.write
+
+    async def noticed(work: Any) -> Any:
+        writing.set()
+        return await write(work)
+
+    monkeypatch.setattr(store._database, "write", noticed)
     caller = asyncio.create_task(store.put_action("guest", "hello", BODY, True))
-    await asyncio.sleep(0)  # the caller has begun
+    await writing.wait()
     caller.cancel()
     await asyncio.wait_for(told.wait(), 10)
     assert caller.cancelled()
