@@ -48,6 +48,7 @@ cdef class ContainerPool:
     cdef dict _awake
     cdef dict _waiting
     cdef object _prewarmed
+    cdef bint _prewarms
     cdef long long _drained_us
     cdef long long _pause_grace_us
 

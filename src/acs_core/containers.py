@@ -170,6 +170,8 @@ class ContainerPool:
         self._prewarmed = PrewarmedSandboxes(
             self.config.invoker, self.config.prewarm, self.config.prewarm_check_us
         )
+        # Where nothing is prewarmed nothing of it is asked, twice in every step.
+        self._prewarms = bool(self.config.prewarm)
         self._epochs: dict[str, int] = {}
         self._next_abort_us = _NEVER
         self._draining = False
@@ -214,7 +216,9 @@ class ContainerPool:
 
         Cost: O(kinds that are prewarmed).
         """
-        due_us = min(self._next_abort_us, self._prewarmed.next_deadline_us())
+        due_us = self._next_abort_us
+        if self._prewarms:
+            due_us = min(due_us, self._prewarmed.next_deadline_us())
         for since_us in self._idle.values():
             due_us = min(due_us, since_us + self._keep_alive_us)
             break
@@ -637,7 +641,7 @@ class ContainerPool:
         self._pause_idle(now_us, out)
         if self._next_abort_us <= now_us:
             self._abort_overdue(now_us, out)
-        if self._prewarmed.next_deadline_us() <= now_us:
+        if self._prewarms and self._prewarmed.next_deadline_us() <= now_us:
             self._prewarmed.look(self._free_mb(), now_us, out)
 
     def _abort_overdue(self, now_us: int, out: list[object]) -> None:

@@ -127,8 +127,10 @@ class LogPipes:
                 data = os.read(stream.fd, READ_BYTES)
             except OSError:
                 continue  # nothing there, or closed
-            if data == _SENTINEL_LINE and not stream.tail:
-                self._end(stream)
+            # Of runs that printed nothing there are only sentinels, one for each.
+            runs, more = divmod(len(data), len(_SENTINEL_LINE))
+            if not more and not stream.tail and data == _SENTINEL_LINE * runs:
+                self._end(stream, runs)
             else:
                 self._drain_more(stream, data)
         return min(stdout.ended_count, stderr.ended_count) - self._handed_count
@@ -224,9 +226,8 @@ class LogPipes:
         stream.tail = tail
         return kept
 
-    def _end(self, stream: _Stream) -> None:
-        if stream.ended_count - self._handed_count < AHEAD_MAX:
-            stream.ended_count += 1
+    def _end(self, stream: _Stream, runs: int = 1) -> None:
+        stream.ended_count = min(stream.ended_count + runs, self._handed_count + AHEAD_MAX)
 
     def _keep(self, stream: _Stream, text: bytes) -> int:
         """Add the lines of ``text`` to the log of the stream's run; return how many fitted."""
