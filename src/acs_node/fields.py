@@ -54,8 +54,18 @@ def pairs(body: Mapping[str, Any], name: str, size_bytes_max: int) -> tuple[Para
 
 
 def check_size(name: str, given: Iterable[Parameter], size_bytes_max: int) -> None:
-    """Raise ApiError 413 when keys and values together are larger than allowed."""
-    size = sum(len(each.key.encode()) + len(orjson.dumps(each.value)) for each in given)
+    """Raise ApiError 413 when keys and values together are larger than allowed.
+
+    Raises: ApiError 400 for a value that could not be written as part of an entity.
+    """
+    size = 0
+    for each in given:
+        try:
+            # In so many brackets that a list of entities can still be written with it inside.
+            wrapped = orjson.dumps([[[[[[[[each.value]]]]]]]])
+        except orjson.JSONEncodeError:
+            raise malformed_content(f"{name}: '{each.key}' is nested too deep") from None
+        size += len(each.key.encode()) + len(wrapped) - 16
     if size > size_bytes_max:
         raise too_large(name, size, size_bytes_max)
 
