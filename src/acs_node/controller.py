@@ -23,7 +23,7 @@ from acs_core.limits import CAUSES_MAX, WAIT_MAX_US
 from . import clock, runtime_protocol
 from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
 from .entities import CACHED_CODE_BYTES_MAX, EntityStore
-from .entity_types import Action, Identity, annotation
+from .entity_types import Action, Identity, annotation, has_network
 from .errors import ApiError, forbidden, internal_error, malformed_content, unavailable
 from .links import Close, Link, Logs, QueueClosed, Result, Submit
 from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR, STATUS_TEXTS, RunTemplate
@@ -92,7 +92,8 @@ class Route:
             concurrency=limits.concurrency,
             timeout_us=limits.timeout_ms * 1000,
             action_limit=limits.instances,
-            kind=action.exec.kind,
+            # Prewarmed sandboxes have the network already.
+            kind=action.exec.kind if has_network(action) else "",
         )
         # It waits, is initialised and runs, each for as long as it may.
         self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us

@@ -264,6 +264,10 @@ UNSUPPORTED = (
         ({"parameters": [{"key": "a"}]}, "parameters malformed!"),
         ({"parameters": [{"key": "a", "value": 1, "init": 1}]}, "parameters malformed!"),
         ({"annotations": [1]}, "annotations malformed!"),
+        (
+            {"annotations": [{"key": "acs-network", "value": "off"}]},
+            "annotation acs-network must be 'none'",
+        ),
         ({"publish": "yes"}, "publish must be true or false"),
         ({"version": "1.x"}, "version must be a string such as '0.0.1'"),
         ({"limits": []}, "limits must be an object"),

@@ -184,6 +184,9 @@ class ProcessEngine:
         if spec.kind.partition(":")[0] != "python":
             message = f"kind {spec.kind!r}: the process sandbox runs only python kinds"
             raise SandboxError(message, final=True)
+        if not spec.network:
+            message = "the process sandbox cannot keep an action from the network"
+            raise SandboxError(message, final=True)
         if spec.memory_mb <= 0:
             raise SandboxError(f"memory_mb {spec.memory_mb}: it must be above 0", final=True)
         path = str(self.folder / spec.container / "run.sock")
