@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from acs_core.limits import CONTAINERS_MAX
 
-from .entity_types import Action, ActionLimits, Exec, NamespaceLimits, Parameter
+from .entity_types import NETWORK_NOTE, Action, ActionLimits, Exec, NamespaceLimits, Parameter
 from .errors import ApiError, kind_forbidden, malformed_content, too_large
 from .fields import (
     FIRST_VERSION,
@@ -290,6 +290,10 @@ def _removed_annotations(body: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _with_kind(notes: Iterable[Parameter], kind: str) -> tuple[Parameter, ...]:
+    for note in notes:
+        # A word that means nothing would leave an action the network that it was to lose.
+        if note.key == NETWORK_NOTE and note.value != "none":
+            raise malformed_content(f"annotation {NETWORK_NOTE} must be 'none'")
     return (*(note for note in notes if note.key != "exec"), Parameter("exec", kind))
 
 

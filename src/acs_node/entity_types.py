@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Protocol, Self
 
 __all__ = [
+    "NETWORK_NOTE",
     "Action",
     "ActionLimits",
     "Entity",
@@ -15,6 +16,7 @@ __all__ = [
     "NamespaceLimits",
     "Parameter",
     "annotation",
+    "has_network",
 ]
 
 
@@ -272,3 +274,12 @@ def annotation(entity: Annotated, key: str, default: Any = None) -> Any:
         if note.key == key:
             return note.value
     return default
+
+
+NETWORK_NOTE = "acs-network"
+"""The annotation by which an action does without a network; its only value is ``none``."""
+
+
+def has_network(action: Action) -> bool:
+    """Say whether the containers of an action get the network that the server gives."""
+    return annotation(action, NETWORK_NOTE) is None

@@ -13,7 +13,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.effects import (
@@ -55,7 +55,7 @@ from acs_core.events import (
 
 from . import clock, runtime_protocol
 from .container_connection import ContainerConnection
-from .entity_types import Action
+from .entity_types import Action, has_network
 from .links import Link, Logs, Result
 from .runtime_protocol import Response
 from .sandboxes import Sandbox, SandboxEngine, SandboxError, SandboxSpec
@@ -342,8 +342,9 @@ class Invoker:
     def _start_sandbox(self, effect: StartSandbox) -> None:
         container = _Container(effect.container)
         self._belongs_to(container, effect.spec)
-        kind = container.action.exec.kind
-        self._start(self._create(container, effect.container, kind, effect.spec.memory_mb))
+        action = container.action
+        spec = self._sandbox_spec(effect.container, action.exec.kind, effect.spec.memory_mb)
+        self._start(self._create(container, replace(spec, network=has_network(action))))
 
     def _prewarm_sandbox(self, effect: PrewarmSandbox) -> None:
         self._start(self._prewarm(_Container(effect.container), effect.kind, effect.memory_mb))
@@ -354,7 +355,8 @@ class Invoker:
                 failure = FailureClass.RECOVERABLE
                 self._stepper.step(SandboxFailed(container.name, failure, "the invoker drains"))
             else:
-                await self._create(container, next(self._prewarm_names), kind, memory_mb)
+                spec = self._sandbox_spec(next(self._prewarm_names), kind, memory_mb)
+                await self._create(container, spec)
 
     def _assign_sandbox(self, effect: AssignSandbox) -> None:
         container = self._containers.pop(effect.sandbox)
@@ -367,17 +369,16 @@ class Invoker:
         container.spec = spec
         container.action = self._action_of(spec.queue)
 
-    async def _create(
-        self, container: _Container, sandbox_name: str, kind: str, memory_mb: int
-    ) -> None:
+    def _sandbox_spec(self, name: str, kind: str, memory_mb: int) -> SandboxSpec:
+        return SandboxSpec(name, kind, memory_mb, self._environment)
+
+    async def _create(self, container: _Container, spec: SandboxSpec) -> None:
         """Start the sandbox of a container, connect to it, and tell the pool."""
         name = container.name
         started_us = clock.now_us()
         self._containers[name] = container
         try:
-            sandbox = await self._engine.start(
-                SandboxSpec(sandbox_name, kind, memory_mb, self._environment)
-            )
+            sandbox = await self._engine.start(spec)
         except SandboxError as error:
             failure = FailureClass.FINAL if error.final else FailureClass.RECOVERABLE
             self._creation_failed(name, failure, str(error))

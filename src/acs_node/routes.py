@@ -9,7 +9,7 @@ import orjson
 from acs_core.events import QueueSpec
 from acs_core.limits import WAIT_MAX_US
 
-from .entity_types import Action, Entity, Identity, annotation
+from .entity_types import Action, Entity, Identity, annotation, has_network
 from .errors import ApiError, malformed_content
 from .packages import Package
 from .resolution import Resolved
@@ -39,7 +39,8 @@ class Route:
             concurrency=limits.concurrency,
             timeout_us=limits.timeout_ms * 1000,
             action_limit=limits.instances,
-            kind=action.exec.kind,
+            # Prewarmed sandboxes have the network already.
+            kind=action.exec.kind if has_network(action) else "",
         )
         # It waits, is initialised and runs, each for as long as it may.
         self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us

@@ -75,7 +75,7 @@ class StandaloneConfig:
     """``memory_mb`` for all containers, None: half of this machine's; ``namespace_containers``
     None: only memory bounds them.  ``port`` 0 takes a free one.  ``trace``: where to write the
     scheduler's trace.  ``pause_grace_s``: after how many idle seconds a container is paused, 0:
-    never.  ``prewarm``: which sandboxes stand ready."""
+    never.  ``prewarm``: which sandboxes stand ready.  ``network``: of functions in Docker."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -86,6 +86,7 @@ class StandaloneConfig:
     trace: Path | None = None
     pause_grace_s: float = PAUSE_GRACE_US / 1e6
     prewarm: tuple[Prewarm, ...] = ()
+    network: str = "acs"
 
 
 class StartError(Exception):
@@ -176,7 +177,10 @@ async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
     if config.sandbox in ("auto", "docker"):
         from .sandboxes.docker import DockerEngine
 
-        docker = DockerEngine(config.data, instance=instance)
+        try:
+            docker = DockerEngine(config.data, instance=instance, network=config.network)
+        except ValueError as error:
+            raise StartError(str(error)) from None
         try:
             await docker.ping()
         except SandboxError as error:
@@ -192,6 +196,11 @@ async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
             log.warning("no container engine answers: %s", error)
         else:
             return docker
+    if config.network == "none":
+        raise StartError(
+            "without a container engine functions cannot be kept from the network; "
+            "start one, or leave out --network none"
+        )
     from .sandboxes.process import ProcessEngine
 
     log.warning("functions run as PROCESSES OF THIS USER, WITHOUT ISOLATION; run only your own")

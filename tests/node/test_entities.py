@@ -270,6 +270,10 @@ UNSUPPORTED = (
             {"annotations": [{"key": "a", "value": orjson.loads("[" * 248 + "]" * 248)}]},
             "annotations: 'a' is nested too deep",
         ),
+        (
+            {"annotations": [{"key": "acs-network", "value": "off"}]},
+            "annotation acs-network must be 'none'",
+        ),
         ({"publish": "yes"}, "publish must be true or false"),
         ({"version": "1.x"}, "version must be a string such as '0.0.1'"),
         ({"limits": []}, "limits must be an object"),

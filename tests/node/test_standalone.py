@@ -277,6 +277,21 @@ def test_settings_without_a_meaning_are_named(
     assert not (folder / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("sandbox", "network", "message"),
+    [
+        ("process", "none", "without a container engine functions cannot be kept from the network"),
+        ("docker", "host", "network is 'host', must be 'none' or the name of a network"),
+    ],
+)
+def test_a_network_that_cannot_be_had_is_refused(
+    folder: Path, sandbox: str, network: str, message: str
+) -> None:
+    data = ("--port", "0", "--data", str(folder / "data"))
+    said = start_fails(*data, "--sandbox", sandbox, "--network", network, environ=NO_ENGINE)
+    assert message in said
+
+
 # --- stopping ------------------------------------------------------------------------------------
 
 
