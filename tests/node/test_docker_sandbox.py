@@ -32,6 +32,7 @@ from acs_node.sandboxes import (  # noqa: E402
     SandboxEngine,
     SandboxError,
     SandboxSpec,
+    docker,
 )
 from acs_node.sandboxes.docker import INSTANCE_LABEL, DockerEngine  # noqa: E402
 
@@ -573,7 +574,25 @@ async def test_a_start_that_loses_the_engine_is_cleaned_up_when_it_is_back(
     assert len(containers(docker_client, instance)) == 1
     relay.lost = False
     sandbox = await engine.start(spec())
-    await until(lambda: containers(docker_client, instance) == [sandbox.handle])
+    assert containers(docker_client, instance) == [sandbox.handle]
+    await engine.close()
+
+
+async def test_a_start_that_loses_the_engine_is_cleaned_up_also_when_no_other_follows(
+    make_engine: MakeEngine,
+    relay: Relay,
+    docker_client: DockerClient,
+    instance: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(docker, "OWED_S", 0.05)
+    engine = make_engine(client=None)
+    relay.lose_at = b"/start"
+    with pytest.raises(EngineUnavailable):
+        await engine.start(spec())
+    assert len(containers(docker_client, instance)) == 1
+    relay.lost = False
+    await until(lambda: containers(docker_client, instance) == [])
     await engine.close()
 
 
@@ -588,6 +607,19 @@ async def test_closing_without_an_engine_releases_the_rest(
     assert containers(docker_client, instance) == [sandbox.handle]
     relay.lost = False
     assert await make_engine().remove_leftovers() == 1
+
+
+async def test_closing_does_not_ask_an_engine_that_hangs_for_each_container(
+    make_engine: MakeEngine, relay: Relay, docker_client: DockerClient, instance: str
+) -> None:
+    engine = make_engine(client=None, workers=2, call_s=2)
+    await asyncio.gather(*(engine.start(spec()) for _ in range(3)))
+    relay.hold = b"DELETE "
+    with pytest.raises(EngineUnavailable):
+        await engine.close()
+    assert relay.held_count == 1
+    relay.let_go.set()
+    assert await make_engine().remove_leftovers() >= 2
 
 
 async def test_removals_do_not_keep_starts_waiting(make_engine: MakeEngine, relay: Relay) -> None:

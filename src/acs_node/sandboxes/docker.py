@@ -49,6 +49,10 @@ PIDS_MAX = 1024
 FILES_MAX = 1024
 OUTPUT_SIZE = "64k"
 """What the engine keeps of what a container prints before the proxy has opened its FIFOs."""
+OWED_S = 1.0
+"""Between two looks for what an engine made of starts that it did not answer."""
+OWED_LOOKS = 3
+"""Looks in a row that must find nothing: an engine that hung works off late what it was sent."""
 SOCKET_PATH_BYTES_MAX = 107
 METADATA_ADDRESS = "169.254.169.254"
 """Where clouds hand the credentials of the machine to whoever asks.
@@ -112,12 +116,15 @@ class DockerEngine:
         # A container's user must not own the shared directory, or it could open it again.
         uid = 65532 if os.getuid() != 65532 else 65533
         self._user = f"{uid}:{uid}"
+        self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="docker")
         self._unhurried = asyncio.Semaphore(workers // 2)  # removals and pauses
         self._preparing = Lock()
         self._prepared = False
         self._sandboxes: dict[str, Sandbox | None] = {}  # by container; None: it starts
-        self._owes_removal = False  # the engine may still have containers of failed starts
+        # While the engine may have, or may still make, containers of starts that it did not answer.
+        self._owing: asyncio.Task[None] | None = None
+        self._quiet_looks = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -129,7 +136,8 @@ class DockerEngine:
         """Create and start a container and return once its proxy listens.
 
         Cancelling leaves nothing behind either: the start is finished and undone.  Only when the
-        engine does not answer may a container stay; it is removed once the engine answers again.
+        engine does not answer may a container stay; it is removed once the engine answers again,
+        and before anything else is started.
 
         Raises: SandboxError (final: image missing, bad spec), EngineUnavailable.
         Cost: about 0.3 s, nearly all of it in the engine.
@@ -207,11 +215,10 @@ class DockerEngine:
         try:
             while self._tasks:
                 await asyncio.wait(self._tasks)
+            if self._owing is not None:
+                self._owing.cancel()
             sandboxes = [sandbox for sandbox in self._sandboxes.values() if sandbox is not None]
-            results = await asyncio.gather(*map(self.remove, sandboxes), return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
+            await self._remove_all(sandboxes)
             if self._client is not None:
                 await self.remove_leftovers()
         finally:
@@ -227,6 +234,8 @@ class DockerEngine:
     async def _start(self, spec: SandboxSpec) -> Sandbox:
         directory = self._check(spec)
         image = image_reference(spec.kind)
+        if self._owing is not None:
+            await self.remove_leftovers()  # or it would hold memory that this start was promised
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.mkdir()
@@ -247,9 +256,6 @@ class DockerEngine:
             raise
         sandbox = Sandbox(spec, str(directory / "run.sock"), logs, handle)
         self._sandboxes[spec.container] = sandbox
-        if self._owes_removal:
-            self._owes_removal = False
-            self._spawn(self._remove_owed())
         return sandbox
 
     def _check(self, spec: SandboxSpec) -> Path:
@@ -298,24 +304,55 @@ class DockerEngine:
             logs.close()
         self._remove_directory(spec.container)
         # An engine that does not answer is not asked again at once: it would time out again.
-        self._owes_removal |= isinstance(error, EngineUnavailable)
-        if not isinstance(error, EngineUnavailable):
+        owes = isinstance(error, EngineUnavailable)
+        if not owes:
             try:
                 # By the labels, for a name that was taken belongs to somebody else.
                 for handle in await self._call(self._list, spec.container):
                     await self._remove_container(handle)
             except SandboxError as failure:
                 _log.warning("container %s may not be removed yet: %s", spec.container, failure)
-                self._owes_removal = True
+                owes = True
         del self._sandboxes[spec.container]
+        if owes:
+            self._quiet_looks = 0
+            if self._owing is None and not self._closed:
+                self._owing = asyncio.create_task(self._remove_owed())
 
     async def _remove_owed(self) -> None:
-        """Remove what failed starts may have left, now that the engine answers again."""
-        try:
-            await self.remove_leftovers()
-        except SandboxError as error:
-            _log.warning("containers of failed starts may not be removed yet: %s", error)
-            self._owes_removal = True
+        """Remove what failed starts may have left, as soon as the engine answers again."""
+        while self._quiet_looks < OWED_LOOKS:
+            await asyncio.sleep(OWED_S)
+            self._quiet_looks += 1
+            try:
+                if await self.remove_leftovers():
+                    self._quiet_looks = 0
+            except SandboxError as error:
+                _log.warning("containers of failed starts may not be removed yet: %s", error)
+                self._quiet_looks = 0
+        self._owing = None
+
+    async def _remove_all(self, sandboxes: list[Sandbox]) -> None:
+        """Try to remove every one; of an engine that does not answer nothing more is asked.
+
+        Raises: the first error, at the end.
+        """
+        errors: list[SandboxError] = []
+        # Else each would be on its way, and be waited for in turn, before the first has failed.
+        under_way = asyncio.Semaphore(self._workers // 2)
+
+        async def remove(sandbox: Sandbox) -> None:
+            async with under_way:
+                if any(isinstance(error, EngineUnavailable) for error in errors):
+                    return
+                try:
+                    await self.remove(sandbox)
+                except SandboxError as error:
+                    errors.append(error)
+
+        await asyncio.gather(*map(remove, sandboxes))
+        if errors:
+            raise errors[0]
 
     async def _undo(self, work: asyncio.Task[Sandbox]) -> None:
         """Undo a start whose caller has gone."""
