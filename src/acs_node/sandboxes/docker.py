@@ -33,7 +33,8 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 
 from acs_node.docker_client import CALL_S, connect, engine_calls, refused
-from acs_node.images import SHARED_DIRECTORY, image_reference
+from acs_node.image_recipes import SHARED_DIRECTORY
+from acs_node.images import image_reference
 from acs_node.sandboxes import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
 from acs_node.sandboxes.logpipes import LogPipes
 
