@@ -111,7 +111,8 @@ class Invoker:
     """Runs one ``ContainerPool``; ``receive`` takes everything that links bring.
 
     ``action_of`` returns the action of an open queue; ``environment`` is given to every
-    sandbox.
+    sandbox.  ``convert`` is asked, where there are other nodes, before a container serves: False
+    when its reservation is gone.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Invoker:
         engine: SandboxEngine,
         action_of: Callable[[str], Action],
         environment: Mapping[str, str],
+        convert: Callable[[str, QueueSpec], Awaitable[bool]] | None = None,
     ) -> None:
         self.pool = ContainerPool(config)
         self.waits = WaitHistogram()
@@ -127,6 +129,7 @@ class Invoker:
         self._engine = engine
         self._action_of = action_of
         self._environment = environment
+        self._convert = convert
         self._scheduler: Link | None = None
         self._controller: Link | None = None
         self._containers: dict[str, _Container] = {}
@@ -401,10 +404,28 @@ class Invoker:
             text = f"container {name} does not accept connections: {error}"
             self._creation_failed(name, FailureClass.RECOVERABLE, text)
             return
+        if self._convert is not None and not await self._may_serve(container):
+            connection = container.connection
+            container.connection = None
+            if connection is not None:
+                connection.close()
+            container.sandbox = None
+            await self._removed(name, sandbox)
+            text = "its reservation is gone, or cannot be confirmed"
+            self._creation_failed(name, FailureClass.RECOVERABLE, text)
+            return
         took_us = clock.now_us() - started_us
         self._creation_us = (3 * self._creation_us + took_us) // 4 if self._creation_us else took_us
         self._to_scheduler(self.report())
         self._stepper.step(SandboxReady(name))
+
+    async def _may_serve(self, container: _Container) -> bool:
+        assert self._convert is not None
+        try:
+            return await self._convert(container.name, container.spec)
+        except Exception as error:
+            log.warning("container %s is not confirmed: %s", container.name, error)
+            return False
 
     def _creation_failed(self, name: str, failure: FailureClass, cause: str) -> None:
         log.warning("container %s was not created: %s", name, cause)

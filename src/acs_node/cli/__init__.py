@@ -10,6 +10,7 @@ import click
 
 from acs_node.cli.actions import action
 from acs_node.cli.activations import activation
+from acs_node.cli.cluster import cluster, config, controller, invoker, scheduler
 from acs_node.cli.errors import Interrupted
 from acs_node.cli.images import images
 from acs_node.cli.options import GlobalOptions, connection_options
@@ -55,5 +56,18 @@ def main(
     context.obj = GlobalOptions(apihost, auth, namespace, transport=context.obj)
 
 
-for command in (action, activation, images, standalone, demo, replay, version):
+for command in (
+    action,
+    activation,
+    images,
+    standalone,
+    controller,
+    scheduler,
+    invoker,
+    cluster,
+    config,
+    demo,
+    replay,
+    version,
+):
     main.add_command(command)
