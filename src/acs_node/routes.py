@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from acs_core.events import QueueSpec
 from acs_core.limits import WAIT_MAX_US
 
+from .entities import EntityStore
 from .entity_types import Action, Entity, Identity, annotation, has_network
 from .errors import ApiError, malformed_content
+from .fields import merged
 from .packages import Package
 from .resolution import Resolved
 from .runtime_protocol import STATUS_TEXTS, RunTemplate
 
-__all__ = ["Route"]
+__all__ = ["Route", "action_behind"]
+
+E = TypeVar("E", Action, Package)
 
 CAUSED_BY_SEQUENCE: Final = b',{"key":"causedBy","value":"sequence"}'
 
@@ -166,3 +171,29 @@ def _inherited(resolved: Resolved) -> str:
     if not any(parameter.init for each in resolved.packages for parameter in each.parameters):
         return ""
     return "".join(f"~{each.namespace}/{each.path}@{each.revision}" for each in resolved.packages)
+
+
+async def action_behind(entities: EntityStore, queue: str) -> Action:
+    """Return the action of a queue that ``Route`` named, here or on another node.
+
+    Raises: ApiError 404 when the action, or a package that its environment comes from, is gone or
+    was changed since.
+    """
+    name, *inherited = queue.split("~")
+    _, _, path = name.partition("/")
+    action = _unchanged(await entities.get(Action, *_at(path)), path)
+    layers = []
+    for each in inherited:
+        layers.append(_unchanged(await entities.get(Package, *_at(each)), each).parameters)
+    return replace(action, parameters=merged(*reversed(layers), action.parameters))
+
+
+def _at(name: str) -> tuple[str, str]:
+    namespace, _, path = name.rpartition("@")[0].partition("/")
+    return namespace, path
+
+
+def _unchanged(entity: E, name: str) -> E:
+    if str(entity.revision) != name.rpartition("@")[2]:
+        raise ApiError(404, f"it has revision {entity.revision} now")
+    return entity

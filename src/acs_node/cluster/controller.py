@@ -27,6 +27,7 @@ from ..front import Front
 from ..grpc_link import GrpcLink, Peer
 from ..ids import CONTROLLERS_MAX
 from ..links import ActionFound, ActionWanted
+from ..routes import action_behind
 from .config import NodeConfig
 from .process import Node, NodeError, run
 from .routing import Routing
@@ -199,12 +200,8 @@ class ControllerHouse:
             action = self._controller.action_of(queue)
         except KeyError:
             # Another controller, or an earlier start of this one, has opened the queue.
-            name, _, revision = queue.rpartition("@")
-            _, namespace, path = name.split("/", 2)
             try:
-                action = await self._entities.action(namespace, path)
-                if str(action.revision) != revision:
-                    raise ApiError(404, f"it has revision {action.revision} now")
+                action = await action_behind(self._entities, queue)
             except ApiError as error:
                 link.send(ActionFound(queue, b"", 0, f"no action for {queue}: {error.text}"))
                 return
