@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import orjson
 
-from .entity_types import Action, ActionLimits, Exec, NamespaceLimits, Parameter
+from acs_core.limits import COUNT_MAX
+
+from .entity_types import CONTAINERS_MIN, Action, ActionLimits, Exec, NamespaceLimits, Parameter
 from .errors import ApiError, kind_forbidden, malformed_content, too_large
 
 __all__ = [
@@ -152,7 +154,7 @@ def create_action(
         exec=execution,
         parameters=_pairs(body, "parameters", effective.parameters_bytes_max) or (),
         limits=_limits(body, defaults, effective),
-        annotations=_with_kind(notes, execution.kind),
+        annotations=_checked_notes(notes, execution.kind, effective),
     )
 
 
@@ -189,7 +191,7 @@ def update_action(
         exec=execution,
         parameters=old.parameters if parameters is None else parameters,
         limits=_limits(body, old.limits, effective),
-        annotations=_with_kind(notes.values(), execution.kind),
+        annotations=_checked_notes(notes.values(), execution.kind, effective),
     )
 
 
@@ -260,8 +262,22 @@ def _removed_annotations(body: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(value)
 
 
-def _with_kind(notes: Iterable[Parameter], kind: str) -> tuple[Parameter, ...]:
-    return (*(note for note in notes if note.key != "exec"), Parameter("exec", kind))
+def _checked_notes(
+    notes: Iterable[Parameter], kind: str, allowed: SystemLimits
+) -> tuple[Parameter, ...]:
+    """Return the annotations with the kind among them; the one that the scheduler obeys is right.
+
+    Raises: ApiError 400.
+    """
+    kept = [note for note in notes if note.key != "exec"]
+    for note in kept:
+        if note.key == CONTAINERS_MIN:
+            if not isinstance(note.value, int) or isinstance(note.value, bool):
+                raise malformed_content(f"annotation {CONTAINERS_MIN} must be a whole number")
+            most = allowed.concurrent_invocations
+            most = COUNT_MAX if most is None else most
+            _check_range({"floor": note.value}, "floor", CONTAINERS_MIN, "", 0, most)
+    return (*kept, Parameter("exec", kind))
 
 
 def _publish(body: Mapping[str, Any], default: bool) -> bool:

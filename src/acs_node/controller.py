@@ -23,7 +23,7 @@ from acs_core.limits import CAUSES_MAX, WAIT_MAX_US
 from . import clock, runtime_protocol
 from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
 from .entities import CACHED_CODE_BYTES_MAX, EntityStore
-from .entity_types import Action, Identity, annotation
+from .entity_types import CONTAINERS_MIN, Action, Identity, annotation
 from .errors import ApiError, forbidden, internal_error, malformed_content, unavailable
 from .links import Close, Link, Logs, QueueClosed, Result, Submit
 from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR, STATUS_TEXTS, RunTemplate
@@ -93,6 +93,7 @@ class Route:
             timeout_us=limits.timeout_ms * 1000,
             action_limit=limits.instances,
             kind=action.exec.kind,
+            containers_min=annotation(action, CONTAINERS_MIN, 0),
         )
         # It waits, is initialised and runs, each for as long as it may.
         self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 __all__ = [
+    "CONTAINERS_MIN",
     "Action",
     "ActionLimits",
     "Exec",
@@ -15,6 +16,9 @@ __all__ = [
     "Parameter",
     "annotation",
 ]
+
+CONTAINERS_MIN: Final = "acs-containers-min"
+"""Annotation: how many containers are kept for the action once it was invoked first."""
 
 
 @dataclass(frozen=True, slots=True)
