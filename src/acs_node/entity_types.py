@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self
 
 __all__ = [
+    "CONTAINERS_MIN",
     "NETWORK_NOTE",
     "Action",
     "ActionLimits",
@@ -18,6 +19,9 @@ __all__ = [
     "annotation",
     "has_network",
 ]
+
+CONTAINERS_MIN: Final = "acs-containers-min"
+"""Annotation: how many containers are kept for the action once it was invoked first."""
 
 
 @dataclass(frozen=True, slots=True)

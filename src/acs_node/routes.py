@@ -11,7 +11,7 @@ from acs_core.events import QueueSpec
 from acs_core.limits import WAIT_MAX_US
 
 from .entities import EntityStore
-from .entity_types import Action, Entity, Identity, annotation, has_network
+from .entity_types import CONTAINERS_MIN, Action, Entity, Identity, annotation, has_network
 from .errors import ApiError, malformed_content
 from .fields import merged
 from .packages import Package
@@ -46,6 +46,7 @@ class Route:
             action_limit=limits.instances,
             # Prewarmed sandboxes have the network already.
             kind=action.exec.kind if has_network(action) else "",
+            containers_min=annotation(action, CONTAINERS_MIN, 0),
         )
         # It waits, is initialised and runs, each for as long as it may.
         self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us
