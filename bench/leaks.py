@@ -84,7 +84,8 @@ class Subject:
         before = self.created()
         with self._actions(2 * CONTAINERS):
             while (made := self.created() - before) < cycles:
-                turns = -(-min(cycles - made, 100) // CONTAINERS)
+                # Two at least: with one each would use what it used last.
+                turns = 1 + -(-min(cycles - made, 100) // CONTAINERS)
                 with ThreadPoolExecutor(CONTAINERS) as users:
                     for _ in users.map(self._take_turns, range(CONTAINERS), [turns] * CONTAINERS):
                         pass
