@@ -159,3 +159,7 @@ CREATION_MAX_US: Final = 2**40
 
 CREATIONS_MIN_PER_S: Final = 0.001
 """Slowest engine; one that manages less counts as unknown."""
+
+ENGINE_SPAN_MAX: Final = 8
+"""Creations after which an engine's rate is counted anew though others are still under way: some
+seconds of a loaded engine, so that its rate follows the load."""

@@ -27,6 +27,7 @@ from acs_core.effects import (
     Run,
     StartSandbox,
 )
+from acs_core.engine_speed import EngineSpeed
 from acs_core.events import (
     Activation,
     Adopted,
@@ -140,7 +141,7 @@ class Invoker:
         self._tick: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._creation_us = 0
+        self._speed = EngineSpeed()
         self._draining = False
         # The pool's names of prewarmed sandboxes begin anew with each start; an engine's must not.
         self._prewarm_names = map(f"p{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
@@ -188,7 +189,10 @@ class Invoker:
     def report(self) -> InvokerReported:
         """Return what a scheduler wants to know of this invoker."""
         return InvokerReported(
-            self._config.invoker, self._config.memory_mb, creation_us=self._creation_us
+            self._config.invoker,
+            self._config.memory_mb,
+            creation_us=self._speed.creation_us,
+            creations_per_s=self._speed.creations_per_s,
         )
 
     async def drain(self, limit_us: int = 0) -> None:
@@ -378,19 +382,28 @@ class Invoker:
     async def _create(self, container: _Container, spec: SandboxSpec) -> None:
         """Start the sandbox of a container, connect to it, and tell the pool."""
         name = container.name
-        started_us = clock.now_us()
         self._containers[name] = container
+        self._speed.begin(spec.container, clock.now_us())
+        failure = await self._start_and_connect(container, spec)
+        self._speed.end(spec.container, clock.now_us(), created=failure is None)
+        if failure is not None:
+            self._creation_failed(name, *failure)
+            return
+        self._to_scheduler(self.report())
+        self._stepper.step(SandboxReady(name))
+
+    async def _start_and_connect(
+        self, container: _Container, spec: SandboxSpec
+    ) -> tuple[FailureClass, str] | None:
+        """Give the container its sandbox and connection; return why not, if it has none."""
         try:
             sandbox = await self._engine.start(spec)
         except SandboxError as error:
-            failure = FailureClass.FINAL if error.final else FailureClass.RECOVERABLE
-            self._creation_failed(name, failure, str(error))
-            return
+            return (FailureClass.FINAL if error.final else FailureClass.RECOVERABLE), str(error)
         except Exception as error:
             # Whatever it is: a creation without an end would hold its memory for ever.
-            log.exception("container %s was not created", name)
-            self._creation_failed(name, FailureClass.RECOVERABLE, f"the invoker failed: {error!r}")
-            return
+            log.exception("container %s was not created", container.name)
+            return FailureClass.RECOVERABLE, f"the invoker failed: {error!r}"
         container.sandbox = sandbox
         try:
             container.connection = await ContainerConnection.open(
@@ -400,24 +413,18 @@ class Invoker:
                 raise ConnectionResetError("it closed the first connection")
         except OSError as error:
             container.sandbox = container.connection = None
-            await self._removed(name, sandbox)
-            text = f"container {name} does not accept connections: {error}"
-            self._creation_failed(name, FailureClass.RECOVERABLE, text)
-            return
+            await self._removed(container.name, sandbox)
+            text = f"container {container.name} does not accept connections: {error}"
+            return FailureClass.RECOVERABLE, text
         if self._convert is not None and not await self._may_serve(container):
             connection = container.connection
             container.connection = None
             if connection is not None:
                 connection.close()
             container.sandbox = None
-            await self._removed(name, sandbox)
-            text = "its reservation is gone, or cannot be confirmed"
-            self._creation_failed(name, FailureClass.RECOVERABLE, text)
-            return
-        took_us = clock.now_us() - started_us
-        self._creation_us = (3 * self._creation_us + took_us) // 4 if self._creation_us else took_us
-        self._to_scheduler(self.report())
-        self._stepper.step(SandboxReady(name))
+            await self._removed(container.name, sandbox)
+            return FailureClass.RECOVERABLE, "its reservation is gone, or cannot be confirmed"
+        return None
 
     async def _may_serve(self, container: _Container) -> bool:
         assert self._convert is not None

@@ -636,6 +636,22 @@ async def test_removals_do_not_keep_starts_waiting(make_engine: MakeEngine, rela
     await engine.close()
 
 
+async def test_starts_do_not_keep_a_resume_waiting(
+    make_engine: MakeEngine, relay: Relay, docker_client: DockerClient
+) -> None:
+    engine = make_engine(client=None, workers=2)
+    sandbox = await engine.start(spec())
+    await engine.pause(sandbox)
+    relay.hold = f"POST /v{docker_client.api._version}/containers/create".encode()
+    starts = [asyncio.create_task(engine.start(spec())) for _ in range(3)]
+    await until(lambda: relay.held_count == 2)
+    await asyncio.wait_for(engine.resume(sandbox), DEADLINE_S)
+    assert not any(start.done() for start in starts)
+    relay.let_go.set()
+    await asyncio.gather(*starts)
+    await engine.close()
+
+
 def test_connections_name_the_engine(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     with pytest.raises(EngineUnavailable, match=r"tcp://127\.0\.0\.1:1"):

@@ -224,6 +224,20 @@ async def test_a_cold_and_a_warm_run() -> None:
         assert reports[-1].creation_us > 0
 
 
+async def test_how_fast_the_engine_is_goes_to_the_scheduler() -> None:
+    async with stage() as s:
+        s.engine.start_errors.append(SandboxError("planted"))
+        s.create("c0")
+        await s.wait(CreationFailed)
+        s.create("c1")
+        s.create("c2")
+        await s.wait(ContainerServing, 2)
+        first, second = s.sent(InvokerReported)
+        assert first.creation_us >= second.creation_us > 0
+        assert first.creations_per_s == 0.0, "one of two under way is no rate yet"
+        assert second.creations_per_s > 0.0
+
+
 async def test_without_a_log_limit_no_logs_follow() -> None:
     async with stage("def main(args):\n    print('x' * 400_000)\n    return {}\n", logs_mb=0) as s:
         await s.serving()

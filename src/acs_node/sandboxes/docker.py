@@ -77,8 +77,8 @@ class DockerEngine:
     ``instance``: the id of the data folder; only containers labelled with it are ever removed.
     ``network``: ``none``, or the name of a network; one that does not exist is created as a
     bridge without traffic between its containers.  The engine's own default bridge is refused: its
-    containers reach each other.  ``workers``: calls made at once; at most half
-    of them are removals and pauses, so that these never keep a start or a resume waiting.
+    containers reach each other.  ``workers``: calls made at once, beside one for resumes; at most
+    half of them are removals and pauses, so that these never keep a start waiting.
     ``call_s``: time-out in seconds of each call (a given client has its own).
     ``host_memory_mb``: what a container's CPU share is measured against (default: this machine's
     memory).
@@ -119,6 +119,8 @@ class DockerEngine:
         self._user = f"{uid}:{uid}"
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="docker")
+        # Somebody waits for a resume, and it takes a tenth of a start: it queues behind none.
+        self._resuming = ThreadPoolExecutor(1, thread_name_prefix="docker-resume")
         self._unhurried = asyncio.Semaphore(workers // 2)  # removals and pauses
         self._preparing = Lock()
         self._prepared = False
@@ -159,7 +161,9 @@ class DockerEngine:
 
     async def resume(self, sandbox: Sandbox) -> None:
         """Let the container's processes run on; see ``SandboxEngine``.  Cost: as ``pause``."""
-        await self._call(self._freeze, str(sandbox.handle), "unpause")
+        await asyncio.get_running_loop().run_in_executor(
+            self._resuming, self._freeze, str(sandbox.handle), "unpause"
+        )
 
     async def remove(self, sandbox: Sandbox) -> None:
         """End and remove a container, then its directory, and close its logs; idempotent.
@@ -223,7 +227,8 @@ class DockerEngine:
             if self._client is not None:
                 await self.remove_leftovers()
         finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._pool, self._resuming):
+                pool.shutdown(wait=False, cancel_futures=True)
             if self._owns_client and self._client is not None:
                 self._client.close()
 
