@@ -659,8 +659,14 @@ async def test_close_leaves_nothing_also_in_the_middle_of_starts_and_runs() -> N
         s.create("c2")
         pid = s.pid("c1")
     assert not Path(f"/proc/{pid}").exists()
-    await asyncio.sleep(0)  # what the ends of its connections call for has been called
-    assert s.invoker._tasks == set(), "it has begun to remove what the engine removed"
+
+
+async def test_a_container_that_close_removes_is_no_news() -> None:
+    async with stage() as s:
+        await s.serving()
+        said = list(s.said)
+    await until(lambda: len(asyncio.all_tasks()) == 1, "the end of all tasks")
+    assert s.said == said, "its end was told, and it was removed once more"
 
 
 async def test_messages_that_are_not_for_an_invoker_are_refused() -> None:
