@@ -27,6 +27,15 @@ INTERFACES = (
     "import socket\ndef main(args):\n"
     "    return {'interfaces': sorted(name for _, name in socket.if_nameindex())}\n"
 )
+LEAVE_SECRETS = """
+import os
+PLACES = ("/tmp", "/dev/shm")
+def main(args):
+    found = [name for place in PLACES for name in os.listdir(place) if "secret" in name]
+    for place in PLACES:
+        open(f"{place}/secret", "w").close()
+    return {"found": found}
+"""
 SLOW = "import time\ndef main(args):\n    time.sleep(0.5)\n    return {'slept': True}\n"
 
 
@@ -189,6 +198,17 @@ async def test_an_idle_container_makes_room_for_another_action(
                 await until(lambda: d.counts()["paused"], "its sleep")
         assert len(d.started) == 2
         assert list(d.seen()) == d.started[1:]
+
+
+async def test_what_a_run_leaves_is_seen_by_runs_of_its_own_action_alone(
+    docker_client: DockerClient,
+) -> None:
+    async with docker(docker_client, memory_mb=256) as d:
+        for _ in range(2):  # the second time as another revision
+            for name in ("one", "other"):
+                await d.house.put(name, LEAVE_SECRETS)
+                assert await d.result(name) == {"found": []}
+                assert await d.result(name) == {"found": ["secret", "secret"]}
 
 
 async def test_prewarmed_sandboxes_make_room(docker_client: DockerClient) -> None:
