@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from docker import DockerClient
-from standalone import machine, write_json
+from standalone import machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -160,10 +160,12 @@ class Bench:
         await self._quiet()
         samples["prewarmed"].append(await self._invoke(prewarmed))
         await self._quiet()
-        samples["resumed"].append(await self._invoke(cold, "unpause", within=True))
+        resumed = await self._invoke(cold)
+        if "unpause" in self._engine.took:  # else it could not be paused, and was given up
+            samples["resumed"].append({"unpause": self._engine.took["unpause"], **resumed})
 
-    async def _invoke(self, name: str, *calls: str, within: bool = False) -> dict[str, float]:
-        """Invoke once; the engine's ``calls`` are not added by us unless ``within`` says so."""
+    async def _invoke(self, name: str, *calls: str) -> dict[str, float]:
+        """Invoke once; what the engine takes for ``calls`` is not counted as added."""
         self._engine.took = {}
         begin_ns = time.perf_counter_ns()
         answer = await self._house.invoke(name)
@@ -173,7 +175,7 @@ class Bench:
             raise SandboxError(f"{name} answered {answer.status}: {answer.body}")
         took = {call: self._engine.took[call] for call in calls}
         function = result.duration_us / 1000
-        added = total - function - (0 if within else sum(took.values()))
+        added = total - function - sum(took.values())
         return {**took, "init": result.init_us / 1000, "function": function, "total": total,
                 "added": added}  # fmt: skip
 
@@ -227,26 +229,34 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     return {f"p{p}": ordered[min(last, len(ordered) * p // 100)] for p in (50, 90, 99)}
 
 
-def table(samples: Samples) -> dict[str, Any]:
-    """Return n and the percentiles of every part of every kind."""
+def columns(samples: Samples) -> dict[str, dict[str, list[float]]]:
+    """Return the values of each part of each kind, in the order in which they were measured."""
     return {
-        kind: {
-            "n": len(taken),
-            **{part: percentiles([each[part] for each in taken]) for part in taken[0]},
-        }
+        kind: {part: [round(each[part], 3) for each in taken] for part in taken[0]}
         for kind, taken in samples.items()
     }
 
 
-def show(summary: dict[str, Any], samples: Samples) -> None:
+def table(values: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    """Return n and the percentiles of every part of every kind."""
+    return {
+        kind: {
+            "n": len(parts["total"]),
+            **{part: percentiles(taken) for part, taken in parts.items()},
+        }
+        for kind, parts in values.items()
+    }
+
+
+def show(summary: dict[str, Any], values: dict[str, dict[str, list[float]]]) -> None:
     print(f"\n{'ms':24}{'n':>6}{'p50':>10}{'p90':>10}{'p99':>10}")
     for kind, parts in summary.items():
-        for part, values in parts.items():
+        for part, found in parts.items():
             if part != "n":
-                figures = "".join(f"{value:10.2f}" for value in values.values())
+                figures = "".join(f"{value:10.2f}" for value in found.values())
                 print(f"{kind + ' ' + part:24}{parts['n']:6}{figures}")
-    pairs = zip(samples["cold"], samples["bare"], strict=True)
-    difference = statistics.median(cold["total"] - bare["total"] for cold, bare in pairs)
+    pairs = zip(values["cold"]["total"], values["bare"]["total"], strict=True)
+    difference = statistics.median(cold - bare for cold, bare in pairs)
     print(f"\ncold total - bare total, median of pairs: {difference:.1f} ms")
     for kind, aim_ms in (("cold", 10), ("prewarmed", 15)):
         print(f"{kind}: adds {summary[kind]['added']['p50']:.1f} ms (aim: < {aim_ms})")
@@ -267,10 +277,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SandboxError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    document["summary"] = table(samples)
-    document["samples"] = samples
-    show(document["summary"], samples)
-    write_json(chosen.json, document)
+    values = document["samples"] = columns(samples)
+    document["summary"] = table(values)
+    show(document["summary"], values)
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(document) + "\n")  # a line for each number is too many
     return 0
 
 

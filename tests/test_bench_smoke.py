@@ -220,12 +220,12 @@ def test_the_start_of_a_container_is_measured(tmp_path: Path) -> None:
     result = result_of(tmp_path, "cold_start.py", "--rounds", "1", "--network", "none")
     samples, summary = result["samples"], result["summary"]
     runs = {"bare": 1, "cold": 1, "warm": 20, "prewarmed": 1, "resumed": 1}
-    assert {kind: len(taken) for kind, taken in samples.items()} == runs
-    (cold,) = samples["cold"]
+    assert {kind: len(parts["total"]) for kind, parts in samples.items()} == runs
+    cold = {part: values[0] for part, values in samples["cold"].items()}
     engine_ms = cold["create"] + cold["start"] + cold["ready"]
-    assert cold["total"] == pytest.approx(engine_ms + cold["function"] + cold["added"])
+    assert cold["total"] == pytest.approx(engine_ms + cold["function"] + cold["added"], abs=0.01)
     assert cold["init"] > 0
     assert summary["cold"]["total"] == dict.fromkeys(("p50", "p90", "p99"), cold["total"])
-    assert {each["init"] for each in samples["warm"] + samples["resumed"]} == {0}
-    assert "create" not in samples["prewarmed"][0], "it stood ready"
-    assert samples["resumed"][0]["unpause"] > 0, "it slept"
+    assert {*samples["warm"]["init"], *samples["resumed"]["init"]} == {0}
+    assert "create" not in samples["prewarmed"], "it stood ready"
+    assert samples["resumed"]["unpause"][0] > 0, "it slept"
