@@ -217,6 +217,11 @@ class Invoker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for container in self._containers.values():
+            # The engine ends them next: that is news to nobody.
+            connection, container.connection = container.connection, None
+            if connection is not None:
+                connection.close()
         await self._engine.close()
 
     # --- runs: the hot path --------------------------------------------------------------------

@@ -357,6 +357,23 @@ async def test_a_removed_network_is_made_again(
     await engine.close()
 
 
+async def test_a_network_with_traffic_between_containers_is_named(
+    docker_client: DockerClient, data_dir: Path, network: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def look() -> None:
+        engine = DockerEngine(data_dir, instance="i", client=docker_client, network=network)
+        await engine.ping()
+        await engine.close()
+
+    await look()
+    await look()
+    assert "reach each other" not in caplog.text, "of what we make, nor of what we find of ours"
+    docker_client.api.remove_network(network)
+    docker_client.api.create_network(network, driver="bridge")
+    await look()
+    assert f"network {network} lets its containers reach each other" in caplog.text
+
+
 # Starts that fail
 
 

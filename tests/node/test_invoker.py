@@ -675,6 +675,14 @@ async def test_close_leaves_nothing_also_in_the_middle_of_starts_and_runs() -> N
     assert not Path(f"/proc/{pid}").exists()
 
 
+async def test_a_container_that_close_removes_is_no_news() -> None:
+    async with stage() as s:
+        await s.serving()
+        said = list(s.said)
+    await until(lambda: len(asyncio.all_tasks()) == 1, "the end of all tasks")
+    assert s.said == said, "its end was told, and it was removed once more"
+
+
 async def test_messages_that_are_not_for_an_invoker_are_refused() -> None:
     async with stage() as s:
         with pytest.raises(TypeError, match="Submit is no message for an invoker"):

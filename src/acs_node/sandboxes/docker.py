@@ -65,6 +65,7 @@ packet filter, and so no more rights than the engine's socket gives."""
 INSTANCE_LABEL = "acs.instance"
 CONTAINER_LABEL = "acs.container"
 
+_TRAFFIC = "com.docker.network.bridge.enable_icc"
 _CONTAINER_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -404,12 +405,19 @@ class DockerEngine:
             return
         try:
             try:
-                client.api.inspect_network(self._network)
+                found = client.api.inspect_network(self._network)
+                if found["Driver"] == "bridge" and found["Options"].get(_TRAFFIC) != "false":
+                    _log.warning(
+                        "network %s lets its containers reach each other; remove it, and it is "
+                        "made without that, or make it with the option %s=false",
+                        self._network,
+                        _TRAFFIC,
+                    )
             except NotFound:
                 client.api.create_network(
                     self._network,
                     driver="bridge",
-                    options={"com.docker.network.bridge.enable_icc": "false"},
+                    options={_TRAFFIC: "false"},
                     check_duplicate=True,
                 )
         except APIError as error:
