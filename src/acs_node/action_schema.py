@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import orjson
 
+from acs_core.limits import CONTAINERS_MAX
+
 from .entity_types import Action, ActionLimits, Exec, NamespaceLimits, Parameter
 from .errors import ApiError, kind_forbidden, malformed_content, too_large
 
@@ -39,7 +41,10 @@ class RuntimeKinds:
     """The kinds that can run here, by family."""
 
     families: Mapping[str, tuple[RuntimeKind, ...]] = field(
-        default_factory=lambda: {"python": (RuntimeKind("python:3", default=True),)}
+        default_factory=lambda: {
+            "python": (RuntimeKind("python:3", default=True),),
+            "nodejs": (RuntimeKind("nodejs:20", default=True),),
+        }
     )
 
     def resolve(self, kind: str) -> str:
@@ -90,6 +95,12 @@ class SystemLimits:
     def body_bytes_max(self) -> int:
         """Largest PUT body: everything at its maximum, and 1 MiB for JSON's escapes and keys."""
         return self.code_bytes_max + self.parameters_bytes_max + self.annotations_bytes_max + MIB
+
+    @property
+    def instances_max(self) -> int:
+        """Most containers that an action may be given."""
+        most = self.concurrent_invocations
+        return CONTAINERS_MAX if most is None else most
 
     def of_namespace(self, limits: NamespaceLimits) -> SystemLimits:
         """Return what holds for a namespace: its own limits, never above the system's maxima."""
@@ -246,7 +257,14 @@ def _pairs(body: Mapping[str, Any], name: str, size_bytes_max: int) -> tuple[Par
 
 
 def _check_size(name: str, pairs: Iterable[Parameter], size_bytes_max: int) -> None:
-    size = sum(len(each.key.encode()) + len(orjson.dumps(each.value)) for each in pairs)
+    size = 0
+    for each in pairs:
+        try:
+            # In so many brackets that a list of entities can still be written with it inside.
+            wrapped = orjson.dumps([[[[[[[[each.value]]]]]]]])
+        except orjson.JSONEncodeError:
+            raise malformed_content(f"{name}: '{each.key}' is nested too deep") from None
+        size += len(each.key.encode()) + len(wrapped) - 16
     if size > size_bytes_max:
         raise too_large(name, size, size_bytes_max)
 
@@ -306,7 +324,7 @@ def _limits(body: Mapping[str, Any], old: ActionLimits, allowed: SystemLimits) -
                  allowed.logs_mb_min, allowed.logs_mb_max)  # fmt: skip
     _check_range(given, "concurrency", "concurrency", "",
                  allowed.concurrency_min, allowed.concurrency_max)  # fmt: skip
-    _check_range(given, "instances", "instances", "", 1, allowed.concurrent_invocations)
+    _check_range(given, "instances", "instances", "", 1, allowed.instances_max)
     return replace(old, **{_LIMIT_FIELDS[name]: number for name, number in given.items()})
 
 
@@ -327,7 +345,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _check_range(
-    given: Mapping[str, int], field: str, label: str, unit: str, least: int, most: int | None
+    given: Mapping[str, int], field: str, label: str, unit: str, least: int, most: int
 ) -> None:
     value = given.get(field)
     if value is None:
@@ -335,6 +353,6 @@ def _check_range(
     if value < least:
         detail = f"{label} {value}{unit} below allowed threshold of {least}{unit}"
         raise malformed_content(detail)
-    if most is not None and value > most:
+    if value > most:
         detail = f"{label} {value}{unit} exceeds allowed threshold of {most}{unit}"
         raise malformed_content(detail)

@@ -37,6 +37,7 @@ from .names import (
     check_name_filter,
     resolve_namespace,
 )
+from .openapi import API_VERSION, openapi_document
 from .requests import authenticate_header, epoch_ms, flag, header, json_object, page
 
 __all__ = ["authenticate_header", "create_app"]
@@ -69,6 +70,7 @@ def create_app(
     routes = [
         Route("/ping", _Open(api.ping)),
         *_both("/api/v1", _Open(api.describe)),
+        Route("/api/v1/openapi.json", _Open(api.openapi)),
         *_both(base, _Guarded(entities, {"GET": api.list_namespaces})),
         *_both(f"{base}/{{ns}}/limits", _Guarded(entities, {"GET": api.limits})),
         Route(f"{base}/{{ns}}/limits/{{rest:path}}", _Guarded(entities, {"GET": api.no_sublimits})),
@@ -210,13 +212,16 @@ class _Api:
         return _json(
             {
                 "description": "OpenWhisk API",
-                "api_version": "1.0.0",
+                "api_version": API_VERSION,
                 "api_version_path": "v1",
                 "build": self._info["build"],
                 "buildno": self._info["buildno"],
                 "swagger_paths": {"ui": "/docs", "api-docs": "/api-docs"},
             }
         )
+
+    def openapi(self) -> Response:
+        return _json(openapi_document(self._entities.limits, self._entities.kinds))
 
     async def list_namespaces(self, request: Request, caller: Identity) -> Response:
         return _json([caller.namespace])
@@ -344,7 +349,7 @@ def _limits_document(limits: SystemLimits, caller: Identity) -> dict[str, Any]:
         "maxActionConcurrency": limits.concurrency_max,
         "minActionConcurrency": limits.concurrency_min,
         "maxParameterSize": f"{limits.parameters_bytes_max} B",
-        "maxActionInstances": number(limits.concurrent_invocations),
+        "maxActionInstances": limits.instances_max,
     }
     if caller.limits.allowed_kinds is not None:
         document["allowedKinds"] = list(caller.limits.allowed_kinds)

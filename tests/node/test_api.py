@@ -263,7 +263,7 @@ async def test_the_limits_are_the_systems_or_the_namespaces_own(server: Server) 
             "firesPerMinute": 2147483647, "maxActionMemory": 512, "minActionMemory": 128,
             "maxActionLogs": 10, "minActionLogs": 0, "maxActionTimeout": 300000,
             "minActionTimeout": 100, "maxActionConcurrency": 1, "minActionConcurrency": 1,
-            "maxParameterSize": "1000 B", "maxActionInstances": 2147483647,
+            "maxParameterSize": "1000 B", "maxActionInstances": 10000,
         }  # fmt: skip
     limits = NamespaceLimits(
         invocations_per_minute=0, concurrent_invocations=7, timeout_ms_max=500,

@@ -565,15 +565,14 @@ async def test_a_sandbox_that_cannot_be_started_is_named_and_work_goes_on_afterw
     async with open_house(scheduler={"wait_max_us": 300_000, "retry_min_us": 10_000}) as house:
         await house.put("act")
         engine = house.invoker._engine
-        command = list(engine._command)  # type: ignore[attr-defined]
-        engine._command[0] = "/nonexistent/python"  # type: ignore[attr-defined]
+        engine._python = "/nonexistent/python"  # type: ignore[attr-defined]
         answer = await house.invoke("act", {})
         assert answer.status == 500
         assert "/nonexistent/python" in answer.body["error"]
         assert answer.activation_id
         stored = await house.document(answer.activation_id)
         assert "/nonexistent/python" in stored["response"]["result"]["error"]
-        engine._command[:] = command  # type: ignore[attr-defined]
+        engine._python = None  # type: ignore[attr-defined]
         assert (await house.invoke("act", {"n": 2})).body == {"n": 2}
         house.check()
 

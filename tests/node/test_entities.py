@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from acs_node import entities as entities_module
@@ -245,7 +246,8 @@ async def test_the_stored_kind_is_the_real_one(store: EntityStore, kind: str) ->
 # What a PUT refuses.
 
 UNSUPPORTED = (
-    "The specified runtime '{}' is not supported by this platform. Valid values are: 'python:3'."
+    "The specified runtime '{}' is not supported by this platform."
+    " Valid values are: 'python:3', 'nodejs:20'."
 )
 
 
@@ -264,6 +266,11 @@ UNSUPPORTED = (
         ({"parameters": [{"key": "a"}]}, "parameters malformed!"),
         ({"parameters": [{"key": "a", "value": 1, "init": 1}]}, "parameters malformed!"),
         ({"annotations": [1]}, "annotations malformed!"),
+        # A list could not be written with it, though a single action could.
+        (
+            {"annotations": [{"key": "a", "value": orjson.loads("[" * 248 + "]" * 248)}]},
+            "annotations: 'a' is nested too deep",
+        ),
         ({"publish": "yes"}, "publish must be true or false"),
         ({"version": "1.x"}, "version must be a string such as '0.0.1'"),
         ({"limits": []}, "limits must be an object"),
@@ -285,6 +292,7 @@ UNSUPPORTED = (
         ({"limits": {"concurrency": 2}}, "concurrency 2 exceeds allowed threshold of 1"),
         ({"limits": {"concurrency": 0}}, "concurrency 0 below allowed threshold of 1"),
         ({"limits": {"instances": 0}}, "instances 0 below allowed threshold of 1"),
+        ({"limits": {"instances": 10001}}, "instances 10001 exceeds allowed threshold of 10000"),
     ],
 )
 async def test_a_malformed_field_is_named(
