@@ -16,6 +16,7 @@ from acs_node.cli.images import images
 from acs_node.cli.options import GlobalOptions, connection_options
 from acs_node.cli.replay import replay
 from acs_node.cli.servers import demo, standalone, version
+from acs_node.cli.simulations import plan
 
 __all__ = ["main"]
 
@@ -45,7 +46,8 @@ def main(
     \b
     Exit codes:
       0    done
-      1    the invoked activation ended with an error; a server or the demo failed; a replay differs
+      1    the invoked activation ended with an error; a server or the demo failed; a replay
+           differs; the target of a plan cannot be met
       2    the command line, a file it names, or a setting is wrong
       3    not found, conflict, or otherwise rejected by the server
       4    server not reachable, or key missing or not accepted
@@ -68,6 +70,7 @@ for command in (
     config,
     demo,
     replay,
+    plan,
     version,
 ):
     main.add_command(command)
