@@ -32,6 +32,7 @@ from .packages import Package
 from .resolution import Resolved, resolve_action
 from .routes import CompositionRoute, Route
 from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR
+from .throttles import Throttles
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class Controller:
         self._activations = activations
         self._containers_max = namespace_containers_max
         self._scheduler: Link | None = None
+        self._throttles = Throttles(entities.limits)
         self._routes: dict[tuple[str, str, str], Route] = {}
         self._routes_code_bytes = 0
         self._open_queues: dict[str, Route] = {}
@@ -189,11 +191,15 @@ class Controller:
     def fire_id(self, identity: Identity) -> str:
         """Return the id of a trigger activation of a namespace.
 
-        Raises: ApiError 503.
+        Raises: ApiError 429 or 503.
         """
         if self._stopping or not self._activations.has_room():
             raise unavailable()
-        return self._next_id(clock.wall_ms())
+        now_ms = clock.wall_ms()
+        throttle = self._throttles.of(identity)
+        if throttle is not None:
+            throttle.admit_fire(now_ms)
+        return self._next_id(now_ms)
 
     async def _invoke_uncached(
         self, identity: Identity, invocation: Invocation, body: bytes, tid: str, caller: Caller
@@ -240,8 +246,13 @@ class Controller:
         arguments = route.arguments(body)
         causes = self._causes(calling_id) if calling_id and invocation.blocking else ()
         now_ms = clock.wall_ms()
+        throttle = route.throttle
+        if throttle is not None:
+            throttle.admit(now_ms)
         activation = self._activation(route, arguments, tid, causes, now_ms)
         activation_id = activation.activation_id
+        if throttle is not None:
+            throttle.in_flight.add(activation_id)
         pending = _Pending(route, invocation, caller, activation.arrived_us, now_ms, causes)
         self._pending[activation_id] = pending
         if not invocation.blocking:
@@ -367,12 +378,17 @@ class Controller:
         """Start a sequence or a conductor.  Raises: ApiError."""
         if self._stopping:
             raise unavailable()
-        route = CompositionRoute(resolved, identity)
+        throttle = self._throttles.of(identity)
+        route = CompositionRoute(resolved, identity, throttle)
         arguments = route.arguments(body)
         calling_id = identity.caller if invocation.blocking else ""
         causes = self._causes(calling_id) if calling_id else ()
         now_ms = clock.wall_ms()
+        if throttle is not None:
+            throttle.admit(now_ms)
         run = Run(identity, tid, causes, self._next_id(now_ms), start_ms=now_ms)
+        if throttle is not None:
+            throttle.in_flight.add(run.activation_id)
         pending = _Pending(route, invocation, caller, clock.now_us(), now_ms, causes)
         self._pending[run.activation_id] = pending
         if invocation.blocking:
@@ -543,6 +559,8 @@ class Controller:
         self._waiting.pop(activation_id, None)
         if pending.timer is not None:
             pending.timer.cancel()
+        if pending.route.throttle is not None:
+            pending.route.throttle.in_flight.discard(activation_id)
         if self._idle is not None and not self._pending and not self._idle.done():
             self._idle.set_result(None)
         return pending
@@ -621,7 +639,7 @@ class Controller:
     # --- routes ------------------------------------------------------------------------------
 
     def _make_route(self, identity: Identity, resolved: Resolved) -> Route:
-        route = Route(resolved, identity)
+        route = Route(resolved, identity, self._throttles.of(identity))
         # One that was changed or deleted since it was read serves this once: nobody would tell.
         if self._is_newest(resolved):
             key = (identity.namespace, *resolved.at)
@@ -657,7 +675,7 @@ class Controller:
 
     def _on_namespace(self, name: str) -> None:
         """Its owner's limits changed, or it is gone."""
-        for key in [key for key in self._routes if key[0] == name]:
+        for key in [key for key, route in self._routes.items() if route.is_in(name)]:
             self._drop_route(key)
 
     async def _close_queues(self, old: Action | Package, why: str) -> None:

@@ -17,6 +17,7 @@ from .errors import ApiError, malformed_content
 from .packages import Package
 from .resolution import Resolved
 from .runtime_protocol import STATUS_TEXTS, RunTemplate
+from .throttles import Throttle
 
 __all__ = ["CompositionRoute", "Route"]
 
@@ -41,8 +42,11 @@ class CompositionRun(Protocol):
 class Route:
     """All that is the same for every invocation of one revision of an action by one namespace."""
 
-    def __init__(self, resolved: Resolved, identity: Identity) -> None:
+    def __init__(
+        self, resolved: Resolved, identity: Identity, throttle: Throttle | None = None
+    ) -> None:
         action = resolved.action
+        self.throttle = throttle
         limits = action.limits
         self.action = action
         self.packages = resolved.packages
@@ -94,6 +98,11 @@ class Route:
         return at == (self.action.namespace, self.action.path) or any(
             at == (each.namespace, each.path) for each in self.packages
         )
+
+    def is_in(self, namespace: str) -> bool:
+        """Tell whether it is invoked by a namespace, or has something of it."""
+        parts: tuple[Action | Package, ...] = (self.action, *self.packages)
+        return self.namespace == namespace or any(each.namespace == namespace for each in parts)
 
     def is_of(self, old: Action | Package) -> bool:
         """Tell whether its containers were made for ``old`` or what it was before.
@@ -193,8 +202,10 @@ class Route:
 class CompositionRoute(Route):
     """The same for a sequence or a conductor, which has no queue: its components have."""
 
-    def __init__(self, resolved: Resolved, identity: Identity) -> None:
-        super().__init__(resolved, identity)
+    def __init__(
+        self, resolved: Resolved, identity: Identity, throttle: Throttle | None = None
+    ) -> None:
+        super().__init__(resolved, identity, throttle)
         self.resolved = resolved
         # A sequence has no arguments of its own, and a conductor gets them in each of its runs.
         self.defaults = {}
