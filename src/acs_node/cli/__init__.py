@@ -13,6 +13,7 @@ from acs_node.cli.activations import activation
 from acs_node.cli.cluster import cluster, config, controller, invoker, scheduler
 from acs_node.cli.errors import Interrupted
 from acs_node.cli.images import images
+from acs_node.cli.namespaces import namespace as namespaces
 from acs_node.cli.options import GlobalOptions, connection_options
 from acs_node.cli.replay import replay
 from acs_node.cli.servers import demo, standalone, version
@@ -61,6 +62,7 @@ def main(
 for command in (
     action,
     activation,
+    namespaces,
     images,
     standalone,
     controller,
