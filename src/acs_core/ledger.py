@@ -122,6 +122,8 @@ class QueueEntry:
         self.final = False
         self.cause = ""
         self.quiet_since_us = now_us
+        # It waits for a look that an event's own step could not take.
+        self.soon = False
 
 
 class ContainerEntry:

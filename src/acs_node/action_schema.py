@@ -41,7 +41,10 @@ class RuntimeKinds:
     """The kinds that can run here, by family."""
 
     families: Mapping[str, tuple[RuntimeKind, ...]] = field(
-        default_factory=lambda: {"python": (RuntimeKind("python:3", default=True),)}
+        default_factory=lambda: {
+            "python": (RuntimeKind("python:3", default=True),),
+            "nodejs": (RuntimeKind("nodejs:20", default=True),),
+        }
     )
 
     def resolve(self, kind: str) -> str:

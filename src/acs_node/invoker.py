@@ -79,6 +79,8 @@ that come first take 0.6 s."""
 
 LOGS_INCOMPLETE = "There was an issue while collecting your logs. Data might be missing."
 LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data might be missing."
+CONTAINER_FAILED = "The container failed: it {}."
+"""The error of the result is OpenWhisk's, and does not say why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +101,8 @@ class _Container:
     started_ms: int = 0
     wait_us: int = 0
     init_us: int = 0
+    # How it ended under its last run, if it did.
+    failed: str = ""
     # Ended runs whose logs were not handed on, with the time until which they are waited for.
     unlogged: list[tuple[str, int]] = field(default_factory=list)
 
@@ -420,15 +424,18 @@ class Invoker:
 
     async def _find_out(self, name: str, container: _Container) -> None:
         """Answer for the run of a container that died, and tell the pool."""
-        cause, out_of_memory = "it closed its connection", False
+        cause, out_of_memory = "closed its connection", False
         if container.sandbox is not None:
             try:
                 ending = await self._engine.ending(container.sandbox)
                 cause, out_of_memory = ending.cause, ending.out_of_memory
             except Exception as error:
-                cause = f"the engine does not say why: {error}"
+                # What engines say names the platform's files: it is for its operator.
+                log.warning("how container %s ended is not known: %s", name, error)
+                cause = "ended, and its engine does not say why"
         if container.activation is not None:
-            log.info("container %s ended during a run: %s", name, cause)
+            log.info("container %s %s during a run", name, cause)
+            container.failed = cause
             self._end(
                 name, container, runtime_protocol.broke(container.initialising, out_of_memory)
             )
@@ -550,6 +557,9 @@ class Invoker:
         self._collect(container, now_ns, clock.now_us())
         for activation_id, _ in container.unlogged:
             lines = sandbox.logs.take_rest(now_ns)
+            if container.failed:
+                said = CONTAINER_FAILED.format(container.failed)
+                lines.append(sandbox.logs.stderr_line(said, now_ns))
             lines.append(sandbox.logs.stderr_line(LOGS_AFTER_FAILURE, now_ns))
             self._collected.append((activation_id, lines))
         container.unlogged.clear()

@@ -246,7 +246,8 @@ async def test_the_stored_kind_is_the_real_one(store: EntityStore, kind: str) ->
 # What a PUT refuses.
 
 UNSUPPORTED = (
-    "The specified runtime '{}' is not supported by this platform. Valid values are: 'python:3'."
+    "The specified runtime '{}' is not supported by this platform."
+    " Valid values are: 'python:3', 'nodejs:20'."
 )
 
 

@@ -256,16 +256,24 @@ async def test_a_container_that_dies_before_its_first_work_leaves_as_well() -> N
 
 
 @pytest.mark.parametrize(
-    ("code", "initialises"),
+    ("code", "initialises", "how"),
     [
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", True),
-        ("import os\nos._exit(3)\n", True),
-        ("import os\ndef main(args):\n    os._exit(0)\n", False),
-        ("import os, signal\ndef main(args):\n    os.kill(os.getpid(), signal.SIGKILL)\n", False),
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
+            True,
+            "was killed by SIGKILL",
+        ),
+        ("import os\nos._exit(3)\n", True, "exited with status 3"),
+        ("import os\ndef main(args):\n    os._exit(0)\n", False, "exited with status 0"),
+        (
+            "import os, signal\ndef main(args):\n    os.kill(os.getpid(), signal.SIGKILL)\n",
+            False,
+            "was killed by SIGKILL",
+        ),
     ],
 )
 async def test_a_container_that_dies_under_its_work_is_answered_for(
-    code: str, initialises: bool
+    code: str, initialises: bool, how: str
 ) -> None:
     async with stage(code) as s:
         await s.serving()
@@ -275,7 +283,10 @@ async def test_a_container_that_dies_under_its_work_is_answered_for(
         assert error_of(result) == runtime_protocol_error(initialises)
         await s.gone()
         lines = await s.logs("a1")
-        assert lines[-1] == f"stderr: {invoker.LOGS_AFTER_FAILURE}"
+        assert lines[-2:] == [
+            f"stderr: The container failed: it {how}.",
+            f"stderr: {invoker.LOGS_AFTER_FAILURE}",
+        ]
         assert s.invoker._containers == {}
 
 
@@ -290,6 +301,7 @@ async def test_a_death_that_the_engine_cannot_explain_is_answered_for() -> None:
         s.deliver("a1")
         assert (await s.result("a1")).outcome == Outcome.DEVELOPER_ERROR
         await s.gone()
+        assert not [line for line in await s.logs("a1") if "planted" in line]
 
 
 @pytest.mark.parametrize("sleeps", ["initialising", "running"])

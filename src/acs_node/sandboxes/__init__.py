@@ -45,7 +45,10 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class SandboxEnd:
-    """How a sandbox ended: ``cause`` for people; ``out_of_memory`` when the kernel killed it."""
+    """How a sandbox ended: ``cause`` in words, as "exited with status 3"; the user reads it.
+
+    ``out_of_memory``: the kernel killed it.
+    """
 
     cause: str
     out_of_memory: bool = False
@@ -94,7 +97,10 @@ class SandboxEngine(Protocol):
         ...
 
     async def ending(self, sandbox: Sandbox) -> SandboxEnd:
-        """Say how a sandbox whose connection broke has ended (waits at most 2 s)."""
+        """Say how a sandbox whose connection broke has ended (waits at most 3 s).
+
+        Raises: SandboxError when the engine does not say.
+        """
         ...
 
     async def remove_leftovers(self) -> int:

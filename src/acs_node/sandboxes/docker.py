@@ -43,6 +43,8 @@ LOOK_S = 1.0
 """How often a container that is not ready is looked at, to see that it has ended."""
 ENDING_S = 2.0
 """How long ``ending`` waits for a container to have ended."""
+ANSWER_S = 1.0
+"""How long it waits for the engine to say so, beside that: a run's answer waits for it."""
 PIDS_MAX = 1024
 FILES_MAX = 1024
 OUTPUT_SIZE = "64k"
@@ -156,20 +158,18 @@ class DockerEngine:
         self._sandboxes.pop(container, None)
 
     async def ending(self, sandbox: Sandbox) -> SandboxEnd:
-        """Say how a container ended; waits at most 2 s for it.
-
-        Never raises for what the engine says: the cause then tells why it is not known.
-        """
+        """Say how a container ended; see ``SandboxEngine``."""
         try:
-            state = await self._call(self._wait_and_inspect, str(sandbox.handle))
-        except SandboxError as error:
-            return SandboxEnd(str(error))
+            async with asyncio.timeout(ENDING_S + ANSWER_S):
+                state = await self._call(self._wait_and_inspect, str(sandbox.handle))
+        except TimeoutError:
+            raise EngineUnavailable("inspect container: the engine does not answer") from None
         if state is None:
-            return SandboxEnd("the container was removed by somebody else")
+            return SandboxEnd("was removed by somebody else")
         if state["OOMKilled"]:
-            return SandboxEnd("killed by the kernel: out of memory", out_of_memory=True)
+            return SandboxEnd("was killed by the kernel: out of memory", out_of_memory=True)
         if state["Running"]:
-            return SandboxEnd("the container still runs")
+            return SandboxEnd("still runs")
         return SandboxEnd(f"exited with status {state['ExitCode']}")
 
     async def remove_leftovers(self) -> int:
