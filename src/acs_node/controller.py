@@ -12,21 +12,24 @@ import logging
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import orjson
 
 from acs_core.effects import Cause, Reject, Throttle
-from acs_core.events import Activation, QueueSpec
+from acs_core.events import Activation
 from acs_core.limits import CAUSES_MAX, WAIT_MAX_US
 
 from . import clock, runtime_protocol
 from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
 from .entities import CACHED_CODE_BYTES_MAX, EntityStore
-from .entity_types import Action, Identity, annotation
-from .errors import ApiError, forbidden, internal_error, malformed_content, unavailable
+from .entity_types import Action, Entity, Identity
+from .errors import ApiError, forbidden, internal_error, unavailable
 from .links import Close, Link, Logs, QueueClosed, Result, Submit
-from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR, STATUS_TEXTS, RunTemplate
+from .packages import Package
+from .resolution import Resolved, resolve_action
+from .routes import Route
+from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR
 
 log = logging.getLogger(__name__)
 
@@ -76,115 +79,6 @@ class Invocation:
     timeout_ms: int = BLOCKING_MS_MAX
 
 
-class Route:
-    """All that is the same for every invocation of one revision of an action by one namespace."""
-
-    def __init__(self, action: Action, identity: Identity) -> None:
-        limits = action.limits
-        self.action = action
-        self.namespace = identity.namespace
-        self.spec = QueueSpec(
-            f"{identity.namespace}/{action.namespace}/{action.path}@{action.revision}",
-            identity.namespace,
-            f"{action.namespace}/{action.path}",
-            action.revision,
-            memory_mb=limits.memory_mb,
-            concurrency=limits.concurrency,
-            timeout_us=limits.timeout_ms * 1000,
-            action_limit=limits.instances,
-            kind=action.exec.kind,
-        )
-        # It waits, is initialised and runs, each for as long as it may.
-        self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us
-        self.template = RunTemplate(action, identity.namespace)
-        # The credential that its runs may call with, if any.
-        self.uuid = identity.uuid if annotation(action, "provide-api-key", True) else ""
-        self.defaults: dict[str, Any] = {p.key: p.value for p in action.parameters if not p.init}
-        self.reserved: frozenset[str] = frozenset()
-        if annotation(action, "final") is True:
-            self.reserved = frozenset(p.key for p in action.parameters if p.value is not None)
-        known = orjson.dumps(
-            {
-                "namespace": identity.namespace,
-                "name": action.name,
-                "version": action.version,
-                "subject": identity.subject,
-                "publish": False,
-            }
-        )
-        self.record_start = known[:-1] + b',"activationId":"'
-        notes = orjson.dumps(
-            [
-                {"key": "path", "value": f"{action.full_namespace}/{action.name}"},
-                {"key": "kind", "value": action.exec.kind},
-                {"key": "limits", "value": limits.document()},
-            ]
-        )
-        self.record_notes = b'"annotations":' + notes[:-1] + b',{"key":"timeout","value":'
-
-    def arguments(self, body: bytes) -> bytes:
-        """Return the JSON of the arguments: the action's own ones under the request's.
-
-        Raises: ApiError 400.
-        """
-        if not body:
-            return orjson.dumps(self.defaults) if self.defaults else b"{}"
-        try:
-            given = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise malformed_content(str(error)) from None
-        if not isinstance(given, dict):
-            raise malformed_content("The body must be a JSON object.")
-        if self.reserved and not self.reserved.isdisjoint(given):
-            raise ApiError(
-                400, "Request defines parameters that are not allowed (e.g., reserved properties)."
-            )
-        if not self.defaults:
-            return body
-        try:
-            return orjson.dumps({**self.defaults, **given})
-        except orjson.JSONEncodeError as error:  # nested deeper than can be written
-            raise malformed_content(str(error)) from None
-
-    def record_head(
-        self,
-        activation_id: str,
-        start_ms: int,
-        end_ms: int,
-        outcome: int,
-        response: bytes,
-        notes: bytes,
-        timed_out: bool,
-    ) -> bytes:
-        """Return the record's JSON without its logs and closing brace."""
-        return (
-            b'%b%b","start":%d,"end":%d,"duration":%d,"response":{"status":"%b","success":%b,'
-            b'"result":%b,"size":%d},%b%b}%b]'
-        ) % (
-            self.record_start,
-            activation_id.encode(),
-            start_ms,
-            end_ms,
-            end_ms - start_ms,
-            STATUS_TEXTS[outcome],
-            b"false" if outcome else b"true",
-            response,
-            len(response),
-            self.record_notes,
-            b"true" if timed_out else b"false",
-            notes,
-        )
-
-    def accept_head(self, activation_id: str, start_ms: int) -> bytes:
-        """Return what is known of the record when the activation is accepted."""
-        return b'%b%b","start":%d,%bfalse}]' % (
-            self.record_start,
-            activation_id.encode(),
-            start_ms,
-            self.record_notes,
-        )
-
-
 @dataclass(slots=True)
 class _Pending:
     """An activation that has not ended.  ``caller`` is None when nobody waits any more."""
@@ -213,7 +107,7 @@ class Controller:
         self._scheduler: Link | None = None
         self._routes: dict[tuple[str, str, str], Route] = {}
         self._routes_code_bytes = 0
-        self._open_queues: dict[str, Action] = {}
+        self._open_queues: dict[str, Route] = {}
         self._throttled: dict[str, str] = {}
         self._pending: dict[str, _Pending] = {}  # in the order of arrival
         # Blocking callers with the usual wait, in the order in which it ends.
@@ -229,6 +123,7 @@ class Controller:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         entities.listeners.append(self._on_change)
+        entities.namespace_listeners.append(self._on_namespace)
 
     def connect(self, scheduler: Link) -> None:
         """Set the link on which this node speaks."""
@@ -236,7 +131,7 @@ class Controller:
 
     def action_of(self, queue: str) -> Action:
         """Return the action of an open queue."""
-        return self._open_queues[queue]
+        return self._open_queues[queue].action
 
     def receive(self, message: object) -> None:
         """Take a message of an invoker or a scheduler."""
@@ -269,33 +164,50 @@ class Controller:
         if self._stopping or not self._activations.has_room():
             raise unavailable()
         namespace = invocation.namespace
-        if namespace != identity.namespace:
-            raise forbidden(f"{namespace}/{invocation.path}")
         route = self._routes.get((identity.namespace, namespace, invocation.path))
         if route is None:
-            action = self._entities.cached_action(namespace, invocation.path)
-            if action is None:
+            foreign = namespace != identity.namespace
+            if foreign and "/" not in invocation.path:
+                raise forbidden(f"{namespace}/{invocation.path}")
+            action = self._entities.cached(Action, namespace, invocation.path)
+            if action is None or action.package is not None or foreign:
                 self._start(self._invoke_uncached(identity, invocation, body, tid, caller))
                 return
-            route = self._make_route(identity, action)
+            route = self._make_route(identity, invocation, Resolved(action))
         self._invoke(route, identity.caller, invocation, body, tid, caller)
+
+    def fire_id(self, identity: Identity) -> str:
+        """Return the id of a trigger activation of a namespace.
+
+        Raises: ApiError 503.
+        """
+        if self._stopping or not self._activations.has_room():
+            raise unavailable()
+        return self._next_id(clock.wall_ms())
 
     async def _invoke_uncached(
         self, identity: Identity, invocation: Invocation, body: bytes, tid: str, caller: Caller
     ) -> None:
         try:
-            action = await self._entities.action(invocation.namespace, invocation.path)
-            # What was read may be older than a change that was committed since.
-            action = self._entities.cached_action(invocation.namespace, invocation.path) or action
+            resolved = await self._resolve(identity, invocation)
             if self._stopping:
                 raise unavailable()
-            route = self._make_route(identity, action)
+            route = self._make_route(identity, invocation, resolved)
             self._invoke(route, identity.caller, invocation, body, tid, caller)
         except ApiError as error:
             caller.fail(error)
         except Exception:
             log.exception("request %s failed", tid)
             caller.fail(internal_error())
+
+    async def _resolve(self, identity: Identity, invocation: Invocation) -> Resolved:
+        """Return what an invocation means.  Raises: ApiError."""
+        at = invocation.namespace, invocation.path
+        resolved = await resolve_action(self._entities, identity.namespace, *at)
+        if not self._is_newest(resolved):
+            # What was read may be older than a change that was committed since.
+            resolved = await resolve_action(self._entities, identity.namespace, *at)
+        return resolved
 
     def _invoke(
         self,
@@ -354,7 +266,7 @@ class Controller:
 
     def _submit(self, route: Route, activation: Activation) -> None:
         # Not before now: while an accept row was written the queue may have been closed.
-        self._open_queues[route.spec.queue] = route.action
+        self._open_queues[route.spec.queue] = route
         assert self._scheduler is not None
         self._scheduler.send(Submit(route.spec, activation))
 
@@ -585,6 +497,7 @@ class Controller:
     def close(self) -> None:
         """Write what is left, as the invoker is gone: records without logs, and *unknown* ones."""
         self._entities.listeners.remove(self._on_change)
+        self._entities.namespace_listeners.remove(self._on_namespace)
         for task in self._tasks:
             task.cancel()
         for activation_id in list(self._pending):
@@ -596,37 +509,52 @@ class Controller:
 
     # --- routes ------------------------------------------------------------------------------
 
-    def _make_route(self, identity: Identity, action: Action) -> Route:
-        route = Route(action, identity)
+    def _make_route(self, identity: Identity, invocation: Invocation, resolved: Resolved) -> Route:
+        route = Route(resolved, identity)
         # One that was changed or deleted since it was read serves this once: nobody would tell.
-        if self._entities.cached_action(action.namespace, action.path) is action:
-            key = (identity.namespace, action.namespace, action.path)
+        if self._is_newest(resolved):
+            key = (identity.namespace, invocation.namespace, invocation.path)
             self._drop_route(key)
             self._routes[key] = route
-            self._routes_code_bytes += len(action.exec.code or "")
+            self._routes_code_bytes += len(resolved.action.exec.code or "")
             while len(self._routes) > ROUTES_MAX or self._routes_code_bytes > CACHED_CODE_BYTES_MAX:
                 self._drop_route(next(iter(self._routes)))
         return route
+
+    def _is_newest(self, resolved: Resolved) -> bool:
+        """Tell whether nothing of it was changed since it was read."""
+        parts: tuple[Action | Package, ...] = (resolved.action, *resolved.packages)
+        for each in parts:
+            known = self._entities.cached(type(each), each.namespace, each.path)
+            if known is None or known.revision != each.revision:
+                return False
+        return True
 
     def _drop_route(self, key: tuple[str, str, str]) -> None:
         route = self._routes.pop(key, None)
         if route is not None:
             self._routes_code_bytes -= len(route.action.exec.code or "")
 
-    def _on_change(self, old: Action, new: Action | None) -> None:
-        """An action was updated or deleted: the next invocation starts a queue of the new one."""
-        for key in [k for k in self._routes if k[1:] == (old.namespace, old.path)]:
+    def _on_change(self, old: Entity, new: Entity | None) -> None:
+        """Something was updated or deleted: the next invocation starts a queue of the new one."""
+        for key in [key for key, route in self._routes.items() if route.depends_on(old)]:
             self._drop_route(key)
-        why = "the action was deleted" if new is None else "the action was updated"
-        self._start(self._close_queues(old, why))
+        if isinstance(old, (Action, Package)):
+            what = type(old).__name__.lower()
+            why = f"the {what} was {'deleted' if new is None else 'updated'}"
+            self._start(self._close_queues(old, why))
 
-    async def _close_queues(self, old: Action, why: str) -> None:
+    def _on_namespace(self, name: str) -> None:
+        """Its owner's limits changed, or it is gone."""
+        for key in [key for key in self._routes if key[0] == name]:
+            self._drop_route(key)
+
+    async def _close_queues(self, old: Action | Package, why: str) -> None:
         # A closing queue takes nothing more, so what is being accepted for it goes first.
         await self._activations.flush()
         assert self._scheduler is not None
-        for queue, action in list(self._open_queues.items()):
-            same = action.namespace == old.namespace and action.path == old.path
-            if same and action.revision <= old.revision:
+        for queue, route in list(self._open_queues.items()):
+            if route.is_of(old):
                 self._scheduler.send(Close(queue, why))
 
     def _too_many(self, reason: str, retry_after_us: int = 0) -> ApiError:

@@ -21,7 +21,7 @@ from .errors import (
     unsupported_media_type,
 )
 
-__all__ = ["authenticate_header", "epoch_ms", "flag", "header", "json_object", "page"]
+__all__ = ["authenticate_header", "epoch_ms", "flag", "header", "json_object", "page", "payload"]
 
 LIST_LIMIT: Final = 30
 LIST_LIMIT_MAX: Final = 200
@@ -111,12 +111,7 @@ async def json_object(request: Request, size_bytes_max: int) -> dict[str, Any]:
 
     Raises: ApiError 400, 413 or 415.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type not in ("application/json", ""):
-        raise unsupported_media_type()
-    body = await _read_body(request, size_bytes_max)
-    if body and not content_type:
-        raise unsupported_media_type()
+    body = await payload(request, size_bytes_max)
     if not body:
         raise malformed_content("The body is empty, a JSON object is expected.")
     try:
@@ -126,6 +121,20 @@ async def json_object(request: Request, size_bytes_max: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise malformed_content("The body must be a JSON object.")
     return value
+
+
+async def payload(request: Request, size_bytes_max: int) -> bytes:
+    """Return the body, which says that it is JSON or is empty; no more is read than the bound.
+
+    Raises: ApiError 413 or 415.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in ("application/json", ""):
+        raise unsupported_media_type()
+    body = await _read_body(request, size_bytes_max)
+    if body and not content_type:
+        raise unsupported_media_type()
+    return body
 
 
 async def _read_body(request: Request, size_bytes_max: int) -> bytes:

@@ -40,6 +40,7 @@ from .coordination import MemoryCoordination
 from .database import Database, DatabaseError
 from .entities import EntityStore, RuntimeKinds, SystemLimits
 from .errors import ApiError
+from .firing import Firing
 from .front import Front
 from .invoker import Invoker
 from .links import Inbox, LocalLink
@@ -353,7 +354,13 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         house = _link(config, entities, activations, engine, pool, url)
         status = _Status(house, instance)
         info = {"build": "", "buildno": ""}
-        app = create_app(entities, activations, info=info, settled=house.controller.settled)
+        app = create_app(
+            entities,
+            activations,
+            info=info,
+            settled=house.controller.settled,
+            fire=Firing(entities, activations, house.controller).fire,
+        )
         front = Front(house.controller, entities)
         server = _Server(
             uvicorn.Config(

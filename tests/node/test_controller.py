@@ -344,11 +344,11 @@ async def test_a_late_accept_that_cannot_be_written_tells_the_caller_and_the_rec
 async def test_a_store_that_cannot_be_read_is_an_internal_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def broken(namespace: str, path: str) -> Action:
+    async def broken(*_: object) -> Action:
         raise OSError("planted")
 
     async with deaf_house() as (house, _):
-        monkeypatch.setattr(house.entities, "action", broken)
+        monkeypatch.setattr(house.entities, "get", broken)
         answer = await house.invoke("uncached", {})
         assert (answer.status, answer.body) == (500, "There was an internal server error.")
 
@@ -514,19 +514,19 @@ async def test_an_action_that_changes_while_it_is_read_is_not_kept(
 ) -> None:
     async with open_house() as house:
         await house.put("act", VERSION.format(1))
-        read = house.entities.action
+        read = house.entities.get
         may_return = asyncio.Event()
 
-        async def slow(namespace: str, path: str) -> Action:
-            action = await read(namespace, path)
+        async def slow(kind: type[Action], namespace: str, path: str) -> Action:
+            action = await read(kind, namespace, path)
             await may_return.wait()
             return action
 
         house.entities._cache_drop(("guest", "act"))
         with monkeypatch.context() as patch:
-            patch.setattr(house.entities, "action", slow)
+            patch.setattr(house.entities, "get", slow)
             caller = house.start("act", {})
-            await until(lambda: house.entities.cached_action("guest", "act"), "the reading")
+            await until(lambda: house.entities.cached(Action, "guest", "act"), "the reading")
             if change == "update":
                 await house.put("act", VERSION.format(2))
             else:
@@ -659,7 +659,9 @@ async def test_close_records_what_is_left() -> None:
         unlogged = ear.submitted()[-1].activation.activation_id
         house.controller.receive(result_of(unlogged, logs_follow=True))
         house.controller.close()
-        house.entities.listeners.append(house.controller._on_change)  # the house closes it again
+        # The house closes it again.
+        house.entities.listeners.append(house.controller._on_change)
+        house.entities.namespace_listeners.append(house.controller._on_namespace)
         assert caller.answers[0].status == 500
         assert "server stopped" in caller.answers[0].body["error"]
         assert accepted.activation_id

@@ -158,7 +158,7 @@ def test_a_wait_that_is_too_short_gets_202(client: httpx.Client, tmp_path: Path)
         ("_/actions/echo", {"content_type": ""}, 415, "Expected:\napplication/json"),
         ("_/actions/echo", {"content_type": "application/jsonx"}, 415, "not supported"),
         ("_/actions/absent", {}, 404, "The requested resource does not exist."),
-        ("_/actions/p/absent", {}, 404, "The requested resource does not exist."),
+        ("_/actions/p/absent", {}, 404, "The requested resource 'guest/p' does not exist."),
         ("other/actions/echo", {}, 403, "not authorized to access 'other/echo'."),
         ("_/actions/a%21b", {}, 400, "contains illegal characters."),
         ("_/actions/echo?timeout=x", {}, 400, "Timeout must be number of milliseconds up to 60000"),

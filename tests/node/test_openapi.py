@@ -31,8 +31,13 @@ OPERATIONS = {
     for each in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations()
 }
 RUN_ID = "x-openwhisk-activation-id"
-# What a schema cannot say: the first PUT needs `exec`, and `count` excludes `docs`.
-CONDITIONAL = ("PUT ", "GET /api/v1/namespaces/{ns}/activations")
+# What a schema cannot say: the first PUT needs `exec`, `count` excludes `docs`, and a rule is
+# switched where its trigger is.
+CONDITIONAL = (
+    "PUT ",
+    "POST /api/v1/namespaces/{ns}/rules/",
+    "GET /api/v1/namespaces/{ns}/activations",
+)
 
 
 @dataclass
