@@ -375,6 +375,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
             info=info,
             settled=house.controller.settled,
             fire=Firing(entities, activations, house.controller).fire,
+            invoke=house.controller.invoke,
         )
         front = Front(house.controller, entities)
         server = Server(
