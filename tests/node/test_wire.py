@@ -104,6 +104,7 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
     "action_found": st.builds(links.ActionFound, names, st.binary(max_size=99), times, texts),
     "fence": st.builds(links.Fence, names, ids),
     "fenced": st.builds(links.Fenced, names, ids),
+    "drained": st.builds(links.Drained),
 }
 
 
@@ -159,7 +160,13 @@ def test_every_field_of_an_object_is_in_the_proto(kind: str) -> None:
 def test_each_role_sends_what_is_its_own_and_no_more() -> None:
     roles = (CONTROLLER, SCHEDULER, INVOKER)
     by_pair = {(a, b): kinds(a, b) for a in roles for b in roles}
-    assert by_pair[INVOKER, CONTROLLER] == {"result", "logs", "action_wanted", "fenced"}
+    assert by_pair[INVOKER, CONTROLLER] == {
+        "result",
+        "logs",
+        "action_wanted",
+        "fenced",
+        "drained",
+    }
     assert "deliver" in by_pair[SCHEDULER, INVOKER]
     assert all(not by_pair[role, role] for role in roles)
     every = [kind for found in by_pair.values() for kind in found]
