@@ -37,6 +37,7 @@ from .links import (
     ActionWanted,
     Cancel,
     Close,
+    Drained,
     Fence,
     Fenced,
     Logs,
@@ -357,6 +358,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], pb.Message]]] = {
     ActionWanted: _plain("action_wanted", pb.ActionWanted, "queue"),
     ActionFound: _plain("action_found", pb.ActionFound, "queue", "document", "revision", "error"),
     Fence: _plain("fence", pb.Fence, "scheduler", "activation_ids"),
+    Drained: _plain("drained", pb.Drained),
     Fenced: _plain("fenced", pb.Fenced, "scheduler", "known"),
 }
 
@@ -558,4 +560,5 @@ _DECODERS: Final[dict[str, Callable[[Any, int], object]]] = {
     "action_found": _action_found,
     "fence": _fence,
     "fenced": _fenced,
+    "drained": lambda m, _: Drained(),
 }

@@ -76,7 +76,7 @@ class Load:
     url: str
     auth: str
     log: Path
-    users: int = 16
+    users: int = 8
     actions: int = 4
     ms: tuple[int, ...] = (2, 10, 40)
     accepted: set[str] = field(default_factory=set)

@@ -13,6 +13,7 @@ from acs_node.grpc_link import LinkFull, Peer
 from acs_node.links import (
     Cancel,
     Close,
+    Drained,
     Fence,
     Fenced,
     Misdirected,
@@ -248,6 +249,23 @@ def test_an_invoker_that_died_shortly_before_may_have_had_it_too() -> None:
     house.now_us += 19_000_000
     house.routing.scheduler_gone("s0-1")
     assert house.rejected() == {"1": Cause.UNKNOWN}
+
+
+def test_one_that_had_ended_everything_leaves_no_doubt() -> None:
+    house = House()
+    house.scheduler("s0-1")
+    house.invoker("i0-1")
+    house.invoker("i1-1")
+    house.submit("1")
+    house.routing.take("i0-1", Drained())
+    house.routing.take("i1-1", Drained())
+    house.routing.invoker_gone("i0-1")
+    house.routing.scheduler_gone("s0-1")
+    other = house.scheduler("s1-1")
+    assert other.take() == []
+    house.routing.invoker_gone("i1-1")
+    assert ids(other.take()) == ["1"]
+    assert house.rejected() == {}
 
 
 def test_one_that_died_long_before_was_reported_by_the_scheduler() -> None:

@@ -345,6 +345,32 @@ async def test_a_sandbox_that_cannot_be_started_fails_with_the_cause() -> None:
         assert s.invoker._containers == {}
 
 
+@pytest.mark.parametrize("answer", [False, OSError("etcd is away")], ids=["gone", "silent"])
+async def test_a_container_whose_reservation_is_not_confirmed_does_not_serve(
+    answer: bool | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def convert(container: str, spec: QueueSpec) -> bool:
+        asked.append((container, spec.queue))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with stage() as s:
+        s.invoker._convert = convert
+        s.create()
+        failed = await s.wait(CreationFailed)
+        assert asked == [(failed.container, s.spec.queue)]
+        assert failed.failure == FailureClass.RECOVERABLE
+        assert "its reservation is gone" in failed.cause
+        assert s.invoker.pool.used_mb() == 0
+        assert s.invoker._containers == {}
+        (sandbox,) = s.engine.sandboxes
+        assert not Path(sandbox.socket_path).exists()
+        assert ("etcd is away" in caplog.text) == isinstance(answer, Exception)
+
+
 @pytest.mark.parametrize(
     ("error", "failure"),
     [

@@ -37,7 +37,7 @@ from ..entity_types import Action
 from ..grpc_link import GrpcLink, Peer
 from ..ids import controller_of
 from ..invoker import Invoker
-from ..links import ActionFound, ActionWanted, Fence, Fenced, Logs, Result
+from ..links import ActionFound, ActionWanted, Drained, Fence, Fenced, Logs, Result
 from ..sandboxes import SandboxEngine
 from .config import NodeConfig
 from .process import Node, NodeError, data_folder, run
@@ -138,6 +138,8 @@ class InvokerHouse:
         for link in self._schedulers.values():
             link.send(self.report())  # without memory: nothing more is placed here
         await self._invoker.drain(int(DRAIN_S * 1e6))
+        for link in self._controllers.values():
+            link.send(Drained())
 
     async def close(self) -> None:
         for task in self._tasks:

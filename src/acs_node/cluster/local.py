@@ -150,6 +150,7 @@ class LocalCluster:
         port: int = 0,
         memory_mb: int = 1_024,
         lease_s: int = 10,
+        namespace_containers: int | None = None,
     ) -> None:
         self.folder = folder
         self.etcd = EtcdProcess(folder / "etcd")
@@ -160,13 +161,17 @@ class LocalCluster:
         self._port = port
         self._memory_mb = memory_mb
         self._lease_s = lease_s
+        self._namespace_containers = namespace_containers
 
     def start(self) -> None:
         """Start everything and wait until it serves.  Raises: EtcdMissing, NodeFailed."""
         self.etcd.start()
         common = {"etcd": self.etcd.endpoint, "lease-s": str(self._lease_s)}
+        capped = dict(common)
+        if self._namespace_containers is not None:
+            capped["namespace-containers"] = str(self._namespace_containers)
         # The controller says where it listens, and functions are told.
-        controller = self._node("controller", 0, {**common, "api-port": str(self._port)})
+        controller = self._node("controller", 0, {**capped, "api-port": str(self._port)})
         controller.start()
         invoker = {
             **common,
@@ -174,7 +179,7 @@ class LocalCluster:
             "memory-mb": str(self._memory_mb),
             "api-url": self.url,
         }
-        others = [self._node("scheduler", n, common) for n in range(self._schedulers)]
+        others = [self._node("scheduler", n, capped) for n in range(self._schedulers)]
         others += [self._node("invoker", n, invoker) for n in range(self._invokers)]
         for node in others:
             node.spawn()

@@ -21,7 +21,7 @@ from typing import Final
 from acs_core.effects import Cause, Reject, Throttle
 
 from ..grpc_link import GrpcLink, LinkFull
-from ..links import Cancel, Close, Fence, Fenced, Misdirected, QueueClosed, Result, Submit
+from ..links import Cancel, Close, Drained, Fence, Fenced, Misdirected, QueueClosed, Result, Submit
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class Routing:
         self._parked: dict[str, None] = {}
         self._throttled: dict[str, str] = {}  # queue -> scheduler
         self._fencing: dict[str, _Fencing] = {}
+        self._drained: set[str] = set()  # invokers that leave with nothing in their hands
         self._invoker_went_us = -(2**62)
 
     # --- the controller's link ----------------------------------------------------------------
@@ -147,6 +148,8 @@ class Routing:
             self._misdirected(message)
         elif isinstance(message, Fenced):
             self._on_fenced(instance, message)
+        elif isinstance(message, Drained):
+            self._drained.add(instance)
         else:
             if isinstance(message, Throttle):
                 if message.on:
@@ -217,12 +220,15 @@ class Routing:
     def invoker_gone(self, instance: str) -> None:
         """An invoker's lease has ended: what it is known to have had ends as *unknown*."""
         self._invokers.pop(instance, None)
-        self._invoker_went_us = self._now_us()
+        drained = instance in self._drained
+        self._drained.discard(instance)
+        if not drained:
+            self._invoker_went_us = self._now_us()
         for id_ in [id_ for id_, sent in self._sent.items() if sent.at == instance]:
             self._refuse(id_, Cause.UNKNOWN, _GONE)
         for scheduler, fencing in list(self._fencing.items()):
             if fencing.awaited.pop(instance, None) is not None:
-                fencing.lost_invoker = True
+                fencing.lost_invoker = fencing.lost_invoker or not drained
                 self._look(scheduler, fencing)
 
     def _on_fenced(self, invoker: str, message: Fenced) -> None:
