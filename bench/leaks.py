@@ -207,8 +207,10 @@ def measure(subject: Subject, cycles: int, activations: int) -> dict[str, Seen]:
     subject.turn_over(min(cycles, WARM_UP_CYCLES))
     subject.load(min(activations, WARM_UP_ACTIVATIONS))
     rows = {"before": subject.at_rest()}
-    rows[f"after {subject.turn_over(cycles):,} containers"] = subject.at_rest()
-    rows[f"after {subject.load(activations):,} activations"] = subject.at_rest()
+    created = subject.turn_over(cycles)
+    rows[f"after {created:,} containers"] = subject.at_rest()
+    ran = subject.load(activations)
+    rows[f"after {ran:,} activations"] = subject.at_rest()
     return rows
 
 
