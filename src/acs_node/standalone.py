@@ -366,6 +366,8 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
             info=info,
             settled=house.controller.settled,
             fire=Firing(entities, activations, house.controller).fire,
+            invokers=lambda: {f"{INVOKER}/0/standalone": "up"},
+            pending=lambda: house.controller.counts()["pending"],
         )
         front = Front(house.controller, entities)
         server = _Server(
