@@ -376,6 +376,8 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
             settled=house.controller.settled,
             fire=Firing(entities, activations, house.controller).fire,
             invoke=house.controller.invoke,
+            invokers=lambda: {f"{INVOKER}/0/standalone": "up"},
+            pending=lambda: house.controller.counts()["pending"],
         )
         front = Front(house.controller, entities)
         server = Server(

@@ -11,13 +11,17 @@ import click
 from acs_node.cli.actions import action
 from acs_node.cli.activations import activation
 from acs_node.cli.cluster import cluster, config, controller, invoker, scheduler
+from acs_node.cli.deploy import deploy
 from acs_node.cli.errors import Interrupted
 from acs_node.cli.images import images
 from acs_node.cli.namespaces import namespace as namespaces
 from acs_node.cli.options import GlobalOptions, connection_options
+from acs_node.cli.packages import package
+from acs_node.cli.properties import properties
 from acs_node.cli.replay import replay
 from acs_node.cli.servers import demo, standalone, version
 from acs_node.cli.simulations import plan
+from acs_node.cli.triggers import rule, trigger
 
 __all__ = ["main"]
 
@@ -62,6 +66,11 @@ def main(
 for command in (
     action,
     activation,
+    package,
+    trigger,
+    rule,
+    deploy,
+    properties,
     namespaces,
     images,
     standalone,
