@@ -44,6 +44,7 @@ from .firing import Firing
 from .front import Front
 from .invoker import Invoker
 from .links import Inbox, LocalLink
+from .retention import KEEP_DAYS, KEEP_MB, Retention
 from .sandboxes import SandboxEngine, SandboxError
 from .scheduler_node import SchedulerNode
 from .trace_file import TraceFile
@@ -66,6 +67,9 @@ REMOVE_S = 30.0
 RECORDS_S = 30.0
 """At the very end: how long the database may take to take the last records."""
 
+RETAIN_S = 60.0
+"""Between two deletions of old records."""
+
 SWEEP_S = 10.0
 """Between two looks for activations that nobody ended."""
 
@@ -75,7 +79,8 @@ class StandaloneConfig:
     """``memory_mb`` for all containers, None: half of this machine's; ``namespace_containers``
     None: only memory bounds them.  ``port`` 0 takes a free one.  ``trace``: where to write the
     scheduler's trace.  ``pause_grace_s``: after how many idle seconds a container is paused, 0:
-    never.  ``prewarm``: which sandboxes stand ready."""
+    never.  ``prewarm``: which sandboxes stand ready.  ``keep_days`` and ``keep_mb``: how long, and
+    in how much of the database, activation records are kept, 0: no bound."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -86,6 +91,8 @@ class StandaloneConfig:
     trace: Path | None = None
     pause_grace_s: float = PAUSE_GRACE_US / 1e6
     prewarm: tuple[Prewarm, ...] = ()
+    keep_days: float = KEEP_DAYS
+    keep_mb: int = KEEP_MB
 
 
 class StartError(Exception):
@@ -285,7 +292,9 @@ def _trace(path: Path, config: SchedulerConfig) -> TraceFile:
 
 
 @contextlib.asynccontextmanager
-async def _stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, ActivationStore]]:
+async def _stores(
+    config: StandaloneConfig,
+) -> AsyncIterator[tuple[EntityStore, ActivationStore, Retention]]:
     database = Database(f"sqlite:///{config.data / 'acs.db'}")
     await database.open()
     try:
@@ -294,8 +303,14 @@ async def _stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, 
         )
         await entities.open()
         activations = await _activations(database, config.data)
+        retention = Retention(
+            database,
+            keep_ms=round(config.keep_days * 86_400_000),
+            keep_bytes=config.keep_mb * 2**20,
+            clock_ms=clock.wall_ms,
+        )
         try:
-            yield entities, activations
+            yield entities, activations, retention
         finally:
             await _write_rest(activations, config.data)
     finally:
@@ -343,7 +358,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
     port = listener.getsockname()[1]
     shown = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
-    async with _stores(config) as (entities, activations):
+    async with _stores(config) as (entities, activations, retention):
         removed = await engine.remove_leftovers()
         if removed:
             log.info("removed %d containers that an earlier run left behind", removed)
@@ -383,6 +398,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         print(f"acs standalone: listening on {url}, sandbox {engine.name}", flush=True)
         _spare_the_collector()
         sweeping = asyncio.ensure_future(_sweep(house.controller, activations))
+        retaining = asyncio.ensure_future(_retain(retention))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -390,6 +406,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
             await _stop(server, serving, house)
         finally:
             sweeping.cancel()
+            retaining.cancel()
 
 
 def _spare_the_collector() -> None:
@@ -412,6 +429,16 @@ async def _sweep(controller: Controller, activations: ActivationStore) -> None:
             await activations.sweep(clock.wall_ms())
         except Exception:
             log.exception("a sweep failed; the next one is in %g s", SWEEP_S)
+
+
+async def _retain(retention: Retention) -> None:
+    """Delete old records, so that the disk does not fill."""
+    while True:
+        try:
+            await retention.enforce()
+        except Exception:
+            log.exception("old records are not deleted; the next try is in %g s", RETAIN_S)
+        await asyncio.sleep(RETAIN_S)
 
 
 async def _stop(server: _Server, serving: asyncio.Future[None], house: _House) -> None:

@@ -92,6 +92,22 @@ def default_data_folder() -> Path:
     help="Keep COUNT sandboxes ready for new containers of this kind and memory. Repeatable.",
 )
 @click.option(
+    "--keep-days",
+    type=click.FloatRange(0),
+    default=7,
+    show_default=True,
+    metavar="DAYS",
+    help="Delete activation records, with their logs, that are older. 0: no bound.",
+)
+@click.option(
+    "--keep-mb",
+    type=click.IntRange(0),
+    default=2048,
+    show_default=True,
+    metavar="MB",
+    help="Delete the oldest records while the database uses more. 0: no bound.",
+)
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -109,6 +125,8 @@ def standalone(
     containers: int | None,
     pause_grace: float,
     prewarm: "tuple[Prewarm, ...]",
+    keep_days: float,
+    keep_mb: int,
     trace: Path | None,
     verbose: bool,
 ) -> None:
@@ -130,6 +148,8 @@ def standalone(
         namespace_containers=containers,
         trace=trace,
         pause_grace_s=pause_grace,
+        keep_days=keep_days,
+        keep_mb=keep_mb,
         prewarm=prewarm,
     )
     context.exit(run(config))
