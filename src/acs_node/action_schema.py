@@ -30,6 +30,7 @@ __all__ = [
     "SEQUENCE",
     "SEQUENCE_ACTIONS_MAX",
     "SystemLimits",
+    "components",
     "create_action",
     "update_action",
 ]
@@ -243,7 +244,7 @@ def _exec(
         raise malformed_content("exec must be an object")
     if not isinstance(value.get("kind"), str):
         raise malformed_content("exec.kind must be a string")
-    if value["kind"].strip().lower() == SEQUENCE:
+    if _is_sequence(value["kind"]):
         return Exec(SEQUENCE, None, False, components=_components(value, namespace))
     kind = kinds.resolve(value["kind"], (SEQUENCE,))
     if owner.allowed_kinds is not None and kind not in owner.allowed_kinds:
@@ -259,8 +260,22 @@ def _exec(
     return Exec(kind=kind, code=code, binary=_is_base64(code), main=main)
 
 
+def components(body: Mapping[str, Any], namespace: str) -> tuple[str, ...]:
+    """Return the names of the actions of what ``body`` makes a sequence; else none.
+
+    Whether they exist is not known here.  Raises: ApiError 400.
+    """
+    value = body.get("exec")
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        return ()
+    return _components(value, namespace) if _is_sequence(value["kind"]) else ()
+
+
+def _is_sequence(kind: str) -> bool:
+    return kind.strip().lower() == SEQUENCE
+
+
 def _components(value: Mapping[str, Any], namespace: str) -> tuple[str, ...]:
-    """Read the names of a sequence's actions; whether they exist is not known here."""
     names = value.get("components")
     if not isinstance(names, list):
         raise malformed_content("exec.components must be an array of names of actions")

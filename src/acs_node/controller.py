@@ -22,14 +22,17 @@ from acs_core.limits import CAUSES_MAX, WAIT_MAX_US
 
 from . import clock, runtime_protocol
 from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
+from .composer import Composer, Run
+from .compositions import is_composition
 from .entities import CACHED_CODE_BYTES_MAX, EntityStore
 from .entity_types import Action, Entity, Identity
 from .errors import ApiError, forbidden, internal_error, unavailable
 from .links import Close, Link, Logs, QueueClosed, Result, Submit
 from .packages import Package
 from .resolution import Resolved, resolve_action
-from .routes import Route
+from .routes import CompositionRoute, Route
 from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR
+from .throttles import Throttles
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,10 @@ class Invocation:
     timeout_ms: int = BLOCKING_MS_MAX
 
 
+_COMPONENT: Final = Invocation("", "")
+"""What a composition invokes has no request of its own."""
+
+
 @dataclass(slots=True)
 class _Pending:
     """An activation that has not ended.  ``caller`` is None when nobody waits any more."""
@@ -90,6 +97,8 @@ class _Pending:
     arrived_ms: int
     causes: tuple[str, ...] = ()
     timer: asyncio.TimerHandle | None = None
+    cause: str = ""  # the composition that this is a part of, and who in it waits for the end
+    ended: asyncio.Future[tuple[Record, bytes]] | None = None
 
 
 class Controller:
@@ -105,6 +114,7 @@ class Controller:
         self._activations = activations
         self._containers_max = namespace_containers_max
         self._scheduler: Link | None = None
+        self._throttles = Throttles(entities.limits)
         self._routes: dict[tuple[str, str, str], Route] = {}
         self._routes_code_bytes = 0
         self._open_queues: dict[str, Route] = {}
@@ -121,6 +131,7 @@ class Controller:
         self._idle: asyncio.Future[None] | None = None
         self._randomness: list[str] = []  # 18 hexadecimal characters for each id
         self._tasks: set[asyncio.Task[None]] = set()
+        self._composer = Composer(entities, self._run_component, self._next_id, self._record)
         self._loop = asyncio.get_running_loop()
         entities.listeners.append(self._on_change)
         entities.namespace_listeners.append(self._on_namespace)
@@ -170,29 +181,38 @@ class Controller:
             if foreign and "/" not in invocation.path:
                 raise forbidden(f"{namespace}/{invocation.path}")
             action = self._entities.cached(Action, namespace, invocation.path)
-            if action is None or action.package is not None or foreign:
+            ready = action is not None and action.package is None and not is_composition(action)
+            if action is None or foreign or not ready:
                 self._start(self._invoke_uncached(identity, invocation, body, tid, caller))
                 return
-            route = self._make_route(identity, invocation, Resolved(action))
+            route = self._make_route(identity, Resolved(action, (namespace, action.path)))
         self._invoke(route, identity.caller, invocation, body, tid, caller)
 
     def fire_id(self, identity: Identity) -> str:
         """Return the id of a trigger activation of a namespace.
 
-        Raises: ApiError 503.
+        Raises: ApiError 429 or 503.
         """
         if self._stopping or not self._activations.has_room():
             raise unavailable()
-        return self._next_id(clock.wall_ms())
+        now_ms = clock.wall_ms()
+        throttle = self._throttles.of(identity)
+        if throttle is not None:
+            throttle.admit_fire(now_ms)
+        return self._next_id(now_ms)
 
     async def _invoke_uncached(
         self, identity: Identity, invocation: Invocation, body: bytes, tid: str, caller: Caller
     ) -> None:
         try:
             resolved = await self._resolve(identity, invocation)
+            if is_composition(resolved.action):
+                await self._composer.check(identity, resolved)
+                self._compose(identity, resolved, invocation, body, tid, caller)
+                return
             if self._stopping:
                 raise unavailable()
-            route = self._make_route(identity, invocation, resolved)
+            route = self._make_route(identity, resolved)
             self._invoke(route, identity.caller, invocation, body, tid, caller)
         except ApiError as error:
             caller.fail(error)
@@ -224,7 +244,27 @@ class Controller:
         if self._containers_max <= 0:
             raise self._too_many("the namespace may hold no containers (allowed: 0)")
         arguments = route.arguments(body)
+        causes = self._causes(calling_id) if calling_id and invocation.blocking else ()
         now_ms = clock.wall_ms()
+        throttle = route.throttle
+        if throttle is not None:
+            throttle.admit(now_ms)
+        activation = self._activation(route, arguments, tid, causes, now_ms)
+        activation_id = activation.activation_id
+        if throttle is not None:
+            throttle.in_flight.add(activation_id)
+        pending = _Pending(route, invocation, caller, activation.arrived_us, now_ms, causes)
+        self._pending[activation_id] = pending
+        if not invocation.blocking:
+            self._start(self._accept_then_submit(activation, pending))
+            return
+        self._wait(activation_id, pending)
+        self._submit(route, activation)
+
+    def _activation(
+        self, route: Route, arguments: bytes, tid: str, causes: tuple[str, ...], now_ms: int
+    ) -> Activation:
+        """Return a new activation of an action."""
         activation_id = self._next_id(now_ms)
         api_key = ""
         if route.uuid:
@@ -232,23 +272,19 @@ class Controller:
             api_key = self._entities.run_keys.key(route.uuid, activation_id, until_ms)
             api_key = f"{route.uuid}:{api_key}"
         payload = route.template.payload(arguments, activation_id, orjson.dumps(tid)[1:-1], api_key)
-        now_us = clock.now_us()
-        causes = self._causes(calling_id) if calling_id and invocation.blocking else ()
-        activation = Activation(activation_id, payload, now_us, causes=causes)
-        pending = _Pending(route, invocation, caller, now_us, now_ms, causes)
-        self._pending[activation_id] = pending
-        if not invocation.blocking:
-            self._start(self._accept_then_submit(activation, pending))
-            return
-        if invocation.timeout_ms == BLOCKING_MS_MAX:
-            self._waiting[activation_id] = now_us + BLOCKING_MS_MAX * 1000
+        return Activation(activation_id, payload, clock.now_us(), causes=causes)
+
+    def _wait(self, activation_id: str, pending: _Pending) -> None:
+        """See to it that a blocking caller does not wait too long."""
+        timeout_ms = pending.invocation.timeout_ms
+        if timeout_ms == BLOCKING_MS_MAX:
+            self._waiting[activation_id] = pending.arrived_us + BLOCKING_MS_MAX * 1000
             if self._wait_timer is None:
                 self._wait_timer = self._loop.call_later(WAIT_TICK_S, self._end_waits)
         else:
             pending.timer = self._loop.call_later(
-                invocation.timeout_ms / 1000, self._waited_long_enough, activation_id
+                timeout_ms / 1000, self._waited_long_enough, activation_id
             )
-        self._submit(route, activation)
 
     def _causes(self, calling_id: str) -> tuple[str, ...]:
         """Return the chain of callers that ends with this one; none if it has ended.
@@ -272,6 +308,13 @@ class Controller:
 
     async def _accept_then_submit(self, activation: Activation, pending: _Pending) -> None:
         activation_id = activation.activation_id
+        caller = await self._accepted(activation_id, pending)
+        if caller is not None:
+            self._submit(pending.route, activation)
+            caller.reply(202, _accepted_body(activation_id), activation_id)
+
+    async def _accepted(self, activation_id: str, pending: _Pending) -> Caller | None:
+        """Accept what nobody waits for; return who asked, or None: it is refused."""
         caller, pending.caller = pending.caller, None
         assert caller is not None
         try:
@@ -279,9 +322,8 @@ class Controller:
         except StoreFailing:
             self._forget(activation_id)
             caller.fail(unavailable())
-            return
-        self._submit(pending.route, activation)
-        caller.reply(202, _accepted_body(activation_id), activation_id)
+            return None
+        return caller
 
     async def _accept(self, activation_id: str, pending: _Pending) -> None:
         """Commit the accept row.  Raises: StoreFailing."""
@@ -322,6 +364,85 @@ class Controller:
             return
         caller.reply(202, _accepted_body(activation_id), activation_id)
 
+    # --- compositions --------------------------------------------------------------------------
+
+    def _compose(
+        self,
+        identity: Identity,
+        resolved: Resolved,
+        invocation: Invocation,
+        body: bytes,
+        tid: str,
+        caller: Caller,
+    ) -> None:
+        """Start a sequence or a conductor.  Raises: ApiError."""
+        if self._stopping:
+            raise unavailable()
+        throttle = self._throttles.of(identity)
+        route = CompositionRoute(resolved, identity, throttle)
+        arguments = route.arguments(body)
+        calling_id = identity.caller if invocation.blocking else ""
+        causes = self._causes(calling_id) if calling_id else ()
+        now_ms = clock.wall_ms()
+        if throttle is not None:
+            throttle.admit(now_ms)
+        run = Run(identity, tid, causes, self._next_id(now_ms), start_ms=now_ms)
+        if throttle is not None:
+            throttle.in_flight.add(run.activation_id)
+        pending = _Pending(route, invocation, caller, clock.now_us(), now_ms, causes)
+        self._pending[run.activation_id] = pending
+        if invocation.blocking:
+            self._wait(run.activation_id, pending)
+        self._start(self._run_composition(run, route, pending, arguments))
+
+    async def _run_composition(
+        self, run: Run, route: CompositionRoute, pending: _Pending, arguments: bytes
+    ) -> None:
+        if not pending.invocation.blocking:
+            caller = await self._accepted(run.activation_id, pending)
+            if caller is None:
+                return
+            caller.reply(202, _accepted_body(run.activation_id), run.activation_id)
+        try:
+            record, result = await self._composer.run(run, route, arguments)
+        except Exception:
+            log.exception("composition %s failed", run.activation_id)
+            text = "There was an internal error while the composition ran."
+            result = runtime_protocol.failure(PLATFORM_ERROR, text).result
+            record = route.record(run, PLATFORM_ERROR, result)
+        if self._forget(run.activation_id) is None:
+            return  # an end that was told before
+        self._record(record)
+        if pending.caller is not None:
+            self._answer(pending, record, result)
+
+    def _record(self, record: Record) -> None:
+        self._activations.note(record)
+        self._activations.put(record)
+
+    async def _run_component(
+        self, run: Run, resolved: Resolved, arguments: bytes
+    ) -> tuple[Record, bytes]:
+        """Run an action as a part of a composition; see ``composer.Component``."""
+        if is_composition(resolved.action):
+            route = Route(resolved, run.identity)  # the conductor; invoking it is something else
+        else:
+            key = (run.identity.namespace, *resolved.at)
+            route = self._routes.get(key) or self._make_route(run.identity, resolved)
+        if route.spec.queue in self._throttled:
+            raise self._too_many(self._throttled[route.spec.queue])
+        now_ms = clock.wall_ms()
+        activation = self._activation(
+            route, route.component_arguments(arguments), run.tid, run.causes, now_ms
+        )
+        ended: asyncio.Future[tuple[Record, bytes]] = self._loop.create_future()
+        self._pending[activation.activation_id] = _Pending(
+            route, _COMPONENT, None, activation.arrived_us, now_ms, run.causes,
+            cause=run.activation_id, ended=ended,
+        )  # fmt: skip
+        self._submit(route, activation)
+        return await ended
+
     # --- ends --------------------------------------------------------------------------------
 
     def _on_result(self, result: Result) -> None:
@@ -346,6 +467,7 @@ class Controller:
             result.response,
             notes,
             result.timed_out,
+            pending.cause,
         )
         record = Record(
             activation_id,
@@ -366,12 +488,14 @@ class Controller:
             self._activations.put(record)
         if pending.caller is not None:
             self._answer(pending, record, result.response)
+        elif pending.ended is not None:
+            _tell(pending.ended, record, result.response)
 
     def _answer(self, pending: _Pending, record: Record, response: bytes) -> None:
         """Send the answer of a blocking invocation; a JSON array is sent bare, as upstream."""
         assert pending.caller is not None
         bare = pending.invocation.result_only or response.lstrip()[:1] == b"["
-        body = response if bare else record.head + b',"logs":[]}'
+        body = response if bare else record.full()
         pending.caller.reply(_HTTP_STATUS[record.status_code], body, record.activation_id)
 
     def _on_logs(self, logs: Logs) -> None:
@@ -407,7 +531,9 @@ class Controller:
         route = pending.route
         response = runtime_protocol.failure(outcome, reason).result
         now_ms = clock.wall_ms()
-        head = route.record_head(activation_id, now_ms, now_ms, outcome, response, b"", False)
+        head = route.record_head(
+            activation_id, now_ms, now_ms, outcome, response, b"", False, pending.cause
+        )
         record = Record(
             activation_id,
             route.namespace,
@@ -419,10 +545,11 @@ class Controller:
             head,
             b"[]",
         )
-        self._activations.note(record)
-        self._activations.put(record)
+        self._record(record)
         if pending.caller is not None:
             self._answer(pending, record, response)
+        elif pending.ended is not None:
+            _tell(pending.ended, record, response)
 
     def _forget(self, activation_id: str) -> _Pending | None:
         """Return what was pending, and hold it no longer."""
@@ -432,6 +559,8 @@ class Controller:
         self._waiting.pop(activation_id, None)
         if pending.timer is not None:
             pending.timer.cancel()
+        if pending.route.throttle is not None:
+            pending.route.throttle.in_flight.discard(activation_id)
         if self._idle is not None and not self._pending and not self._idle.done():
             self._idle.set_result(None)
         return pending
@@ -509,11 +638,11 @@ class Controller:
 
     # --- routes ------------------------------------------------------------------------------
 
-    def _make_route(self, identity: Identity, invocation: Invocation, resolved: Resolved) -> Route:
-        route = Route(resolved, identity)
+    def _make_route(self, identity: Identity, resolved: Resolved) -> Route:
+        route = Route(resolved, identity, self._throttles.of(identity))
         # One that was changed or deleted since it was read serves this once: nobody would tell.
         if self._is_newest(resolved):
-            key = (identity.namespace, invocation.namespace, invocation.path)
+            key = (identity.namespace, *resolved.at)
             self._drop_route(key)
             self._routes[key] = route
             self._routes_code_bytes += len(resolved.action.exec.code or "")
@@ -546,7 +675,7 @@ class Controller:
 
     def _on_namespace(self, name: str) -> None:
         """Its owner's limits changed, or it is gone."""
-        for key in [key for key in self._routes if key[0] == name]:
+        for key in [key for key, route in self._routes.items() if route.is_in(name)]:
             self._drop_route(key)
 
     async def _close_queues(self, old: Action | Package, why: str) -> None:
@@ -587,6 +716,11 @@ class Controller:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("the controller lost a task", exc_info=task.exception())
+
+
+def _tell(ended: asyncio.Future[tuple[Record, bytes]], record: Record, response: bytes) -> None:
+    if not ended.done():
+        ended.set_result((record, response))
 
 
 def _accepted_body(activation_id: str) -> bytes:

@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from . import rules
+from .action_schema import components
 from .entities import EntityStore
 from .entity_types import Action, Identity, annotation
 from .packages import Package, read_binding
 from .requests import flag, json_object, page, payload
-from .resolution import check_binding, readable_package, resolve_action
+from .resolution import check_binding, check_sequence, readable_package, resolve_action
 from .responses import json_response
 from .triggers import INACTIVE, Rule, Trigger
 
@@ -69,6 +70,9 @@ class EntityApi:
         overwrite = flag(request, "overwrite")
         body = await self._body(request)
         path = _path(request)
+        names = components(body, caller.namespace)
+        if names:
+            await check_sequence(self._entities, caller.namespace, path, names)
         action = await self._entities.put_action(caller.namespace, path, body, overwrite)
         return json_response(action.document())
 

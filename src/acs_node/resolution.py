@@ -6,8 +6,10 @@ another.  Of a foreign package that is not published nobody learns whether it ex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from .action_schema import SEQUENCE, SEQUENCE_ACTIONS_MAX
 from .entities import EntityStore
 from .entity_types import Action
 from .errors import ApiError, forbidden, not_found_named
@@ -15,18 +17,19 @@ from .fields import merged
 from .names import split_path
 from .packages import Package
 
-__all__ = ["Resolved", "check_binding", "readable_package", "resolve_action"]
+__all__ = ["Resolved", "check_binding", "check_sequence", "readable_package", "resolve_action"]
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """An action as it is invoked: with the parameters that it inherits, package < binding < own.
 
-    ``packages`` are the ones that it was reached through, ``binding`` the name of the first
-    if that is one.
+    ``at`` is (namespace, path) as it was asked for, ``packages`` are the ones that it was
+    reached through, ``binding`` the name of the first if that is one.
     """
 
     action: Action
+    at: tuple[str, str]
     packages: tuple[Package, ...] = ()
     binding: str = ""
 
@@ -42,7 +45,7 @@ async def resolve_action(
     if package_name is None:
         if namespace != caller_namespace:
             raise forbidden(f"{namespace}/{path}")
-        return Resolved(await entities.get(Action, namespace, name))
+        return Resolved(await entities.get(Action, namespace, name), (namespace, path))
     packages = await readable_package(entities, caller_namespace, namespace, package_name)
     home = packages[-1]
     action = await entities.get(Action, home.namespace, f"{home.name}/{name}")
@@ -50,7 +53,7 @@ async def resolve_action(
     if any(layers):
         action = replace(action, parameters=merged(*layers, action.parameters))
     binding = f"{namespace}/{package_name}" if len(packages) > 1 else ""
-    return Resolved(action, packages, binding)
+    return Resolved(action, (namespace, path), packages, binding)
 
 
 async def readable_package(
@@ -82,6 +85,38 @@ async def _readable(
     elif package is None:
         raise not_found_named(full_name)
     return package
+
+
+async def check_sequence(
+    entities: EntityStore, caller_namespace: str, path: str, components: Sequence[str]
+) -> None:
+    """Check the components ("/ns/[package/]name") of what is to be the caller's ``path``.
+
+    Those of sequences in it count as its own.  Raises: ApiError 400 or 403.
+    """
+    itself = (caller_namespace, path)
+    count = 0
+    # Names, and the sequences that they are in.
+    left = [(each, frozenset((itself,))) for each in components]
+    while left:
+        name, inside = left.pop()
+        namespace, _, component = name.removeprefix("/").partition("/")
+        try:
+            resolved = await resolve_action(entities, caller_namespace, namespace, component)
+        except ApiError as error:
+            if error.status == 403:
+                raise
+            raise ApiError(400, "Sequence component does not exist.") from None
+        action = resolved.action
+        at = (action.namespace, action.path)
+        if at in inside:
+            raise ApiError(400, "Sequence may not refer to itself.")
+        if action.exec.kind == SEQUENCE:
+            left += [(each, inside | {at}) for each in action.exec.components]
+        else:
+            count += 1
+        if count + len(left) > SEQUENCE_ACTIONS_MAX:
+            raise ApiError(400, "Too many actions in the sequence.")
 
 
 async def check_binding(

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
 from acs_core.events import QueueSpec
 from acs_core.limits import WAIT_MAX_US
 
+from . import clock
+from .action_schema import SEQUENCE, SEQUENCE_ACTIONS_MAX
+from .activations import DEFINITE, Record
 from .entity_types import Action, Entity, Identity, annotation
 from .errors import ApiError, malformed_content
 from .packages import Package
 from .resolution import Resolved
 from .runtime_protocol import STATUS_TEXTS, RunTemplate
+from .throttles import Throttle
 
-__all__ = ["Route"]
+__all__ = ["CompositionRoute", "Route"]
 
 CAUSED_BY_SEQUENCE: Final = b',{"key":"causedBy","value":"sequence"}'
+
+
+COMPOSITION_US_MAX: Final = SEQUENCE_ACTIONS_MAX * WAIT_MAX_US
+"""After this nobody waits for the end of a composition whose server is gone."""
+
+
+class CompositionRun(Protocol):
+    """What a record says of a run; see ``composer.Run``."""
+
+    activation_id: str
+    cause: str
+    start_ms: int
+    duration_ms: int
+    memory_mb: int
+    components: list[str]
 
 
 class Route:
     """All that is the same for every invocation of one revision of an action by one namespace."""
 
-    def __init__(self, resolved: Resolved, identity: Identity) -> None:
+    def __init__(
+        self, resolved: Resolved, identity: Identity, throttle: Throttle | None = None
+    ) -> None:
         action = resolved.action
+        self.throttle = throttle
         limits = action.limits
         self.action = action
         self.packages = resolved.packages
@@ -77,6 +99,11 @@ class Route:
             at == (each.namespace, each.path) for each in self.packages
         )
 
+    def is_in(self, namespace: str) -> bool:
+        """Tell whether it is invoked by a namespace, or has something of it."""
+        parts: tuple[Action | Package, ...] = (self.action, *self.packages)
+        return self.namespace == namespace or any(each.namespace == namespace for each in parts)
+
     def is_of(self, old: Action | Package) -> bool:
         """Tell whether its containers were made for ``old`` or what it was before.
 
@@ -109,6 +136,18 @@ class Route:
             )
         if not self.defaults:
             return body
+        return self._over_defaults(given)
+
+    def component_arguments(self, given: bytes) -> bytes:
+        """Return the arguments of a call from a composition, which may name reserved keys.
+
+        An array is passed on as it is.  Raises: ApiError 400.
+        """
+        if not self.defaults or not given.lstrip().startswith(b"{"):
+            return given
+        return self._over_defaults(orjson.loads(given))
+
+    def _over_defaults(self, given: dict[str, Any]) -> bytes:
         try:
             return orjson.dumps({**self.defaults, **given})
         except orjson.JSONEncodeError as error:  # nested deeper than can be written
@@ -158,6 +197,66 @@ class Route:
             start_ms,
             self.record_notes,
         )
+
+
+class CompositionRoute(Route):
+    """The same for a sequence or a conductor, which has no queue: its components have."""
+
+    def __init__(
+        self, resolved: Resolved, identity: Identity, throttle: Throttle | None = None
+    ) -> None:
+        super().__init__(resolved, identity, throttle)
+        self.resolved = resolved
+        # A sequence has no arguments of its own, and a conductor gets them in each of its runs.
+        self.defaults = {}
+        self.longest_us = COMPOSITION_US_MAX
+
+    def record(
+        self, run: CompositionRun, outcome: int, result: bytes, rank: int = DEFINITE
+    ) -> Record:
+        """Return the record of a run that ends now; its logs are the ids of what it called."""
+        end_ms = max(clock.wall_ms(), run.start_ms)
+        head = b'%b%b","start":%d,"end":%d,"duration":%d%b,%b,"response":%b' % (
+            self.record_start,
+            run.activation_id.encode(),
+            run.start_ms,
+            end_ms,
+            run.duration_ms,
+            b',"cause":"%b"' % run.cause.encode() if run.cause else b"",
+            self._notes(run.memory_mb or self.action.limits.memory_mb, run.cause),
+            b'{"status":"%b","success":%b,"result":%b,"size":%d}'
+            % (STATUS_TEXTS[outcome], b"false" if outcome else b"true", result, len(result)),
+        )
+        return Record(
+            run.activation_id, self.namespace, self.action.path, run.start_ms, end_ms,
+            outcome, rank, head, orjson.dumps(run.components),
+        )  # fmt: skip
+
+    def accept_head(self, activation_id: str, start_ms: int) -> bytes:
+        return b'%b%b","start":%d,%b' % (
+            self.record_start,
+            activation_id.encode(),
+            start_ms,
+            self._notes(self.action.limits.memory_mb, ""),
+        )
+
+    def _notes(self, memory_mb: int, cause: str) -> bytes:
+        """Return the annotations of a record."""
+        action = self.action
+        limits = {**action.limits.document(), "memory": memory_mb}
+        notes: list[tuple[str, Any]] = [
+            ("topmost", not cause),
+            ("path", f"{action.full_namespace}/{action.name}"),
+            ("kind", SEQUENCE),
+            ("limits", limits),
+        ]
+        if action.exec.kind != SEQUENCE:
+            notes.append(("conductor", True))
+        if cause:
+            notes.append(("causedBy", SEQUENCE))
+        if self.resolved.binding:
+            notes.append(("binding", self.resolved.binding))
+        return b'"annotations":' + orjson.dumps([{"key": k, "value": v} for k, v in notes])
 
 
 def _inherited(resolved: Resolved) -> str:

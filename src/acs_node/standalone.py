@@ -37,6 +37,7 @@ from .activations import ActivationStore
 from .api import create_app
 from .controller import Controller
 from .coordination import MemoryCoordination
+from .data_folder import LOCK
 from .database import Database, DatabaseError
 from .entities import EntityStore, RuntimeKinds, SystemLimits
 from .errors import ApiError
@@ -70,6 +71,9 @@ RECORDS_S = 30.0
 RETAIN_S = 60.0
 """Between two deletions of old records."""
 
+RETRY_S = 1.0
+"""After namespaces could not be read."""
+
 SWEEP_S = 10.0
 """Between two looks for activations that nobody ended."""
 
@@ -101,6 +105,8 @@ class StartError(Exception):
 
 def run(config: StandaloneConfig) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
+    # Until the namespaces are read: who changes them pokes the server, which must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         pool = _pool_config(config)
         with _data_folder(config.data):
@@ -155,7 +161,7 @@ def _data_folder(path: Path) -> Iterator[None]:
     """Make the folder and hold its lock: two servers on one database would undo each other."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unusable(path, error) from None
     try:
@@ -394,6 +400,10 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, stop)
+        poked = asyncio.Event()
+        poked.set()  # they may have changed since they were read
+        loop.add_signal_handler(signal.SIGHUP, poked.set)
+        refreshing = asyncio.ensure_future(_refresh(entities, poked))
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         print(f"acs standalone: listening on {url}, sandbox {engine.name}", flush=True)
         _spare_the_collector()
@@ -407,6 +417,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         finally:
             sweeping.cancel()
             retaining.cancel()
+            refreshing.cancel()
 
 
 def _spare_the_collector() -> None:
@@ -439,6 +450,21 @@ async def _retain(retention: Retention) -> None:
         except Exception:
             log.exception("old records are not deleted; the next try is in %g s", RETAIN_S)
         await asyncio.sleep(RETAIN_S)
+
+
+async def _refresh(entities: EntityStore, poked: asyncio.Event) -> None:
+    """Take over what operators change of namespaces: a revoked key stops at once."""
+    while True:
+        await poked.wait()
+        poked.clear()
+        try:
+            await entities.refresh()
+        except Exception:
+            log.exception(
+                "the namespaces could not be read again; the next try is in %g s", RETRY_S
+            )
+            poked.set()
+            await asyncio.sleep(RETRY_S)
 
 
 async def _stop(server: _Server, serving: asyncio.Future[None], house: _House) -> None:
@@ -494,8 +520,8 @@ def _listen(config: StandaloneConfig) -> socket.socket:
 
 
 async def _first_start(entities: EntityStore, url: str) -> None:
-    """Create the namespace ``guest`` once, and say how to use it."""
-    if await entities.namespace("guest") is not None:
+    """Create the namespace ``guest`` where there is none at all, and say how to use it."""
+    if entities.namespaces():
         return
     uuid, key = await entities.create_namespace("guest")
     path = wskprops.default_path()

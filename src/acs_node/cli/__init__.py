@@ -10,11 +10,16 @@ import click
 
 from acs_node.cli.actions import action
 from acs_node.cli.activations import activation
+from acs_node.cli.deploy import deploy
 from acs_node.cli.errors import Interrupted
 from acs_node.cli.images import images
+from acs_node.cli.namespaces import namespace as namespaces
 from acs_node.cli.options import GlobalOptions, connection_options
+from acs_node.cli.packages import package
+from acs_node.cli.properties import properties
 from acs_node.cli.replay import replay
 from acs_node.cli.servers import demo, standalone, version
+from acs_node.cli.triggers import rule, trigger
 
 __all__ = ["main"]
 
@@ -55,5 +60,19 @@ def main(
     context.obj = GlobalOptions(apihost, auth, namespace, transport=context.obj)
 
 
-for command in (action, activation, images, standalone, demo, replay, version):
+for command in (
+    action,
+    activation,
+    package,
+    trigger,
+    rule,
+    deploy,
+    properties,
+    namespaces,
+    images,
+    standalone,
+    demo,
+    replay,
+    version,
+):
     main.add_command(command)

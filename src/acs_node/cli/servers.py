@@ -46,6 +46,15 @@ def default_data_folder() -> Path:
     return Path(base) / "acs"
 
 
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_data_folder,
+    show_default="~/.local/share/acs",
+    help="Folder of the server's database.",
+)
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -55,13 +64,7 @@ def default_data_folder() -> Path:
     show_default=True,
     help="Port, 0 for a free one.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=default_data_folder,
-    show_default="~/.local/share/acs",
-    help="Folder of the server's database.",
-)
+@data_option
 @_sandbox_option
 @click.option(
     "--memory",
