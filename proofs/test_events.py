@@ -17,6 +17,7 @@ RANGES = {
     "concurrency": (1, 1_000),
     "timeout_us": (1, TIMES_MAX),
     "action_limit": (0, 2**31 - 1),
+    "wait_target_us": (0, TIMES_MAX),
     "arrived_us": (0, TIMES_MAX),
     "deadline_us": (0, TIMES_MAX),
 }

@@ -21,6 +21,7 @@ cdef class QueueSpec:
     cdef readonly object action_limit
     cdef readonly str kind
     cdef readonly Py_ssize_t containers_min
+    cdef readonly object wait_target_us
 
 
 @cython.final

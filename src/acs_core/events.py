@@ -63,6 +63,7 @@ class QueueSpec:
       kind: The runtime, as far as sandboxes can be prewarmed for it; "": not at all.
       containers_min: The floor: so many containers are kept while the queue is open, whether there
         is work or not, as far as the caps and what is free or idles allow; 0..COUNT_MAX.
+      wait_target_us: Target for the 99th percentile of the wait; None: what the rule of demand has.
     Raises: ValueError that names the field, the value and the limit.
     """
 
@@ -79,6 +80,7 @@ class QueueSpec:
         action_limit: int | None = None,
         kind: str = "",
         containers_min: int = 0,
+        wait_target_us: int | None = None,
     ) -> None:
         for field, text in (("queue", queue), ("namespace", namespace), ("action", action)):
             _check_name(field, text)
@@ -91,6 +93,8 @@ class QueueSpec:
         if kind != "":
             _check_name("kind", kind)
         _check_range("containers_min", containers_min, 0, COUNT_MAX)
+        if wait_target_us is not None:
+            _check_range("wait_target_us", wait_target_us, 0, TIME_MAX_US)
         self.queue = queue
         self.namespace = namespace
         self.action = action
@@ -101,6 +105,7 @@ class QueueSpec:
         self.action_limit = action_limit
         self.kind = kind
         self.containers_min = containers_min
+        self.wait_target_us = wait_target_us
 
 
 class Activation:

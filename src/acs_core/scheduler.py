@@ -964,6 +964,7 @@ class Scheduler:
             concurrency=spec.concurrency,
             arrivals_per_s=load.rate_per_s,
             creation_ms=creation_us / 1000,
+            wait_target_ms=None if spec.wait_target_us is None else spec.wait_target_us / 1000,
             running=running,
             paused=len(queue.paused),
             oldest_run_ms=(now_us - oldest_us) / 1000,

@@ -651,6 +651,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "action_limit": _optional(_integer),
         "kind": _text,
         "containers_min": _integer,
+        "wait_target_us": _optional(_integer),
     },
     Activation: {
         "activation_id": _text,

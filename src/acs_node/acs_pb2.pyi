@@ -132,7 +132,7 @@ class Message(_message.Message):
     def __init__(self, submit: _Optional[_Union[Submit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., throttle: _Optional[_Union[Throttle, _Mapping]] = ..., queue_closed: _Optional[_Union[QueueClosed, _Mapping]] = ..., misdirected: _Optional[_Union[Misdirected, _Mapping]] = ..., adopt: _Optional[_Union[Adopt, _Mapping]] = ..., create: _Optional[_Union[Create, _Mapping]] = ..., deliver: _Optional[_Union[Deliver, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., invoker_reported: _Optional[_Union[InvokerReported, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., container_serving: _Optional[_Union[ContainerServing, _Mapping]] = ..., creation_failed: _Optional[_Union[CreationFailed, _Mapping]] = ..., pulled: _Optional[_Union[Pulled, _Mapping]] = ..., returned: _Optional[_Union[Returned, _Mapping]] = ..., container_paused: _Optional[_Union[ContainerPaused, _Mapping]] = ..., container_leaving: _Optional[_Union[ContainerLeaving, _Mapping]] = ..., container_gone: _Optional[_Union[ContainerGone, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., logs: _Optional[_Union[Logs, _Mapping]] = ..., action_wanted: _Optional[_Union[ActionWanted, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., action_found: _Optional[_Union[ActionFound, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ...) -> None: ...
 
 class QueueSpec(_message.Message):
-    __slots__ = ("queue", "namespace", "action", "revision", "memory_mb", "concurrency", "timeout_us", "action_limit", "kind")
+    __slots__ = ("queue", "namespace", "action", "revision", "memory_mb", "concurrency", "timeout_us", "action_limit", "kind", "containers_min", "wait_target_us")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +142,8 @@ class QueueSpec(_message.Message):
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     ACTION_LIMIT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    CONTAINERS_MIN_FIELD_NUMBER: _ClassVar[int]
+    WAIT_TARGET_US_FIELD_NUMBER: _ClassVar[int]
     queue: str
     namespace: str
     action: str
@@ -151,7 +153,9 @@ class QueueSpec(_message.Message):
     timeout_us: int
     action_limit: int
     kind: str
-    def __init__(self, queue: _Optional[str] = ..., namespace: _Optional[str] = ..., action: _Optional[str] = ..., revision: _Optional[int] = ..., memory_mb: _Optional[int] = ..., concurrency: _Optional[int] = ..., timeout_us: _Optional[int] = ..., action_limit: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
+    containers_min: int
+    wait_target_us: int
+    def __init__(self, queue: _Optional[str] = ..., namespace: _Optional[str] = ..., action: _Optional[str] = ..., revision: _Optional[int] = ..., memory_mb: _Optional[int] = ..., concurrency: _Optional[int] = ..., timeout_us: _Optional[int] = ..., action_limit: _Optional[int] = ..., kind: _Optional[str] = ..., containers_min: _Optional[int] = ..., wait_target_us: _Optional[int] = ...) -> None: ...
 
 class Activation(_message.Message):
     __slots__ = ("activation_id", "payload", "arrived_us", "deadline_us", "causes")
@@ -236,16 +240,18 @@ class Adopt(_message.Message):
     def __init__(self, queue: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Create(_message.Message):
-    __slots__ = ("container", "invoker", "epoch", "spec")
+    __slots__ = ("container", "invoker", "epoch", "spec", "keep")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     INVOKER_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     container: str
     invoker: str
     epoch: int
     spec: QueueSpec
-    def __init__(self, container: _Optional[str] = ..., invoker: _Optional[str] = ..., epoch: _Optional[int] = ..., spec: _Optional[_Union[QueueSpec, _Mapping]] = ...) -> None: ...
+    keep: bool
+    def __init__(self, container: _Optional[str] = ..., invoker: _Optional[str] = ..., epoch: _Optional[int] = ..., spec: _Optional[_Union[QueueSpec, _Mapping]] = ..., keep: _Optional[bool] = ...) -> None: ...
 
 class Deliver(_message.Message):
     __slots__ = ("container", "invoker", "epoch", "activation")
@@ -296,14 +302,16 @@ class InvokerReported(_message.Message):
     def __init__(self, invoker: _Optional[str] = ..., memory_mb: _Optional[int] = ..., elsewhere_mb: _Optional[int] = ..., creation_us: _Optional[int] = ..., creations_per_s: _Optional[float] = ...) -> None: ...
 
 class Held(_message.Message):
-    __slots__ = ("container", "serving", "activation_ids")
+    __slots__ = ("container", "serving", "activation_ids", "keep")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     SERVING_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_IDS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     container: str
     serving: bool
     activation_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, container: _Optional[str] = ..., serving: _Optional[bool] = ..., activation_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    keep: bool
+    def __init__(self, container: _Optional[str] = ..., serving: _Optional[bool] = ..., activation_ids: _Optional[_Iterable[str]] = ..., keep: _Optional[bool] = ...) -> None: ...
 
 class Adopted(_message.Message):
     __slots__ = ("invoker", "queue", "epoch", "held")

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from acs_core.limits import CONTAINERS_MAX, COUNT_MAX
+from acs_core.limits import CONTAINERS_MAX, COUNT_MAX, WAIT_MAX_US
 
 from .entity_types import (
     CONTAINERS_MIN,
     NETWORK_NOTE,
+    WAIT_TARGET,
     Action,
     ActionLimits,
     Exec,
@@ -294,6 +295,11 @@ def _components(value: Mapping[str, Any], namespace: str) -> tuple[str, ...]:
     return tuple("/" + "/".join(entity_name("component", each, namespace)) for each in names)
 
 
+def _is_wait(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 <= value * 1000 <= WAIT_MAX_US
+
+
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 
 
@@ -330,6 +336,11 @@ def _checked_notes(
             most = allowed.concurrent_invocations
             most = COUNT_MAX if most is None else most
             _check_range({"floor": note.value}, "floor", CONTAINERS_MIN, "", 0, most)
+        if note.key == WAIT_TARGET and not _is_wait(note.value):
+            raise malformed_content(
+                f"annotation {WAIT_TARGET} must be a number of milliseconds,"
+                f" 0 to {WAIT_MAX_US // 1000}"
+            )
     return (*kept, Parameter("exec", kind))
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, Protocol, Self
 
 __all__ = [
     "CONTAINERS_MIN",
+    "WAIT_TARGET",
     "NETWORK_NOTE",
     "Action",
     "ActionLimits",
@@ -22,6 +23,9 @@ __all__ = [
 
 CONTAINERS_MIN: Final = "acs-containers-min"
 """Annotation: how many containers are kept for the action once it was invoked first."""
+
+WAIT_TARGET: Final = "acs-wait-target"
+"""Annotation: target for the 99th percentile of the wait, in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)

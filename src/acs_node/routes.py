@@ -14,7 +14,15 @@ from . import clock
 from .action_schema import SEQUENCE, SEQUENCE_ACTIONS_MAX
 from .activations import DEFINITE, Record
 from .entities import EntityStore
-from .entity_types import CONTAINERS_MIN, Action, Entity, Identity, annotation, has_network
+from .entity_types import (
+    CONTAINERS_MIN,
+    WAIT_TARGET,
+    Action,
+    Entity,
+    Identity,
+    annotation,
+    has_network,
+)
 from .errors import ApiError, malformed_content
 from .fields import merged
 from .packages import Package
@@ -53,6 +61,7 @@ class Route:
         action = resolved.action
         self.throttle = throttle
         limits = action.limits
+        target_ms = annotation(action, WAIT_TARGET)
         self.action = action
         self.packages = resolved.packages
         self.namespace = identity.namespace
@@ -69,6 +78,7 @@ class Route:
             # Prewarmed sandboxes have the network already.
             kind=action.exec.kind if has_network(action) else "",
             containers_min=annotation(action, CONTAINERS_MIN, 0),
+            wait_target_us=None if target_ms is None else round(target_ms * 1000),
         )
         # It waits, is initialised and runs, each for as long as it may.
         self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us

@@ -167,6 +167,8 @@ def _to_spec(spec: QueueSpec) -> pb.QueueSpec:
         timeout_us=spec.timeout_us,
         action_limit=spec.action_limit,
         kind=spec.kind,
+        containers_min=spec.containers_min,
+        wait_target_us=spec.wait_target_us,
     )
 
 
@@ -182,6 +184,8 @@ def _spec(field: str, m: pb.QueueSpec) -> QueueSpec:
             timeout_us=m.timeout_us,
             action_limit=m.action_limit if m.HasField("action_limit") else None,
             kind=m.kind,
+            containers_min=m.containers_min,
+            wait_target_us=m.wait_target_us if m.HasField("wait_target_us") else None,
         )
     except ValueError as error:
         raise WireError(f"{field}.{error}") from None
@@ -248,7 +252,11 @@ def _of_deliver(m: Deliver) -> pb.Message:
 
 def _of_create(m: Create) -> pb.Message:
     create = pb.Create(
-        container=m.container, invoker=m.invoker, epoch=m.epoch, spec=_to_spec(m.spec)
+        container=m.container,
+        invoker=m.invoker,
+        epoch=m.epoch,
+        spec=_to_spec(m.spec),
+        keep=m.keep,
     )
     return pb.Message(create=create)
 
@@ -260,7 +268,12 @@ def _of_adopted(m: Adopted) -> pb.Message:
             queue=m.queue,
             epoch=m.epoch,
             held=[
-                pb.Held(container=h.container, serving=h.serving, activation_ids=h.activation_ids)
+                pb.Held(
+                    container=h.container,
+                    serving=h.serving,
+                    activation_ids=h.activation_ids,
+                    keep=h.keep,
+                )
                 for h in m.held
             ],
         )
@@ -394,7 +407,8 @@ def _misdirected(m: pb.Misdirected, _: int) -> Misdirected:
 
 def _create(m: pb.Create, _: int) -> Create:
     invoker = _name("create.invoker", m.invoker)
-    return Create(m.container, invoker, m.epoch, _spec("create.spec", _part("create", m, "spec")))
+    spec = _spec("create.spec", _part("create", m, "spec"))
+    return Create(m.container, invoker, m.epoch, spec, m.keep)
 
 
 def _deliver(m: pb.Deliver, ahead_us: int) -> Deliver:
@@ -433,7 +447,9 @@ def _adopted(m: pb.Adopted, _: int) -> Adopted:
     held = []
     for each in m.held:
         ids = _names("adopted.held.activation_ids", each.activation_ids, CONCURRENCY_MAX)
-        held.append(Held(_name("adopted.held.container", each.container), each.serving, ids))
+        held.append(
+            Held(_name("adopted.held.container", each.container), each.serving, ids, each.keep)
+        )
     invoker, queue = _name("adopted.invoker", m.invoker), _name("adopted.queue", m.queue)
     return Adopted(invoker, queue, m.epoch, tuple(held))
 

@@ -723,3 +723,23 @@ def test_a_container_that_leaves_before_it_serves_is_still_counted() -> None:
 def test_the_largest_weight_is_taken() -> None:
     scheduler = Scheduler()
     assert scheduler.step(ev.LimitsChanged("n", 1, 1_000.0), 0) == []
+
+
+@pytest.mark.parametrize(
+    ("target_us", "containers"), [(None, 2), (300_000, 1), (20_000, 2), (0, 2)]
+)
+def test_a_queue_has_the_wait_target_of_its_action(target_us: int | None, containers: int) -> None:
+    # Two runs of 40 ms come at once, so that one waits for 40 ms; the rule's own target is 10 ms.
+    desk = Desk()
+    desk.do(ev.InvokerReported("i", 4_096, creation_us=1_000))
+    spec = ev.QueueSpec("n/a", "n", "a", 0, wait_target_us=target_us)
+    desk.do(ev.QueueOpened(spec, 1, history_us=40_000))
+    desk.do(ev.Adopted("i", "n/a", 1, (ev.Held("h", True),)), ev.Pulled("h", 1, 1))
+    for turn in range(10):
+        names = (f"a{turn}", f"b{turn}")
+        desk.arrive(*names)
+        for name in names:
+            desk.wait(40_000)
+            desk.do(ev.Pulled("h", 1, 1, (), (ev.Completion(name, 0, 40_000, 0),)))
+        desk.wait(20_000)
+    assert 1 + desk.scheduler.explain("n/a")["reserving"] == containers

@@ -188,7 +188,7 @@ def filled(cls: type) -> object:
     for name in document:
         if name == "spec":
             document[name] = spec
-        elif document[name] is None and name != "action_limit":
+        elif document[name] is None and name not in ("action_limit", "wait_target_us"):
             document[name] = []
     return trace._read_object(cls, document)
 
@@ -285,6 +285,7 @@ def test_a_line_holds_time_event_and_effects() -> None:
                     "action_limit": None,
                     "kind": "",
                     "containers_min": 0,
+                    "wait_target_us": None,
                 },
                 "epoch": 5,
                 "history_us": 0,

@@ -543,15 +543,19 @@ async def test_an_action_that_changes_while_it_is_read_is_not_kept(
             assert (await house.invoke("act", {})).status == 404
 
 
-async def test_the_annotation_of_a_floor_reaches_its_queue() -> None:
+async def test_floors_and_wait_targets_of_annotations_reach_their_queues() -> None:
     async with deaf_house() as (house, ear):
-        notes = [{"key": "acs-containers-min", "value": 2}]
+        notes = [
+            {"key": "acs-containers-min", "value": 2},
+            {"key": "acs-wait-target", "value": 0.5},
+        ]
         await house.put("kept", annotations=notes)
         for name in ("act", "kept"):
             house.start(name, {})
         await until(lambda: len(ear.submitted()) == 2, "both submissions")
-        floors = {s.spec.action: s.spec.containers_min for s in ear.submitted()}
-        assert floors == {"guest/act": 0, "guest/kept": 2}
+        specs = [submit.spec for submit in ear.submitted()]
+        wishes = {spec.action: (spec.containers_min, spec.wait_target_us) for spec in specs}
+        assert wishes == {"guest/act": (0, None), "guest/kept": (2, 500)}
 
 
 async def test_a_change_closes_the_queues_of_its_action_alone() -> None:

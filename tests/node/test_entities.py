@@ -113,6 +113,13 @@ def floor_of(count: Any) -> dict[str, Any]:
     return {"annotations": [{"key": "acs-containers-min", "value": count}]}
 
 
+WRONG_TARGET = "annotation acs-wait-target must be a number of milliseconds, 0 to 60000"
+
+
+def target_of(milliseconds: Any) -> dict[str, Any]:
+    return {"annotations": [{"key": "acs-wait-target", "value": milliseconds}]}
+
+
 @pytest.mark.parametrize("content", [None, b"this is a text, not a database" * 100])
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / ("missing/acs.db" if content is None else "acs.db")
@@ -300,6 +307,13 @@ UNSUPPORTED = (
         ({"limits": {"concurrency": 0}}, "concurrency 0 below allowed threshold of 1"),
         ({"limits": {"instances": 0}}, "instances 0 below allowed threshold of 1"),
         ({"limits": {"instances": 10001}}, "instances 10001 exceeds allowed threshold of 10000"),
+        (target_of("1"), WRONG_TARGET),
+        (target_of(True), WRONG_TARGET),
+        (
+            target_of(-0.1),
+            "annotation acs-wait-target must be a number of milliseconds, 0 to 60000",
+        ),
+        (target_of(60_001), WRONG_TARGET),
         (floor_of("1"), "annotation acs-containers-min must be a whole number"),
         (floor_of(True), "annotation acs-containers-min must be a whole number"),
         (floor_of(-1), "acs-containers-min -1 below allowed threshold of 0"),

@@ -37,9 +37,11 @@ specs = st.builds(
     timeout_us=st.integers(1, TIME_MAX_US),
     action_limit=st.none() | st.integers(0, COUNT_MAX),
     kind=texts,
+    containers_min=st.integers(0, COUNT_MAX),
+    wait_target_us=st.none() | times,
 )
 activations = st.builds(events.Activation, names, st.binary(max_size=99), times, times, ids)
-held = st.builds(events.Held, names, st.booleans(), ids)
+held = st.builds(events.Held, names, st.booleans(), ids, st.booleans())
 completions = st.builds(events.Completion, names, times, times, outcomes)
 spots = (names, names, times)
 
@@ -59,7 +61,7 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
     "queue_closed": st.builds(links.QueueClosed, names),
     "misdirected": st.builds(links.Misdirected, names, names, names),
     "adopt": st.builds(effects.Adopt, names, times),
-    "create": st.builds(effects.Create, *spots, specs),
+    "create": st.builds(effects.Create, *spots, specs, st.booleans()),
     "deliver": st.builds(effects.Deliver, *spots, activations),
     "resume": st.builds(effects.Resume, *spots),
     "release": st.builds(effects.Release, *spots, texts),
