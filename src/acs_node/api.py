@@ -41,6 +41,8 @@ from .names import (
 from .openapi import API_VERSION, openapi_document
 from .requests import authenticate_header, epoch_ms, flag, header, page
 from .responses import json_bytes, json_response
+from .web import PREFIX as WEB_PREFIX
+from .web import Invoke, WebActions
 
 __all__ = ["authenticate_header", "create_app"]
 
@@ -58,6 +60,11 @@ async def _no_fire(*_: object) -> str | None:
     raise unavailable()
 
 
+def _no_invoke(*_: object) -> None:
+    """Nobody invokes actions here."""
+    raise unavailable()
+
+
 def create_app(
     entities: EntityStore,
     activations: ActivationStore,
@@ -67,17 +74,21 @@ def create_app(
     fire: Fire = _no_fire,
     invokers: Callable[[], Mapping[str, str]] = dict,
     pending: Callable[[], int] = int,
+    invoke: Invoke = _no_invoke,
 ) -> ASGIApp:
     """Return the application; ``info`` holds ``build`` (a date) and ``buildno``.
 
     ``settled`` returns when the record of an activation that has ended is in the store.
     ``fire`` is ``Firing.fire``; ``invokers`` and ``pending`` are as for ``Info``.
+    ``fire`` is ``Firing.fire``, ``invoke`` is ``Controller.invoke``.
     """
     api = _Api(entities, activations, info, settled)
+    web = WebActions(entities, invoke)
     base = "/api/v1/namespaces"
     about = Info(entities.limits, entities.kinds, invokers, pending)
     routes = [
         Route("/", _Open(about.root)),
+        Route(f"{WEB_PREFIX}{{rest:path}}", web),
         Route("/ping", _Open(api.ping)),
         Route("/invokers", _Open(about.invokers)),
         Route("/invokers/healthy/count", _Open(about.healthy_count)),
@@ -156,7 +167,7 @@ class _Envelope:
             await self._app(scope, receive, send)
             return
         tid = request_id(header(scope, b"x-request-id"))
-        headers = [*API_HEADERS, (b"x-request-id", tid.encode("latin-1"))]
+        headers = [(b"x-request-id", tid.encode("latin-1"))]
         started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -170,8 +181,11 @@ class _Envelope:
         raw_path = scope.get("raw_path") or scope["path"].encode()
         path = raw_path.decode("latin-1")
         inner: MutableMapping[str, Any] = {**scope, "path": path, "tid": tid}
+        is_web = path.startswith(WEB_PREFIX)
+        if not is_web:
+            headers += API_HEADERS
         try:
-            if scope["method"] == "OPTIONS" and inner["path"].startswith("/api/"):
+            if scope["method"] == "OPTIONS" and path.startswith("/api/") and not is_web:
                 await Response()(inner, receive, send_with_headers)
             else:
                 await self._app(inner, receive, send_with_headers)

@@ -93,6 +93,7 @@ def _paths() -> Json:
         "/activation/count": {
             "get": _open("pending", "Count the activations that have not ended", _whole_number())
         },
+        f"{BASE}/web/{{ns}}/{{package}}/{{name}}": _web_action(),
         "/ping": {"get": _open("ping", "Tell that the server is there", _text("pong"))},
         BASE: {"get": _open("describeApi", "Describe the API", _json("ApiInfo"))},
         f"{BASE}/openapi.json": {
@@ -157,6 +158,29 @@ def _paths() -> Json:
             "Response", "Result", [namespace, activation]
         ),
         f"{NAMESPACE}/activations/{{id}}/logs": _record("Logs", "Logs", [namespace, activation]),
+    }
+
+
+def _web_action() -> Json:
+    """Return a web action's resource: whatever its method, the action decides what is answered."""
+    answer = _with_id({"description": "What the action makes of it"})
+    answer["headers"]["x-openwhisk-activation-id"]["required"] = False
+    methods = ("get", "put", "post", "delete", "options", "head", "patch")
+    return {
+        "description": (
+            "Behind the name may follow `.json`, `.html`, `.http`, `.svg` or `.text`, and a path."
+            " The package of what has none is `default`."
+        ),
+        "parameters": [_parameter("ns"), _parameter("package"), _parameter("name")],
+        **{
+            method: {
+                "operationId": f"{method}Web",
+                "summary": "Call a web action",
+                "security": [],
+                "responses": {"default": answer},
+            }
+            for method in methods
+        },
     }
 
 

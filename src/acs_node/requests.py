@@ -21,7 +21,16 @@ from .errors import (
     unsupported_media_type,
 )
 
-__all__ = ["authenticate_header", "epoch_ms", "flag", "header", "json_object", "page", "payload"]
+__all__ = [
+    "authenticate_header",
+    "epoch_ms",
+    "flag",
+    "header",
+    "json_object",
+    "page",
+    "payload",
+    "read_body",
+]
 
 LIST_LIMIT: Final = 30
 LIST_LIMIT_MAX: Final = 200
@@ -131,13 +140,14 @@ async def payload(request: Request, size_bytes_max: int) -> bytes:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in ("application/json", ""):
         raise unsupported_media_type()
-    body = await _read_body(request, size_bytes_max)
+    body = await read_body(request, size_bytes_max)
     if body and not content_type:
         raise unsupported_media_type()
     return body
 
 
-async def _read_body(request: Request, size_bytes_max: int) -> bytes:
+async def read_body(request: Request, size_bytes_max: int) -> bytes:
+    """Return the body; no more of it is read than the bound.  Raises: ApiError 413."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > size_bytes_max:
         raise too_large("Request", int(announced), size_bytes_max)

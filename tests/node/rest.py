@@ -64,7 +64,11 @@ async def open_whole_server() -> AsyncIterator[tuple[Server, House]]:
     """Serve the API of a house: what is fired and composed runs."""
     async with open_house() as house:
         fire = Firing(house.entities, house.activations, house.controller).fire
-        more = {"settled": house.controller.settled, "fire": fire}
+        more = {
+            "settled": house.controller.settled,
+            "fire": fire,
+            "invoke": house.controller.invoke,
+        }
         async with _serve(house.entities, house.activations, house.credential, **more) as server:
             yield server, house
 

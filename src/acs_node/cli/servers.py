@@ -95,6 +95,13 @@ data_option = click.option(
     help="Keep COUNT sandboxes ready for new containers of this kind and memory. Repeatable.",
 )
 @click.option(
+    "--network",
+    default="acs",
+    show_default=True,
+    metavar="NAME",
+    help="Docker network of functions, made where it is missing; 'none' for no network.",
+)
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -112,6 +119,7 @@ def standalone(
     containers: int | None,
     pause_grace: float,
     prewarm: "tuple[Prewarm, ...]",
+    network: str,
     trace: Path | None,
     verbose: bool,
 ) -> None:
@@ -134,6 +142,7 @@ def standalone(
         trace=trace,
         pause_grace_s=pause_grace,
         prewarm=prewarm,
+        network=network,
     )
     context.exit(run(config))
 
