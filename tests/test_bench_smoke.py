@@ -96,6 +96,31 @@ def test_containers_and_activations_leave_nothing_behind(tmp_path: Path) -> None
         assert seen["descriptors"] > seen["sockets"] > 0 < seen["rss_mb"]
 
 
+def test_it_is_looked_at_after_each_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    leaks = load_program("leaks", monkeypatch)
+
+    class Subject:
+        done = 0
+
+        def turn_over(self, cycles: int) -> int:
+            self.done += cycles
+            return cycles
+
+        def load(self, activations: int) -> int:
+            self.done += activations
+            return activations
+
+        def at_rest(self) -> int:
+            return self.done
+
+    assert leaks.measure(Subject(), 1_000, 100_000) == {
+        "before": 20_016,
+        "after 1,000 containers": 21_016,
+        "after 100,000 activations": 121_016,
+    }
+
+
 def test_what_is_left_behind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
     leaks = load_program("leaks", monkeypatch)

@@ -72,23 +72,23 @@ def create_app(
     info: Mapping[str, str],
     settled: Callable[[str], Awaitable[None]] = _settled,
     fire: Fire = _no_fire,
+    invoke: Invoke = _no_invoke,
     invokers: Callable[[], Mapping[str, str]] = dict,
     pending: Callable[[], int] = int,
-    invoke: Invoke = _no_invoke,
 ) -> ASGIApp:
     """Return the application; ``info`` holds ``build`` (a date) and ``buildno``.
 
     ``settled`` returns when the record of an activation that has ended is in the store.
-    ``fire`` is ``Firing.fire``; ``invokers`` and ``pending`` are as for ``Info``.
-    ``fire`` is ``Firing.fire``, ``invoke`` is ``Controller.invoke``.
+    ``fire`` is ``Firing.fire``, ``invoke`` is ``Controller.invoke``; ``invokers`` and ``pending``
+    are as for ``Info``.
     """
     api = _Api(entities, activations, info, settled)
     web = WebActions(entities, invoke)
     base = "/api/v1/namespaces"
     about = Info(entities.limits, entities.kinds, invokers, pending)
     routes = [
-        Route("/", _Open(about.root)),
         Route(f"{WEB_PREFIX}{{rest:path}}", web),
+        Route("/", _Open(about.root)),
         Route("/ping", _Open(api.ping)),
         Route("/invokers", _Open(about.invokers)),
         Route("/invokers/healthy/count", _Open(about.healthy_count)),

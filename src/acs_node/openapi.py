@@ -80,6 +80,7 @@ def _paths() -> Json:
     paging = [_parameter("limit"), _parameter("skip"), _parameter("count")]
     with_name, in_package = [namespace, name], [namespace, package, name]
     return {
+        f"{BASE}/web/{{ns}}/{{package}}/{{name}}": _web_action(),
         "/": {"get": _open("root", "Get limits and runtimes", _content({"type": "object"}))},
         "/invokers": {
             "get": _open("invokers", "Get the state of each invoker", _content({"type": "object"}))
@@ -93,7 +94,6 @@ def _paths() -> Json:
         "/activation/count": {
             "get": _open("pending", "Count the activations that have not ended", _whole_number())
         },
-        f"{BASE}/web/{{ns}}/{{package}}/{{name}}": _web_action(),
         "/ping": {"get": _open("ping", "Tell that the server is there", _text("pong"))},
         BASE: {"get": _open("describeApi", "Describe the API", _json("ApiInfo"))},
         f"{BASE}/openapi.json": {

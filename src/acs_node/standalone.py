@@ -45,6 +45,7 @@ from .firing import Firing
 from .front import Front
 from .invoker import Invoker
 from .links import Inbox, LocalLink
+from .retention import KEEP_DAYS, KEEP_MB, Retention
 from .sandboxes import SandboxEngine, SandboxError
 from .scheduler_node import SchedulerNode
 from .trace_file import TraceFile
@@ -67,6 +68,9 @@ REMOVE_S = 30.0
 RECORDS_S = 30.0
 """At the very end: how long the database may take to take the last records."""
 
+RETAIN_S = 60.0
+"""Between two deletions of old records."""
+
 RETRY_S = 1.0
 """After namespaces could not be read."""
 
@@ -79,7 +83,9 @@ class StandaloneConfig:
     """``memory_mb`` for all containers, None: half of this machine's; ``namespace_containers``
     None: only memory bounds them.  ``port`` 0 takes a free one.  ``trace``: where to write the
     scheduler's trace.  ``pause_grace_s``: after how many idle seconds a container is paused, 0:
-    never.  ``prewarm``: which sandboxes stand ready.  ``network``: of functions in Docker."""
+    never.  ``prewarm``: which sandboxes stand ready.  ``network``: of functions in Docker.
+    ``keep_days`` and ``keep_mb``: how long, and in how much of the database, activation records are
+    kept, 0: no bound."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -91,6 +97,8 @@ class StandaloneConfig:
     pause_grace_s: float = PAUSE_GRACE_US / 1e6
     prewarm: tuple[Prewarm, ...] = ()
     network: str = "acs"
+    keep_days: float = KEEP_DAYS
+    keep_mb: int = KEEP_MB
 
 
 class StartError(Exception):
@@ -301,6 +309,7 @@ def _trace(path: Path, config: SchedulerConfig) -> TraceFile:
 
 @contextlib.asynccontextmanager
 async def stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, ActivationStore]]:
+    """Open the stores in the data folder; until they close, old records are deleted."""
     database = Database(f"sqlite:///{config.data / 'acs.db'}")
     await database.open()
     try:
@@ -309,9 +318,17 @@ async def stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, A
         )
         await entities.open()
         activations = await _activations(database, config.data)
+        retention = Retention(
+            database,
+            keep_ms=round(config.keep_days * 86_400_000),
+            keep_bytes=config.keep_mb * 2**20,
+            clock_ms=clock.wall_ms,
+        )
+        retaining = asyncio.ensure_future(_retain(retention))
         try:
             yield entities, activations
         finally:
+            retaining.cancel()
             await _write_rest(activations, config.data)
     finally:
         await database.close()
@@ -375,9 +392,9 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
             info=info,
             settled=house.controller.settled,
             fire=Firing(entities, activations, house.controller).fire,
+            invoke=house.controller.invoke,
             invokers=lambda: {f"{INVOKER}/0/standalone": "up"},
             pending=lambda: house.controller.counts()["pending"],
-            invoke=house.controller.invoke,
         )
         front = Front(house.controller, entities)
         server = Server(
@@ -434,6 +451,16 @@ async def sweep(controller: Controller, activations: ActivationStore) -> None:
             await activations.sweep(clock.wall_ms())
         except Exception:
             log.exception("a sweep failed; the next one is in %g s", SWEEP_S)
+
+
+async def _retain(retention: Retention) -> None:
+    """Delete old records, so that the disk does not fill."""
+    while True:
+        try:
+            await retention.enforce()
+        except Exception:
+            log.exception("old records are not deleted; the next try is in %g s", RETAIN_S)
+        await asyncio.sleep(RETAIN_S)
 
 
 async def _refresh(entities: EntityStore, poked: asyncio.Event) -> None:

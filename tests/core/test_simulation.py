@@ -167,16 +167,16 @@ def test_users_ask_again_when_answered(kind: type[Cluster]) -> None:
 def test_many_actions_cost_throughput_only_where_they_are_pushed() -> None:
     def tps(kind: type[Cluster], count: int) -> float:
         config = SimulationConfig(
-            controllers=2, invokers=2, invoker_mb=256 * 4, engine=EXACT, overhead_us=9_000
+            controllers=2, invokers=2, invoker_mb=256 * 2, engine=EXACT, overhead_us=9_000
         )
         cluster = kind(config, actions_of(count), 1)
-        cluster.load_users(24, 2_000)
+        cluster.load_users(12, 2_000)
         cluster.measure_from(4 * SECOND)
         cluster.run_until(6 * SECOND)
         return cluster.report().tps
 
-    assert tps(PushCluster, 8) < 0.1 * tps(PushCluster, 1)
-    assert tps(PullCluster, 8) > 0.9 * tps(PullCluster, 1)
+    assert tps(PushCluster, 4) < 0.1 * tps(PushCluster, 1)
+    assert tps(PullCluster, 4) > 0.9 * tps(PullCluster, 1)
 
 
 # --- what nodes do besides -----------------------------------------------------------------------

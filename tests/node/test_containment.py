@@ -21,11 +21,14 @@ from typing import Any, TypeVar
 import pytest
 from docker import DockerClient
 from docker.errors import NotFound
-from node.runtime_cases import DEADLINE_S, Container
 from requirements import missing
 
-from acs_node.sandboxes import Sandbox, SandboxSpec
-from acs_node.sandboxes.docker import (
+pytest.register_assert_rewrite("node.runtime_cases")
+
+from node.runtime_cases import DEADLINE_S, Container  # noqa: E402
+
+from acs_node.sandboxes import Sandbox, SandboxSpec  # noqa: E402
+from acs_node.sandboxes.docker import (  # noqa: E402
     FILES_MAX,
     METADATA_ADDRESS,
     PIDS_MAX,

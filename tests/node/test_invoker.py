@@ -544,6 +544,7 @@ def state_of(pid: int) -> str:
 async def test_an_idle_container_sleeps_and_is_woken() -> None:
     async with stage(pool=SLEEPY) as s:
         await s.asleep()
+        # A process that just runs takes the signal a little later.
         await until(lambda: state_of(s.pid()) == "T", "the stop")
         assert len(s.sent(ContainerPaused)) == 1
         offers = len(s.sent(Pulled))

@@ -102,6 +102,22 @@ data_option = click.option(
     help="Docker network of functions, made where it is missing; 'none' for no network.",
 )
 @click.option(
+    "--keep-days",
+    type=click.FloatRange(0),
+    default=7,
+    show_default=True,
+    metavar="DAYS",
+    help="Delete activation records, with their logs, that are older. 0: no bound.",
+)
+@click.option(
+    "--keep-mb",
+    type=click.IntRange(0),
+    default=2048,
+    show_default=True,
+    metavar="MB",
+    help="Delete the oldest records while the database uses more. 0: no bound.",
+)
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -120,6 +136,8 @@ def standalone(
     pause_grace: float,
     prewarm: "tuple[Prewarm, ...]",
     network: str,
+    keep_days: float,
+    keep_mb: int,
     trace: Path | None,
     verbose: bool,
 ) -> None:
@@ -141,6 +159,8 @@ def standalone(
         namespace_containers=containers,
         trace=trace,
         pause_grace_s=pause_grace,
+        keep_days=keep_days,
+        keep_mb=keep_mb,
         prewarm=prewarm,
         network=network,
     )

@@ -23,6 +23,7 @@ from ..controller import Controller
 from ..entities import EntityStore
 from ..errors import ApiError
 from ..etcd import Watched, is_absent, put
+from ..firing import Firing
 from ..front import Front
 from ..grpc_link import GrpcLink, Peer
 from ..ids import CONTROLLERS_MAX
@@ -91,6 +92,9 @@ class ControllerHouse:
             activations,
             info={"build": "", "buildno": ""},
             settled=controller.settled,
+            fire=Firing(entities, activations, controller).fire,
+            invoke=controller.invoke,
+            pending=lambda: controller.counts()["pending"],
         )
         self._server = standalone.Server(
             uvicorn.Config(

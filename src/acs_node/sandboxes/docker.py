@@ -318,10 +318,10 @@ class DockerEngine:
                 for handle in await self._call(self._list, spec.container):
                     await self._remove_container(handle)
             except SandboxError as failure:
-                _log.warning("container %s may not be removed yet: %s", spec.container, failure)
-                owes = True
+                error, owes = failure, True
         del self._sandboxes[spec.container]
         if owes:
+            _log.warning("container %s may not be removed yet: %s", spec.container, error)
             self._quiet_looks = 0
             if self._owing is None and not self._closed:
                 self._owing = asyncio.create_task(self._remove_owed())
@@ -334,8 +334,7 @@ class DockerEngine:
             try:
                 if await self.remove_leftovers():
                     self._quiet_looks = 0
-            except SandboxError as error:
-                _log.warning("containers of failed starts may not be removed yet: %s", error)
+            except SandboxError:
                 self._quiet_looks = 0
         self._owing = None
 
