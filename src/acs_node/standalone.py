@@ -107,8 +107,7 @@ class StartError(Exception):
 
 def run(config: StandaloneConfig) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
-    # Until the namespaces are read: who changes them pokes the server, which must not end it.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ignore_pokes()
     try:
         pool = _pool_config(config)
         with data_folder(config.data):
@@ -117,6 +116,11 @@ def run(config: StandaloneConfig) -> int:
         print(f"acs standalone: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def ignore_pokes() -> None:
+    """Until the namespaces are read: who changes them pokes the server, which must not end it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 # --- the parts ---------------------------------------------------------------------------------
@@ -413,10 +417,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, stop)
-        poked = asyncio.Event()
-        poked.set()  # they may have changed since they were read
-        loop.add_signal_handler(signal.SIGHUP, poked.set)
-        refreshing = asyncio.ensure_future(_refresh(entities, poked))
+        refreshing = asyncio.ensure_future(refresh_when_poked(entities))
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         print(f"acs standalone: listening on {url}, sandbox {engine.name}", flush=True)
         spare_the_collector()
@@ -463,8 +464,11 @@ async def _retain(retention: Retention) -> None:
         await asyncio.sleep(RETAIN_S)
 
 
-async def _refresh(entities: EntityStore, poked: asyncio.Event) -> None:
+async def refresh_when_poked(entities: EntityStore) -> None:
     """Take over what operators change of namespaces: a revoked key stops at once."""
+    poked = asyncio.Event()
+    poked.set()  # they may have changed since they were read
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, poked.set)
     while True:
         await poked.wait()
         poked.clear()

@@ -8,10 +8,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from click.testing import CliRunner
 from cluster.load import CODE, Client, Load, Verdict, check, pause
 from requirements import missing
 
+from acs_node.cli import main
 from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster
 
@@ -108,6 +111,53 @@ async def test_queues_are_on_both_schedulers_and_containers_on_both_invokers(
     assert all(int(str(each["queues"])) > 0 for each in schedulers)
     invokers = [ready(node.health)[1] for node in cluster.of("invoker")]
     assert all(each["containers"]["created"] > 0 for each in invokers)  # type: ignore[index]
+
+
+async def test_sequences_and_triggers_work_as_in_one_process(client: Client) -> None:
+    code = "def main(args):\n    return {'n': args.get('n', 0) + 1}"
+    await put(client, "add", code)
+    sequence = {"exec": {"kind": "sequence", "components": ["/_/add", "/_/add"]}}
+    assert (await client.request("PUT", "actions/twice?overwrite=true", sequence))[0] == 200
+    path = "actions/twice?blocking=true&result=true"
+    assert await client.request("POST", path, {"n": 1}) == (200, {"n": 3})
+    assert (await client.request("PUT", "triggers/when?overwrite=true", {}))[0] == 200
+    rule = {"trigger": "/_/when", "action": "/_/twice"}
+    assert (await client.request("PUT", "rules/then?overwrite=true", rule))[0] == 200
+    status, fired = await client.request("POST", "triggers/when", {"n": 5})
+    assert status == 202
+    _, record = await client.request("GET", f"activations/{fired['activationId']}")
+    assert [json.loads(line)["success"] for line in record["logs"]] == [True]
+
+
+def test_a_revoked_key_stops_while_the_controller_runs(cluster: LocalCluster) -> None:
+    data = ["--data", str(cluster.folder / "controller0" / "data")]
+
+    def namespace(*arguments: str) -> str:
+        result = CliRunner().invoke(main, ["namespace", *arguments, *data, "--json"])
+        assert result.exit_code == 0, result.output
+        return str(json.loads(result.stdout).get("auth"))
+
+    def until_it_gets(auth: str, status: int) -> None:
+        user, _, key = auth.partition(":")
+        url = f"{cluster.url}/api/v1/namespaces/_/actions"
+
+        def gets_it() -> bool:
+            return httpx.get(url, auth=(user, key), trust_env=False).status_code == status
+
+        until(gets_it, f"status {status}", 10)
+
+    old = namespace("create", "dev")
+    until_it_gets(old, 200)
+    new = namespace("rotate-key", "dev")
+    until_it_gets(old, 401)
+    until_it_gets(new, 200)
+    namespace("delete", "dev", "--force")
+    until_it_gets(new, 401)
+
+
+def test_the_controller_tells_its_invokers(cluster: LocalCluster) -> None:
+    with urllib.request.urlopen(f"{cluster.url}/invokers/ready", timeout=5) as answer:
+        assert json.load(answer) == {"healthy": "2/2"}
 
 
 def test_every_node_says_that_it_is_ready_and_with_whom_it_is_linked(

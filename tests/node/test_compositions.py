@@ -352,6 +352,10 @@ async def test_conductors_nest_and_share_what_they_may_do() -> None:
         inner = await house.document(answer.body["logs"][1])
         assert (notes_of(inner)["topmost"], notes_of(inner)["conductor"]) == (False, True)
         assert inner["cause"] == answer.activation_id
+        # That a conductor has run bare as a part changes nothing for who invokes it next.
+        for name in ("c", "d"):
+            again = await house.invoke(name, {"steps": []}, result=False)
+            assert notes_of(again.body)["conductor"] is True
 
 
 async def test_a_conductor_that_never_ends_is_ended() -> None:

@@ -54,6 +54,7 @@ class ControllerHouse:
         self._server: standalone.Server | None = None
         self._serving: asyncio.Future[None] | None = None
         self._sweeping: asyncio.Future[None] | None = None
+        self._refreshing: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._url = ""
 
@@ -95,6 +96,7 @@ class ControllerHouse:
             fire=Firing(entities, activations, controller).fire,
             invoke=controller.invoke,
             pending=lambda: controller.counts()["pending"],
+            invokers=self._invokers,
         )
         self._server = standalone.Server(
             uvicorn.Config(
@@ -110,6 +112,16 @@ class ControllerHouse:
         )
         self._listener = listener
         self._sweeping = asyncio.ensure_future(standalone.sweep(controller, activations))
+        self._refreshing = asyncio.ensure_future(standalone.refresh_when_poked(entities))
+
+    def _invokers(self) -> dict[str, str]:
+        """Return the invokers that this node is linked to, which are up."""
+        peers = [link.peer for link in self._node.links.values()]
+        return {
+            f"{each.name}/{each.instance}/{each.name}": "up"
+            for each in peers
+            if each.role == pb.INVOKER
+        }
 
     async def joined(self) -> None:
         assert self._server is not None
@@ -152,8 +164,9 @@ class ControllerHouse:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for each in (self._sweeping, self._refreshing):
+            if each is not None:
+                each.cancel()
         if self._server is not None and self._serving is not None and not self._serving.done():
             self._server.should_exit = True
             await standalone.end_clients(self._server, self._serving)
@@ -214,4 +227,5 @@ class ControllerHouse:
 
 def run_controller(config: NodeConfig) -> int:
     """Run ``acs controller``."""
+    standalone.ignore_pokes()
     return run(config, ControllerHouse)
