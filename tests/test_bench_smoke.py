@@ -82,6 +82,18 @@ def test_the_added_wait_is_measured_in_an_open_loop(tmp_path: Path) -> None:
         assert 0 < result[f"{what}_p50_ms"] <= result[f"{what}_p99_ms"]
 
 
+@pytest.mark.usefixtures("docker_images")
+def test_an_engine_is_measured_under_load(tmp_path: Path) -> None:
+    result = result_of(
+        tmp_path, "engine.py", *("--part", "load", "--rounds", "1", "--containers", "1")
+    )
+    assert len(result["load"]) == 5
+    for seen in result["load"].values():
+        assert len(seen["until ready"]) == 1
+        assert len(seen["start"]) == len(seen["remove_container"]) == 2
+        assert 0 < seen["until ready"][0] <= seen["until all are ready"][0]
+
+
 @pytest.mark.usefixtures("wrk", "docker_images")
 def test_containers_and_activations_leave_nothing_behind(tmp_path: Path) -> None:
     result = result_of(
