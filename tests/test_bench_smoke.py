@@ -280,3 +280,19 @@ def test_every_kind_of_error_of_the_load_generator_counts(standalone: ModuleType
 def test_output_without_a_result_is_an_error(standalone: ModuleType) -> None:
     with pytest.raises(standalone.BenchFailed, match="unable to connect"):
         standalone.parse_wrk("unable to connect to 127.0.0.1:7100 Connection refused")
+
+
+@pytest.mark.usefixtures("docker_images")
+def test_the_start_of_a_container_is_measured(tmp_path: Path) -> None:
+    result = result_of(tmp_path, "cold_start.py", "--rounds", "1", "--network", "none")
+    samples, summary = result["samples"], result["summary"]
+    runs = {"bare": 1, "cold": 1, "warm": 20, "prewarmed": 1, "resumed": 1}
+    assert {kind: len(parts["total"]) for kind, parts in samples.items()} == runs
+    cold = {part: values[0] for part, values in samples["cold"].items()}
+    engine_ms = cold["create"] + cold["start"] + cold["ready"]
+    assert cold["total"] == pytest.approx(engine_ms + cold["function"] + cold["added"], abs=0.01)
+    assert cold["init"] > 0
+    assert summary["cold"]["total"] == dict.fromkeys(("p50", "p90", "p99"), cold["total"])
+    assert {*samples["warm"]["init"], *samples["resumed"]["init"]} == {0}
+    assert "create" not in samples["prewarmed"], "it stood ready"
+    assert samples["resumed"]["unpause"][0] > 0, "it slept"

@@ -144,6 +144,10 @@ NAME_MAX: Final = 1_024
 TIME_MAX_US: Final = 2**62 - 1
 """Latest time and longest duration: the sum of two is still an integer of 64 bits."""
 
+FLOOR_INTERVAL_US: Final = 1_000_000
+"""Least time between two tries to bring a queue up to its floor: containers that end as soon as
+they serve are then made once a second, and a floor that finds no room costs a look a second."""
+
 COUNT_MAX: Final = 2**31 - 1
 """Largest count: of containers that are allowed, of what waits."""
 

@@ -40,6 +40,7 @@ __all__ = [
     "meta",
     "namespaces",
     "upsert_text",
+    "used_bytes",
 ]
 
 T = TypeVar("T")
@@ -206,6 +207,15 @@ def upsert_text(table: str, columns: tuple[str, ...], key: str, order: str, rows
         f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
         f" ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE excluded.{order} > {table}.{order}"
     )
+
+
+def used_bytes(connection: Connection) -> int:
+    """Return how much of the file is in use: it keeps the room of what was deleted."""
+    pages, free, size = (
+        int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
 
 
 def _sqlite_engine(url: str, *, begin: str) -> Engine:

@@ -13,7 +13,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.effects import (
@@ -56,7 +56,7 @@ from acs_core.events import (
 
 from . import clock, runtime_protocol
 from .container_connection import ContainerConnection
-from .entity_types import Action
+from .entity_types import Action, has_network
 from .links import Link, Logs, Result
 from .runtime_protocol import Response
 from .sandboxes import Sandbox, SandboxEngine, SandboxError, SandboxSpec
@@ -112,7 +112,8 @@ class Invoker:
     """Runs one ``ContainerPool``; ``receive`` takes everything that links bring.
 
     ``action_of`` returns the action of an open queue; ``environment`` is given to every
-    sandbox.
+    sandbox.  ``convert`` is asked, where there are other nodes, before a container serves: False
+    when its reservation is gone.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Invoker:
         engine: SandboxEngine,
         action_of: Callable[[str], Action],
         environment: Mapping[str, str],
+        convert: Callable[[str, QueueSpec], Awaitable[bool]] | None = None,
     ) -> None:
         self.pool = ContainerPool(config)
         self.waits = WaitHistogram()
@@ -128,6 +130,7 @@ class Invoker:
         self._engine = engine
         self._action_of = action_of
         self._environment = environment
+        self._convert = convert
         self._scheduler: Link | None = None
         self._controller: Link | None = None
         self._containers: dict[str, _Container] = {}
@@ -214,6 +217,11 @@ class Invoker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for container in self._containers.values():
+            # The engine ends them next: that is news to nobody.
+            connection, container.connection = container.connection, None
+            if connection is not None:
+                connection.close()
         await self._engine.close()
 
     # --- runs: the hot path --------------------------------------------------------------------
@@ -346,8 +354,9 @@ class Invoker:
     def _start_sandbox(self, effect: StartSandbox) -> None:
         container = _Container(effect.container)
         self._belongs_to(container, effect.spec)
-        kind = container.action.exec.kind
-        self._start(self._create(container, effect.container, kind, effect.spec.memory_mb))
+        action = container.action
+        spec = self._sandbox_spec(effect.container, action.exec.kind, effect.spec.memory_mb)
+        self._start(self._create(container, replace(spec, network=has_network(action))))
 
     def _prewarm_sandbox(self, effect: PrewarmSandbox) -> None:
         self._start(self._prewarm(_Container(effect.container), effect.kind, effect.memory_mb))
@@ -358,7 +367,8 @@ class Invoker:
                 failure = FailureClass.RECOVERABLE
                 self._stepper.step(SandboxFailed(container.name, failure, "the invoker drains"))
             else:
-                await self._create(container, next(self._prewarm_names), kind, memory_mb)
+                spec = self._sandbox_spec(next(self._prewarm_names), kind, memory_mb)
+                await self._create(container, spec)
 
     def _assign_sandbox(self, effect: AssignSandbox) -> None:
         container = self._containers.pop(effect.sandbox)
@@ -371,17 +381,16 @@ class Invoker:
         container.spec = spec
         container.action = self._action_of(spec.queue)
 
-    async def _create(
-        self, container: _Container, sandbox_name: str, kind: str, memory_mb: int
-    ) -> None:
+    def _sandbox_spec(self, name: str, kind: str, memory_mb: int) -> SandboxSpec:
+        return SandboxSpec(name, kind, memory_mb, self._environment)
+
+    async def _create(self, container: _Container, spec: SandboxSpec) -> None:
         """Start the sandbox of a container, connect to it, and tell the pool."""
         name = container.name
         self._containers[name] = container
-        self._speed.begin(sandbox_name, clock.now_us())
-        failure = await self._start_and_connect(
-            container, SandboxSpec(sandbox_name, kind, memory_mb, self._environment)
-        )
-        self._speed.end(sandbox_name, clock.now_us(), created=failure is None)
+        self._speed.begin(spec.container, clock.now_us())
+        failure = await self._start_and_connect(container, spec)
+        self._speed.end(spec.container, clock.now_us(), created=failure is None)
         if failure is not None:
             self._creation_failed(name, *failure)
             return
@@ -412,7 +421,23 @@ class Invoker:
             await self._removed(container.name, sandbox)
             text = f"container {container.name} does not accept connections: {error}"
             return FailureClass.RECOVERABLE, text
+        if self._convert is not None and not await self._may_serve(container):
+            connection = container.connection
+            container.connection = None
+            if connection is not None:
+                connection.close()
+            container.sandbox = None
+            await self._removed(container.name, sandbox)
+            return FailureClass.RECOVERABLE, "its reservation is gone, or cannot be confirmed"
         return None
+
+    async def _may_serve(self, container: _Container) -> bool:
+        assert self._convert is not None
+        try:
+            return await self._convert(container.name, container.spec)
+        except Exception as error:
+            log.warning("container %s is not confirmed: %s", container.name, error)
+            return False
 
     def _creation_failed(self, name: str, failure: FailureClass, cause: str) -> None:
         log.warning("container %s was not created: %s", name, cause)

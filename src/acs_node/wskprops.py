@@ -75,6 +75,21 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in _LOOPBACK_NAMES
 
 
+def change(path: Path, settings: Mapping[str, str | None]) -> None:
+    """Set these settings of a file, or remove those that are None; its other lines stay.
+
+    Raises OSError when it cannot be read or written.
+    """
+    path = Path(os.path.realpath(path))
+    try:
+        old = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        old = ""
+    kept = [line for line in old.splitlines() if not parse(line).keys() & settings.keys()]
+    given = {key: value for key, value in settings.items() if value is not None}
+    _place(path, "\n".join([*kept, format_settings(given)]), replace=True)
+
+
 def write_if_ours(path: Path, apihost: str, auth: str) -> str:
     """Point the file at a server, unless it points to another one.
 

@@ -39,6 +39,19 @@ def _settings_options(function: Any) -> Any:
             "-a", "--annotation", nargs=2, multiple=True, metavar="KEY VALUE", help="Annotation."
         ),
         parameter_options,
+        click.option(
+            "--web",
+            type=click.Choice(["true", "yes", "raw", "false", "no"]),
+            help="Answer HTTP without a key; raw: the request as it came.",
+        ),
+        click.option(
+            "--web-secure", metavar="SECRET", help="What a web request must bring; false: nothing."
+        ),
+        click.option(
+            "--sequence",
+            metavar="ACTION[,ACTION]",
+            help="Instead of SOURCE: run these, each with the result of the one before.",
+        ),
         click.option("--main", help="Function to call; `main` unless given."),
         click.option("--kind", help="Runtime, for example python:3; else the file's name decides."),
     ):
@@ -48,11 +61,13 @@ def _settings_options(function: Any) -> Any:
 
 @action.command()
 @click.argument("name")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path), required=False)
 @_settings_options
 @api_command
-def create(connection: Connection, name: str, source: Path, **settings: Any) -> None:
+def create(connection: Connection, name: str, source: Path | None, **settings: Any) -> None:
     """Create action NAME from SOURCE: a file, a folder or a zip."""
+    if (source is None) == (settings["sequence"] is None):
+        raise click.UsageError("give either the SOURCE of the action or a --sequence")
     _put(connection, name, source, overwrite=False, **settings)
 
 
@@ -72,6 +87,9 @@ def _put(
     source: Path | None,
     *,
     overwrite: bool,
+    sequence: str | None,
+    web: str | None,
+    web_secure: str | None,
     kind: str | None,
     main: str | None,
     param: tuple[tuple[str, str], ...],
@@ -86,14 +104,24 @@ def _put(
     from acs_node.cli.sources import read_exec
 
     body: dict[str, object] = {}
-    if source is not None:
+    if source is not None and sequence is None:
         body["exec"] = read_exec(source, kind, main)
-    elif kind or main:
-        raise click.UsageError("--kind and --main need the SOURCE they are about")
+    elif source or kind or main:
+        raise click.UsageError(
+            "--kind and --main need the SOURCE they are about, and no --sequence"
+        )
+    elif sequence is not None:
+        names = [connection.full_name(each.strip()) for each in sequence.split(",")]
+        body["exec"] = {"kind": "sequence", "components": names}
     if param or param_file:
         body["parameters"] = as_pairs(read_parameters(param, param_file))
-    if annotation:
-        body["annotations"] = as_pairs({key: parse_value(value) for key, value in annotation})
+    notes = {key: parse_value(value) for key, value in annotation}
+    if web is not None:
+        notes |= web_annotations(web)
+    if web_secure is not None:
+        notes["require-whisk-auth"] = parse_value(web_secure)
+    if notes:
+        body["annotations"] = as_pairs(notes)
     limits = {"timeout": timeout, "memory": memory, "logs": logsize, "concurrency": concurrency}
     if given := {key: value for key, value in limits.items() if value is not None}:
         body["limits"] = given
@@ -105,15 +133,26 @@ def _put(
         params={"overwrite": "true" if overwrite else "false"},
         body=body,
     )
-    _say(reply.body, f"{verb}d action {name}", as_json)
+    output.say(reply.body, f"{verb}d action {name}", as_json)
+
+
+def web_annotations(web: str) -> dict[str, object]:
+    """Return what makes an action answer HTTP, or not any more."""
+    is_web = web in ("true", "yes", "raw")
+    # What the action is given by its owner is not for the internet to change.
+    return {"web-export": is_web, "raw-http": web == "raw", "final": is_web}
 
 
 @action.command()
 @click.argument("name")
+@click.option("--url", is_flag=True, help="Print where it is invoked over HTTP instead.")
 @click.option("--save", is_flag=True, help="Write the code to a file in this folder instead.")
 @api_command
-def get(connection: Connection, name: str, save: bool, as_json: bool) -> None:
+def get(connection: Connection, name: str, url: bool, save: bool, as_json: bool) -> None:
     """Print action NAME as JSON."""
+    if url:
+        _print_url(connection, name, as_json)
+        return
     reply = connection.call(
         "GET",
         connection.path("actions", name),
@@ -124,7 +163,21 @@ def get(connection: Connection, name: str, save: bool, as_json: bool) -> None:
         output.print_json(reply.body)
         return
     path = _save(reply.body)
-    _say({"saved": str(path)}, f"saved the code of action {name} to {path}", as_json)
+    output.say({"saved": str(path)}, f"saved the code of action {name} to {path}", as_json)
+
+
+def _print_url(connection: Connection, name: str, as_json: bool) -> None:
+    path = connection.path("actions", name)
+    reply = connection.call("GET", path, doing=f"get action {name!r}", params={"code": "false"})
+    entity: Any = reply.body
+    if output.annotation(entity, "web-export"):
+        namespace, _, package = entity["namespace"].partition("/")
+        path = connection.quoted("web", namespace, package or "default", entity["name"])
+    url = connection.url(path)
+    if as_json:
+        output.print_json({"url": url})
+    else:
+        click.echo(url)
 
 
 def _save(entity: Any) -> Path:
@@ -172,7 +225,7 @@ def delete(connection: Connection, name: str, as_json: bool) -> None:
     reply = connection.call(
         "DELETE", connection.path("actions", name), doing=f"delete action {name!r}"
     )
-    _say(reply.body, f"deleted action {name}", as_json)
+    output.say(reply.body, f"deleted action {name}", as_json)
 
 
 @action.command()
@@ -225,7 +278,7 @@ def _report(reply: Reply, name: str, *, waits: bool, result: bool, as_json: bool
     record = body if isinstance(body, dict) else {}
     activation_id = reply.activation_id or record.get("activationId")
     if reply.status == 202 and not waits:
-        _say(body, f"invoked action {name} with id {activation_id}", as_json)
+        output.say(body, f"invoked action {name} with id {activation_id}", as_json)
     elif reply.status == 202:
         if as_json:
             output.print_json(body)
@@ -244,10 +297,3 @@ def _report(reply: Reply, name: str, *, waits: bool, result: bool, as_json: bool
             f"action {name!r} ended with {status} in activation {activation_id}: "
             f"{error if isinstance(error, str) else json.dumps(error)}",
         )
-
-
-def _say(body: object, done: str, as_json: bool) -> None:
-    if as_json:
-        output.print_json(body)
-    else:
-        click.echo(f"ok: {done}")

@@ -96,8 +96,26 @@ class Connection:
         Raises click.UsageError on a name of another form.
         """
         namespace, entity = split_name(name) if name else (None, "")
-        segments = ["namespaces", namespace or self.namespace, collection, *entity.split("/"), rest]
+        return self.quoted(
+            "namespaces", namespace or self.namespace, collection, *entity.split("/"), rest
+        )
+
+    @staticmethod
+    def quoted(*segments: str) -> str:
+        """Join the segments of a path; empty ones are left out."""
         return "/".join(quote(segment, safe="") for segment in segments if segment)
+
+    def full_name(self, name: str) -> str:
+        """Return ``/NAMESPACE/[PACKAGE/]NAME`` for a name that may lack its namespace.
+
+        Raises click.UsageError on a name of another form.
+        """
+        namespace, entity = split_name(name)
+        return f"/{namespace or self.namespace}/{entity}"
+
+    def url(self, path: str) -> str:
+        """Return the whole URL of a path below the API's."""
+        return f"{self._url()}{wskprops.API_PATH}/{path}"
 
     def call(
         self,
@@ -108,11 +126,12 @@ class Connection:
         params: Mapping[str, str | int] | None = None,
         body: object = None,
         answer_s: float = ANSWER_S,
+        may_be_empty: bool = False,
     ) -> Reply:
         """Send one request and give back an answer that is about what was asked.
 
         That is any 2xx, and any status that comes with an activation. ``doing`` says what is tried,
-        in words, for messages. Nothing is ever sent twice.
+        in words, for messages. Nothing is ever sent twice. ``may_be_empty``: so may the answer.
 
         Raises Rejected or NoAccess in all other cases, BadSetting before anything is sent.
         """
@@ -148,6 +167,8 @@ class Connection:
             self._unreachable(
                 doing, str(error) or type(error).__name__, "does it speak HTTP there?"
             )
+        if may_be_empty and response.is_success and not response.content:
+            return Reply(response.status_code, None, None)
         return self._judge(response, doing)
 
     def _url(self) -> str:

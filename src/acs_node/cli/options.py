@@ -118,6 +118,25 @@ def parameter_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+annotation_option = click.option(
+    "-a", "--annotation", nargs=2, multiple=True, metavar="KEY VALUE", help="Annotation."
+)
+
+
+def entity_body(
+    param: Iterable[tuple[str, str]],
+    param_file: Path | None,
+    annotation: Iterable[tuple[str, str]],
+) -> dict[str, object]:
+    """Return the PUT body of parameters and annotations, as far as there are any."""
+    body: dict[str, object] = {}
+    if parameters := read_parameters(param, param_file):
+        body["parameters"] = as_pairs(parameters)
+    if notes := {key: parse_value(value) for key, value in annotation}:
+        body["annotations"] = as_pairs(notes)
+    return body
+
+
 def read_parameters(param: Iterable[tuple[str, str]], param_file: Path | None) -> dict[str, object]:
     """Merge the parameters of ``parameter_options``.
 

@@ -21,6 +21,14 @@ def print_json(value: object) -> None:
     click.echo(text.encode("utf-8", "backslashreplace"))
 
 
+def say(body: object, done: str, as_json: bool) -> None:
+    """Print what the server answered as JSON, or in a line what was done."""
+    if as_json:
+        print_json(body)
+    else:
+        click.echo(f"ok: {done}")
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Print rows under their column names."""
     from rich.console import Console
@@ -109,3 +117,43 @@ def action_row(summary: JsonObject) -> tuple[str, ...]:
 
 
 ACTION_COLUMNS = ("Action", "Kind", "Version", "Updated")
+
+
+def package_row(summary: JsonObject) -> tuple[str, ...]:
+    """Arrange a package's summary under ``PACKAGE_COLUMNS``."""
+    binding = summary.get("binding") or {}
+    return (
+        f"/{summary['namespace']}/{summary['name']}",
+        "shared" if summary.get("publish") else "private",
+        f"/{binding['namespace']}/{binding['name']}" if binding else "",
+        summary["version"],
+        format_time(summary["updated"]),
+    )
+
+
+PACKAGE_COLUMNS = ("Package", "Access", "Binding of", "Version", "Updated")
+
+
+def trigger_row(summary: JsonObject) -> tuple[str, ...]:
+    """Arrange a trigger's summary under ``TRIGGER_COLUMNS``."""
+    return (
+        f"/{summary['namespace']}/{summary['name']}",
+        summary["version"],
+        format_time(summary["updated"]),
+    )
+
+
+TRIGGER_COLUMNS = ("Trigger", "Version", "Updated")
+
+
+def rule_row(rule: JsonObject) -> tuple[str, ...]:
+    """Arrange a rule, with its status, under ``RULE_COLUMNS``."""
+    return (
+        f"/{rule['namespace']}/{rule['name']}",
+        *(f"/{rule[each]['path']}/{rule[each]['name']}" for each in ("trigger", "action")),
+        rule["status"],
+        format_time(rule["updated"]),
+    )
+
+
+RULE_COLUMNS = ("Rule", "Trigger", "Action", "Status", "Updated")

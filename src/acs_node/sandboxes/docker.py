@@ -33,7 +33,8 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 
 from acs_node.docker_client import CALL_S, connect, engine_calls, refused
-from acs_node.images import SHARED_DIRECTORY, image_reference
+from acs_node.image_recipes import SHARED_DIRECTORY
+from acs_node.images import image_reference
 from acs_node.sandboxes import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
 from acs_node.sandboxes.logpipes import LogPipes
 
@@ -54,10 +55,17 @@ OWED_S = 1.0
 OWED_LOOKS = 3
 """Looks in a row that must find nothing: an engine that hung works off late what it was sent."""
 SOCKET_PATH_BYTES_MAX = 107
+METADATA_ADDRESS = "169.254.169.254"
+"""Where clouds hand the credentials of the machine to whoever asks.
+
+A container gets it as an address of its own, so that what asks there asks itself; the /16 that
+comes with it keeps all other link-local addresses on the container's own wire.  That needs no
+packet filter, and so no more rights than the engine's socket gives."""
 
 INSTANCE_LABEL = "acs.instance"
 CONTAINER_LABEL = "acs.container"
 
+_TRAFFIC = "com.docker.network.bridge.enable_icc"
 _CONTAINER_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -69,9 +77,9 @@ class DockerEngine:
     ``data_dir``: where the shared directories lie; the engine must run on the same machine.
     ``instance``: the id of the data folder; only containers labelled with it are ever removed.
     ``network``: ``none``, or the name of a network; one that does not exist is created as a
-    bridge without traffic between its containers.  ``workers``: calls made at once, beside one
-    for resumes; at most half of them are removals and pauses, so that these never keep a start
-    waiting.
+    bridge without traffic between its containers.  The engine's own default bridge is refused: its
+    containers reach each other.  ``workers``: calls made at once, beside one for resumes; at most
+    half of them are removals and pauses, so that these never keep a start waiting.
     ``call_s``: time-out in seconds of each call (a given client has its own).
     ``host_memory_mb``: what a container's CPU share is measured against (default: this machine's
     memory).
@@ -94,8 +102,10 @@ class DockerEngine:
     ) -> None:
         if workers < 2:
             raise ValueError(f"workers is {workers}, must be at least 2 (starts and removals)")
-        if network in ("host", "") or network.startswith("container:"):
-            raise ValueError(f"network is '{network}', must be 'none' or the name of a network")
+        if network in ("host", "bridge", "default", "") or network.startswith("container:"):
+            raise ValueError(
+                f"network is '{network}', must be 'none' or the name of a network of its own"
+            )
         self._directory = Path(data_dir).resolve() / "sandboxes"
         self._instance = instance
         self._client = client
@@ -394,12 +404,19 @@ class DockerEngine:
             return
         try:
             try:
-                client.api.inspect_network(self._network)
+                found = client.api.inspect_network(self._network)
+                if found["Driver"] == "bridge" and found["Options"].get(_TRAFFIC) != "false":
+                    _log.warning(
+                        "network %s lets its containers reach each other; remove it, and it is "
+                        "made without that, or make it with the option %s=false",
+                        self._network,
+                        _TRAFFIC,
+                    )
             except NotFound:
                 client.api.create_network(
                     self._network,
                     driver="bridge",
-                    options={"com.docker.network.bridge.enable_icc": "false"},
+                    options={_TRAFFIC: "false"},
                     check_duplicate=True,
                 )
         except APIError as error:
@@ -418,6 +435,7 @@ class DockerEngine:
                     environment=dict(spec.environment),
                     labels={INSTANCE_LABEL: self._instance, CONTAINER_LABEL: spec.container},
                     host_config=self._host_config(client, spec, directory),
+                    networking_config=self._networking_config(client, spec),
                     use_config_proxy=False,  # the environment is the spec's alone
                 )
                 client.api.start(created["Id"])
@@ -454,7 +472,7 @@ class DockerEngine:
                 Ulimit(name="nofile", soft=FILES_MAX, hard=FILES_MAX),
                 Ulimit(name="core", soft=0, hard=0),
             ],
-            network_mode=self._network,
+            network_mode=self._network_of(spec),
             # The proxy as process 1 would have to reap what functions leave behind.
             init=True,
             # Logs go through the FIFOs.  Not `none`: why a proxy does not start is said before.
@@ -462,6 +480,17 @@ class DockerEngine:
                 type="json-file", config={"max-size": OUTPUT_SIZE, "max-file": "1"}
             ),
         )
+        return config
+
+    def _network_of(self, spec: SandboxSpec) -> str:
+        return self._network if spec.network else "none"
+
+    def _networking_config(self, client: DockerClient, spec: SandboxSpec) -> dict[str, Any] | None:
+        network = self._network_of(spec)
+        if network == "none":
+            return None
+        endpoint = client.api.create_endpoint_config(link_local_ips=[METADATA_ADDRESS])
+        config: dict[str, Any] = client.api.create_networking_config({network: endpoint})
         return config
 
     def _why_ended(self, handle: str) -> str | None:
