@@ -82,6 +82,18 @@ def test_the_added_wait_is_measured_in_an_open_loop(tmp_path: Path) -> None:
         assert 0 < result[f"{what}_p50_ms"] <= result[f"{what}_p99_ms"]
 
 
+@pytest.mark.usefixtures("docker_images")
+def test_an_engine_is_measured_under_load(tmp_path: Path) -> None:
+    result = result_of(
+        tmp_path, "engine.py", *("--part", "load", "--rounds", "1", "--containers", "1")
+    )
+    assert len(result["load"]) == 5
+    for seen in result["load"].values():
+        assert len(seen["until ready"]) == 1
+        assert len(seen["start"]) == len(seen["remove_container"]) == 2
+        assert 0 < seen["until ready"][0] <= seen["until all are ready"][0]
+
+
 @pytest.mark.usefixtures("wrk", "docker_images")
 def test_containers_and_activations_leave_nothing_behind(tmp_path: Path) -> None:
     result = result_of(
@@ -115,9 +127,9 @@ def test_it_is_looked_at_after_each_phase(monkeypatch: pytest.MonkeyPatch) -> No
             return self.done
 
     assert leaks.measure(Subject(), 1_000, 100_000) == {
-        "before": 20_016,
-        "after 1,000 containers": 21_016,
-        "after 100,000 activations": 121_016,
+        "before": 100_016,
+        "after 1,000 containers": 101_016,
+        "after 100,000 activations": 201_016,
     }
 
 
@@ -134,6 +146,10 @@ def test_what_is_left_behind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         "sockets: 31 before, 40 after (allowed: 8 more)",
         "pipes: 6 before, 7 after (allowed: 0 more)",
         "rss_mb: 76 before, 80.5 after (allowed: 4 more)",
+    ]
+    assert leaks.leaks(before, leaks.Seen(0, 0, 1, 7, 49, 31, 6, 112.0), 32.0) == []
+    assert leaks.leaks(before, leaks.Seen(0, 0, 1, 7, 49, 31, 6, 113.0), 32.0) == [
+        "rss_mb: 76 before, 113 after (allowed: 36 more)"
     ]
 
 
