@@ -10,9 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from acs_core.limits import CONTAINERS_MAX
+from acs_core.limits import CONTAINERS_MAX, COUNT_MAX
 
-from .entity_types import Action, ActionLimits, Exec, NamespaceLimits, Parameter
+from .entity_types import (
+    CONTAINERS_MIN,
+    NETWORK_NOTE,
+    Action,
+    ActionLimits,
+    Exec,
+    NamespaceLimits,
+    Parameter,
+)
 from .errors import ApiError, kind_forbidden, malformed_content, too_large
 from .fields import (
     FIRST_VERSION,
@@ -180,7 +188,7 @@ def create_action(
         exec=execution,
         parameters=_parameters(body, execution, effective) or (),
         limits=_limits(body, defaults, effective),
-        annotations=_with_kind(notes, execution.kind),
+        annotations=_checked_notes(notes, execution.kind, effective),
     )
 
 
@@ -217,7 +225,7 @@ def update_action(
         exec=execution,
         parameters=old.parameters if parameters is None else parameters,
         limits=_limits(body, old.limits, effective),
-        annotations=_with_kind(notes.values(), execution.kind),
+        annotations=_checked_notes(notes.values(), execution.kind, effective),
     )
 
 
@@ -304,8 +312,25 @@ def _removed_annotations(body: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(value)
 
 
-def _with_kind(notes: Iterable[Parameter], kind: str) -> tuple[Parameter, ...]:
-    return (*(note for note in notes if note.key != "exec"), Parameter("exec", kind))
+def _checked_notes(
+    notes: Iterable[Parameter], kind: str, allowed: SystemLimits
+) -> tuple[Parameter, ...]:
+    """Return the annotations with the kind among them; those that are obeyed here are right.
+
+    Raises: ApiError 400.
+    """
+    kept = [note for note in notes if note.key != "exec"]
+    for note in kept:
+        # A word that means nothing would leave an action the network that it was to lose.
+        if note.key == NETWORK_NOTE and note.value != "none":
+            raise malformed_content(f"annotation {NETWORK_NOTE} must be 'none'")
+        if note.key == CONTAINERS_MIN:
+            if not isinstance(note.value, int) or isinstance(note.value, bool):
+                raise malformed_content(f"annotation {CONTAINERS_MIN} must be a whole number")
+            most = allowed.concurrent_invocations
+            most = COUNT_MAX if most is None else most
+            _check_range({"floor": note.value}, "floor", CONTAINERS_MIN, "", 0, most)
+    return (*kept, Parameter("exec", kind))
 
 
 def _limits(body: Mapping[str, Any], old: ActionLimits, allowed: SystemLimits) -> ActionLimits:

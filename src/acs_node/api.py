@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any
 from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
@@ -31,6 +31,7 @@ from .errors import (
     route_not_found,
     unavailable,
 )
+from .info import Info, number
 from .names import (
     check_activation_id,
     check_entity_name,
@@ -46,9 +47,6 @@ from .web import Invoke, WebActions
 __all__ = ["authenticate_header", "create_app"]
 
 log = logging.getLogger(__name__)
-
-UNLIMITED: Final = 2_147_483_647
-"""Told to clients, which expect a number, where there is no limit."""
 
 Handler = Callable[[Request, Identity], Awaitable[Response]]
 
@@ -75,18 +73,27 @@ def create_app(
     settled: Callable[[str], Awaitable[None]] = _settled,
     fire: Fire = _no_fire,
     invoke: Invoke = _no_invoke,
+    invokers: Callable[[], Mapping[str, str]] = dict,
+    pending: Callable[[], int] = int,
 ) -> ASGIApp:
     """Return the application; ``info`` holds ``build`` (a date) and ``buildno``.
 
     ``settled`` returns when the record of an activation that has ended is in the store.
-    ``fire`` is ``Firing.fire``, ``invoke`` is ``Controller.invoke``.
+    ``fire`` is ``Firing.fire``, ``invoke`` is ``Controller.invoke``; ``invokers`` and ``pending``
+    are as for ``Info``.
     """
     api = _Api(entities, activations, info, settled)
     web = WebActions(entities, invoke)
     base = "/api/v1/namespaces"
+    about = Info(entities.limits, entities.kinds, invokers, pending)
     routes = [
         Route(f"{WEB_PREFIX}{{rest:path}}", web),
+        Route("/", _Open(about.root)),
         Route("/ping", _Open(api.ping)),
+        Route("/invokers", _Open(about.invokers)),
+        Route("/invokers/healthy/count", _Open(about.healthy_count)),
+        Route("/invokers/ready", _Open(about.ready)),
+        Route("/activation/count", _Open(about.pending_count)),
         *_both("/api/v1", _Open(api.describe)),
         Route("/api/v1/openapi.json", _Open(api.openapi)),
         *_both(base, _Guarded(entities, {"GET": api.list_namespaces})),
@@ -354,9 +361,6 @@ def _error_response(error: ApiError, tid: str) -> Response:
 
 
 def _limits_document(limits: SystemLimits, caller: Identity) -> dict[str, Any]:
-    def number(limit: int | None) -> int:
-        return UNLIMITED if limit is None else limit
-
     document = {
         "invocationsPerMinute": number(limits.invocations_per_minute),
         "concurrentInvocations": number(limits.concurrent_invocations),

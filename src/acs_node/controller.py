@@ -20,7 +20,7 @@ from acs_core.effects import Cause, Reject, Throttle
 from acs_core.events import Activation
 from acs_core.limits import CAUSES_MAX, WAIT_MAX_US
 
-from . import clock, runtime_protocol
+from . import clock, records, runtime_protocol
 from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
 from .composer import Composer, Run
 from .compositions import is_composition
@@ -109,7 +109,10 @@ class Controller:
         entities: EntityStore,
         activations: ActivationStore,
         namespace_containers_max: int,
+        number: int | None = None,
     ) -> None:
+        """``number``: 0..4095, which controller this is of several; its ids say so."""
+        self._mark = "" if number is None else f"{number:03x}"
         self._entities = entities
         self._activations = activations
         self._containers_max = namespace_containers_max
@@ -141,7 +144,7 @@ class Controller:
         self._scheduler = scheduler
 
     def action_of(self, queue: str) -> Action:
-        """Return the action of an open queue."""
+        """Return the action of an open queue.  Raises: KeyError."""
         return self._open_queues[queue].action
 
     def receive(self, message: object) -> None:
@@ -449,7 +452,8 @@ class Controller:
         activation_id = result.activation_id
         pending = self._forget(activation_id)
         if pending is None:
-            return  # an end that was told before
+            self._start(self._on_late_result(result))
+            return
         route = pending.route
         end_ms = result.start_ms + result.duration_us // 1000
         if result.init_us:
@@ -490,6 +494,17 @@ class Controller:
             self._answer(pending, record, result.response)
         elif pending.ended is not None:
             _tell(pending.ended, record, result.response)
+
+    async def _on_late_result(self, result: Result) -> None:
+        """Record the end of what another controller accepted, or an earlier start of this one."""
+        known = await self._activations.find(result.activation_id)
+        if known is None or known.rank == DEFINITE:
+            return  # told before, or never accepted: its caller went with its controller
+        end_ms = result.start_ms + result.duration_us // 1000
+        record = records.with_end(
+            known, result.outcome, result.response, result.start_ms, end_ms, result.timed_out
+        )
+        self._activations.put(record)
 
     def _answer(self, pending: _Pending, record: Record, response: bytes) -> None:
         """Send the answer of a blocking invocation; a JSON array is sent bare, as upstream."""
@@ -705,7 +720,7 @@ class Controller:
             text = os.urandom(9 * _SPARE_IDS).hex()
             spare.extend(text[at : at + 18] for at in range(0, len(text), 18))
         chance = spare.pop()
-        return f"{now_ms:012x}7{chance[:3]}8{chance[3:]}"
+        return f"{now_ms:012x}7{self._mark or chance[:3]}8{chance[3:]}"
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self
 
 __all__ = [
+    "CONTAINERS_MIN",
+    "NETWORK_NOTE",
     "Action",
     "ActionLimits",
     "Entity",
@@ -15,7 +17,11 @@ __all__ = [
     "NamespaceLimits",
     "Parameter",
     "annotation",
+    "has_network",
 ]
+
+CONTAINERS_MIN: Final = "acs-containers-min"
+"""Annotation: how many containers are kept for the action once it was invoked first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,3 +278,12 @@ def annotation(entity: Annotated, key: str, default: Any = None) -> Any:
         if note.key == key:
             return note.value
     return default
+
+
+NETWORK_NOTE = "acs-network"
+"""The annotation by which an action does without a network; its only value is ``none``."""
+
+
+def has_network(action: Action) -> bool:
+    """Say whether the containers of an action get the network that the server gives."""
+    return annotation(action, NETWORK_NOTE) is None

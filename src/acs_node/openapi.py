@@ -81,6 +81,19 @@ def _paths() -> Json:
     with_name, in_package = [namespace, name], [namespace, package, name]
     return {
         f"{BASE}/web/{{ns}}/{{package}}/{{name}}": _web_action(),
+        "/": {"get": _open("root", "Get limits and runtimes", _content({"type": "object"}))},
+        "/invokers": {
+            "get": _open("invokers", "Get the state of each invoker", _content({"type": "object"}))
+        },
+        "/invokers/healthy/count": {
+            "get": _open("healthyInvokers", "Count the invokers that are up", _whole_number())
+        },
+        "/invokers/ready": {
+            "get": _open("ready", "Tell whether all invokers are up", _content({"type": "object"}))
+        },
+        "/activation/count": {
+            "get": _open("pending", "Count the activations that have not ended", _whole_number())
+        },
         "/ping": {"get": _open("ping", "Tell that the server is there", _text("pong"))},
         BASE: {"get": _open("describeApi", "Describe the API", _json("ApiInfo"))},
         f"{BASE}/openapi.json": {
@@ -343,6 +356,10 @@ def _content(schema: Json, description: str = "OK") -> Json:
 
 def _json(schema: str) -> Json:
     return _content(_ref(schema))
+
+
+def _whole_number() -> Json:
+    return _content({"type": "integer", "minimum": 0})
 
 
 def _text(example: str) -> Json:

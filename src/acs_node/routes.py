@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
@@ -12,14 +13,18 @@ from acs_core.limits import WAIT_MAX_US
 from . import clock
 from .action_schema import SEQUENCE, SEQUENCE_ACTIONS_MAX
 from .activations import DEFINITE, Record
-from .entity_types import Action, Entity, Identity, annotation
+from .entities import EntityStore
+from .entity_types import CONTAINERS_MIN, Action, Entity, Identity, annotation, has_network
 from .errors import ApiError, malformed_content
+from .fields import merged
 from .packages import Package
 from .resolution import Resolved
 from .runtime_protocol import STATUS_TEXTS, RunTemplate
 from .throttles import Throttle
 
-__all__ = ["CompositionRoute", "Route"]
+__all__ = ["CompositionRoute", "Route", "action_behind"]
+
+E = TypeVar("E", Action, Package)
 
 CAUSED_BY_SEQUENCE: Final = b',{"key":"causedBy","value":"sequence"}'
 
@@ -61,7 +66,9 @@ class Route:
             concurrency=limits.concurrency,
             timeout_us=limits.timeout_ms * 1000,
             action_limit=limits.instances,
-            kind=action.exec.kind,
+            # Prewarmed sandboxes have the network already.
+            kind=action.exec.kind if has_network(action) else "",
+            containers_min=annotation(action, CONTAINERS_MIN, 0),
         )
         # It waits, is initialised and runs, each for as long as it may.
         self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us
@@ -264,3 +271,29 @@ def _inherited(resolved: Resolved) -> str:
     if not any(parameter.init for each in resolved.packages for parameter in each.parameters):
         return ""
     return "".join(f"~{each.namespace}/{each.path}@{each.revision}" for each in resolved.packages)
+
+
+async def action_behind(entities: EntityStore, queue: str) -> Action:
+    """Return the action of a queue that ``Route`` named, here or on another node.
+
+    Raises: ApiError 404 when the action, or a package that its environment comes from, is gone or
+    was changed since.
+    """
+    name, *inherited = queue.split("~")
+    _, _, path = name.partition("/")
+    action = _unchanged(await entities.get(Action, *_at(path)), path)
+    layers = []
+    for each in inherited:
+        layers.append(_unchanged(await entities.get(Package, *_at(each)), each).parameters)
+    return replace(action, parameters=merged(*reversed(layers), action.parameters))
+
+
+def _at(name: str) -> tuple[str, str]:
+    namespace, _, path = name.rpartition("@")[0].partition("/")
+    return namespace, path
+
+
+def _unchanged(entity: E, name: str) -> E:
+    if str(entity.revision) != name.rpartition("@")[2]:
+        raise ApiError(404, f"it has revision {entity.revision} now")
+    return entity

@@ -85,7 +85,7 @@ async def test_options_needs_no_credentials(server: Server) -> None:
 
 async def test_an_unknown_route_is_told_so(server: Server) -> None:
     for path in (
-        "/",
+        "/nothing",
         "/api/v2",
         f"{NAMESPACES}/guest",
         f"{ACTIONS}/a/b/c",

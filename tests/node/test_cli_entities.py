@@ -179,7 +179,7 @@ def test_polling_shows_what_ended_once(acs: Acs, monkeypatch: pytest.MonkeyPatch
         if len(rounds) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("time.sleep", instead_of_sleeping)
+    monkeypatch.setattr(activations, "sleep", instead_of_sleeping)
     result = acs.run("activation", "poll", "--since-seconds", "60", "polled")
     assert result.exit_code == 130
     assert result.stdout.count("Activation: 'polled' (") == 2
@@ -192,8 +192,8 @@ def test_polling_shows_what_ended_once(acs: Acs, monkeypatch: pytest.MonkeyPatch
 def test_polling_ends_after_its_time(acs: Acs, monkeypatch: pytest.MonkeyPatch) -> None:
     acs("action", "create", "add", "add.py")
     acs("action", "invoke", "-r", "add")
-    monkeypatch.setattr(activations, "POLL_S", 0.0)
-    monkeypatch.setattr("time.sleep", lambda _: None)
+    wait_until(lambda: acs("activation", "list", "--name", "add", "--count") != "0\n", "its record")
+    monkeypatch.setattr(activations, "POLL_S", 1e-6)
     record = json.loads(
         acs("activation", "poll", "--since-seconds", "60", "--exit", "0", "--json", "add")
         .split("\n}\n")[0] + "\n}"

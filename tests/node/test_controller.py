@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,8 +15,10 @@ from acs_core.effects import Cause, Reject, Throttle
 from acs_core.limits import WAIT_MAX_US
 from acs_node import clock, controller, database
 from acs_node.activations import StoreFailing
+from acs_node.controller import Controller
 from acs_node.entity_types import Action
 from acs_node.errors import ApiError
+from acs_node.ids import controller_of
 from acs_node.links import Close, Link, Logs, QueueClosed, Result, Submit
 from acs_node.sandboxes import SandboxError
 
@@ -540,6 +543,17 @@ async def test_an_action_that_changes_while_it_is_read_is_not_kept(
             assert (await house.invoke("act", {})).status == 404
 
 
+async def test_the_annotation_of_a_floor_reaches_its_queue() -> None:
+    async with deaf_house() as (house, ear):
+        notes = [{"key": "acs-containers-min", "value": 2}]
+        await house.put("kept", annotations=notes)
+        for name in ("act", "kept"):
+            house.start(name, {})
+        await until(lambda: len(ear.submitted()) == 2, "both submissions")
+        floors = {s.spec.action: s.spec.containers_min for s in ear.submitted()}
+        assert floors == {"guest/act": 0, "guest/kept": 2}
+
+
 async def test_a_change_closes_the_queues_of_its_action_alone() -> None:
     async with deaf_house() as (house, ear):
         await house.put("other")
@@ -634,6 +648,46 @@ async def test_a_record_whose_logs_do_not_come_is_written_without_them() -> None
         await asyncio.wait_for(waiting, 5)
         assert (await house.document(activation_id))["logs"] == []
         house.controller.receive(Logs([(activation_id, ["too late"])]))
+
+
+async def test_a_result_of_what_another_controller_accepted_completes_its_record() -> None:
+    async with deaf_house() as (house, ear):
+        caller = house.start("act", {}, blocking=False)
+        await until(ear.submitted, "the submission")
+        activation_id = ear.submitted()[0].activation.activation_id
+        assert (await asyncio.wait_for(caller.answered, 5)).status == 202
+        house.controller._pending.clear()  # as after a start anew
+        await house.activations.flush()
+        assert await house.activations.sweep(clock.wall_ms(), everything=True) == 1
+        unknown = await house.document(activation_id)
+        assert "not known whether" in unknown["response"]["result"]["error"]
+        house.controller.receive(result_of(activation_id))
+        await house.controller.drained()
+        await house.activations.flush()
+        known = await house.document(activation_id)
+        assert known["response"]["success"]
+        assert {n["key"]: n["value"] for n in known["annotations"]}["timeout"] is False
+        assert known["annotations"][:-1] == unknown["annotations"][:-1]
+        record = await house.record(activation_id)
+        assert json.loads(record.response()) == known["response"]
+        # A second one changes nothing, nor does one that nobody has accepted.
+        house.controller.receive(result_of(activation_id, b'{"a":1}'))
+        house.controller.receive(result_of("0" * 32))
+        await house.controller.drained()
+        await house.activations.flush()
+        assert await house.document(activation_id) == known
+
+
+async def test_ids_say_which_of_several_controllers_made_them() -> None:
+    async with open_house() as house:
+        for number in (0, 0xABC, 4095):
+            made = Controller(house.entities, house.activations, 1, number)
+            ids = {made._next_id(clock.wall_ms()) for _ in range(300)}
+            assert {controller_of(id_) for id_ in ids} == {number}
+            assert len(ids) == 300
+            made.close()
+    assert controller_of("x" * 32) == -1
+    assert controller_of("0" * 31) == -1
 
 
 async def test_a_reader_that_goes_away_leaves_nothing() -> None:

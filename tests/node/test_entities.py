@@ -109,6 +109,10 @@ async def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:
     await again.close()
 
 
+def floor_of(count: Any) -> dict[str, Any]:
+    return {"annotations": [{"key": "acs-containers-min", "value": count}]}
+
+
 @pytest.mark.parametrize("content", [None, b"this is a text, not a database" * 100])
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / ("missing/acs.db" if content is None else "acs.db")
@@ -270,6 +274,10 @@ UNSUPPORTED = (
             {"annotations": [{"key": "a", "value": orjson.loads("[" * 248 + "]" * 248)}]},
             "annotations: 'a' is nested too deep",
         ),
+        (
+            {"annotations": [{"key": "acs-network", "value": "off"}]},
+            "annotation acs-network must be 'none'",
+        ),
         ({"publish": "yes"}, "publish must be true or false"),
         ({"version": "1.x"}, "version must be a string such as '0.0.1'"),
         ({"limits": []}, "limits must be an object"),
@@ -292,6 +300,13 @@ UNSUPPORTED = (
         ({"limits": {"concurrency": 0}}, "concurrency 0 below allowed threshold of 1"),
         ({"limits": {"instances": 0}}, "instances 0 below allowed threshold of 1"),
         ({"limits": {"instances": 10001}}, "instances 10001 exceeds allowed threshold of 10000"),
+        (floor_of("1"), "annotation acs-containers-min must be a whole number"),
+        (floor_of(True), "annotation acs-containers-min must be a whole number"),
+        (floor_of(-1), "acs-containers-min -1 below allowed threshold of 0"),
+        (
+            floor_of(2**31),
+            "acs-containers-min 2147483648 exceeds allowed threshold of 2147483647",
+        ),
     ],
 )
 async def test_a_malformed_field_is_named(
@@ -343,6 +358,8 @@ async def test_a_namespace_may_have_tighter_limits(store: EntityStore) -> None:
         put = store.put_action("narrow", "b", BODY | {"limits": body}, False)
         status, text = await refused(put)
         assert (status, text.splitlines()[1]) == (400, detail)
+    assert (await refused(store.put_action("narrow", "b", BODY | floor_of(3), False)))[0] == 400
+    await store.put_action("narrow", "b", BODY | floor_of(2), False)
 
 
 async def test_what_is_too_large_is_told_its_size(tmp_path: Path) -> None:

@@ -11,6 +11,10 @@ import pytest
 from node.house import ECHO, House, open_house
 from node.rest import T0, Server, open_server
 
+from acs_node.errors import ApiError
+from acs_node.resolution import resolve_action
+from acs_node.routes import Route, action_behind
+
 NAMESPACES = "/api/v1/namespaces"
 PACKAGES = f"{NAMESPACES}/_/packages"
 ACTIONS = f"{NAMESPACES}/_/actions"
@@ -329,3 +333,22 @@ async def test_a_published_action_runs_for_everybody_until_it_is_private_again()
         await package(house, "open", "other", publish=False)
         answer = await house.invoke("open/act", namespace="other")
         assert (answer.status, "'other/open'" in answer.body) == (403, True)
+
+
+async def test_the_action_behind_a_queue_is_found_by_its_name_alone(server: Server) -> None:
+    await put(server, "packages/tools", parameters=[{"key": "KEY", "value": "p", "init": True}])
+    await put(server, "packages/mine", binding={"namespace": "_", "name": "tools"})
+    await put(server, "actions/tools/act", exec=EXEC, parameters=pairs(a=1))
+    identity = server.entities.authenticate(*(await server.entities.create_namespace("x")))
+    assert identity is not None
+    for path in ("tools/act", "mine/act"):
+        resolved = await resolve_action(server.entities, "guest", "guest", path)
+        queue = Route(resolved, identity).spec.queue
+        found = await action_behind(server.entities, queue)
+        assert found.document() == resolved.action.document()
+        assert [p.key for p in found.parameters] == ["KEY", "a"]
+    await put(server, "packages/tools?overwrite=true", parameters=pairs(b=2))
+    with pytest.raises(ApiError, match=r"it has revision \d+ now"):
+        await action_behind(server.entities, queue)
+    with pytest.raises(ApiError, match="does not exist"):
+        await action_behind(server.entities, "guest/guest/absent@1")

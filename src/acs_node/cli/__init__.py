@@ -10,6 +10,7 @@ import click
 
 from acs_node.cli.actions import action
 from acs_node.cli.activations import activation
+from acs_node.cli.cluster import cluster, config, controller, invoker, scheduler
 from acs_node.cli.deploy import deploy
 from acs_node.cli.errors import Interrupted
 from acs_node.cli.images import images
@@ -19,6 +20,7 @@ from acs_node.cli.packages import package
 from acs_node.cli.properties import properties
 from acs_node.cli.replay import replay
 from acs_node.cli.servers import demo, standalone, version
+from acs_node.cli.simulations import plan
 from acs_node.cli.triggers import rule, trigger
 
 __all__ = ["main"]
@@ -49,7 +51,8 @@ def main(
     \b
     Exit codes:
       0    done
-      1    the invoked activation ended with an error; a server or the demo failed; a replay differs
+      1    the invoked activation ended with an error; a server or the demo failed; a replay
+           differs; the target of a plan cannot be met
       2    the command line, a file it names, or a setting is wrong
       3    not found, conflict, or otherwise rejected by the server
       4    server not reachable, or key missing or not accepted
@@ -71,8 +74,14 @@ for command in (
     namespaces,
     images,
     standalone,
+    controller,
+    scheduler,
+    invoker,
+    cluster,
+    config,
     demo,
     replay,
+    plan,
     version,
 ):
     main.add_command(command)

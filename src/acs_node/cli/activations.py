@@ -1,6 +1,7 @@
 """``acs activation``: list, get, logs, result."""
 
 from collections.abc import Callable
+from time import monotonic, sleep, time
 from typing import Any
 
 import click
@@ -114,10 +115,8 @@ def poll(
 
     Ends with Ctrl-C. One that takes longer than the newest that is shown may be left out.
     """
-    import time
-
-    begun_s = time.monotonic()
-    since_ms = int((time.time() - since_seconds) * 1000)
+    begun_s = monotonic()
+    since_ms = int((time() - since_seconds) * 1000)
     shown: dict[str, int] = {}
     if not as_json:
         click.echo("Polling for activations; Ctrl-C ends it.", err=True)
@@ -137,9 +136,9 @@ def poll(
             # Those that started before the newest may still end: some seconds are asked for again.
             since_ms = max(since_ms, max(shown.values()) - POLL_BACK_MS)
             shown = {each: start for each, start in shown.items() if start >= since_ms}
-        if exit_s is not None and time.monotonic() - begun_s + POLL_S > exit_s:
+        if exit_s is not None and monotonic() - begun_s + POLL_S > exit_s:
             return
-        time.sleep(POLL_S)
+        sleep(POLL_S)
 
 
 def _print_polled(record: Any, as_json: bool) -> None:

@@ -95,6 +95,13 @@ data_option = click.option(
     help="Keep COUNT sandboxes ready for new containers of this kind and memory. Repeatable.",
 )
 @click.option(
+    "--network",
+    default="acs",
+    show_default=True,
+    metavar="NAME",
+    help="Docker network of functions, made where it is missing; 'none' for no network.",
+)
+@click.option(
     "--keep-days",
     type=click.FloatRange(0),
     default=7,
@@ -128,6 +135,7 @@ def standalone(
     containers: int | None,
     pause_grace: float,
     prewarm: "tuple[Prewarm, ...]",
+    network: str,
     keep_days: float,
     keep_mb: int,
     trace: Path | None,
@@ -154,6 +162,7 @@ def standalone(
         keep_days=keep_days,
         keep_mb=keep_mb,
         prewarm=prewarm,
+        network=network,
     )
     context.exit(run(config))
 

@@ -31,15 +31,13 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from acs_node.runtimes import NODEJS_PROXY, PYTHON_PROXY, PYTHON_TEMPLATE, find_node
+
 from . import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
 from .logpipes import LogPipes
 from .processes import LOST, Process, Spawned, Template
 from .processors import LOOK_S, LoopProcessor
 
-RUNTIMES = Path(__file__).parents[1] / "runtimes"
-PROXY = RUNTIMES / "python" / "proxy.py"
-TEMPLATE = RUNTIMES / "python" / "template.py"
-NODE_PROXY = RUNTIMES / "nodejs" / "proxy.js"
 OPTIONS = ("-I", "-B", "-S", "-X", "utf8")  # why: the head of proxy.py
 
 STARTS_MAX = 4  # proxies that start at once: each takes 2 ms of a core, a program 10-20
@@ -174,19 +172,16 @@ class ProcessEngine:
         if family != "nodejs":
             message = f"kind {spec.kind!r}: the process sandbox runs only python and nodejs kinds"
             raise SandboxError(message, final=True)
-        node = shutil.which("node")
-        if node is None:
-            message = f"kind {spec.kind!r}: there is no node in PATH; install Node.js 18 or later"
-            raise SandboxError(message, final=True)
+        node = find_node()
         heap = f"--max-old-space-size={spec.memory_mb}"
         return lambda folder, work, environment: Spawned(
-            [node, heap, str(NODE_PROXY), str(folder)], folder, work, environment
+            [node, heap, str(NODEJS_PROXY), str(folder)], folder, work, environment
         )
 
     def _python_proxy(self, folder: Path, work: Path, environment: dict[str, str]) -> Process:
         """Start a proxy in its folder.  Blocks.  Raises: OSError, ValueError."""
         if self._python is not None:
-            command = [self._python, *OPTIONS, str(PROXY), str(folder)]
+            command = [self._python, *OPTIONS, str(PYTHON_PROXY), str(folder)]
             return Spawned(command, folder, work, environment)
         return self._ready_template().fork(folder, work, environment)
 
@@ -197,12 +192,17 @@ class ProcessEngine:
                 self._template.close()
                 self._template = None
             if self._template is None:
-                self._template = Template([sys.executable, *OPTIONS, str(TEMPLATE), str(PROXY)])
+                self._template = Template(
+                    [sys.executable, *OPTIONS, str(PYTHON_TEMPLATE), str(PYTHON_PROXY)]
+                )
             return self._template
 
     def _checked_socket_path(self, spec: SandboxSpec) -> str:
         if not _CONTAINER.fullmatch(spec.container):
             message = f"container {spec.container!r} does not match {_CONTAINER.pattern}"
+            raise SandboxError(message, final=True)
+        if not spec.network:
+            message = "the process sandbox cannot keep an action from the network"
             raise SandboxError(message, final=True)
         if spec.memory_mb <= 0:
             raise SandboxError(f"memory_mb {spec.memory_mb}: it must be above 0", final=True)
