@@ -85,7 +85,8 @@ entities = Table(
     Column("document", LargeBinary, nullable=False),
     Column("code", Text),
     # The order of every list.  All collections share one key space: hence one table.
-    Index("entities_by_update", "namespace", "collection", "updated"),
+    # With the revision, which orders changes of one millisecond, else each list is sorted.
+    Index("entities_by_update", "namespace", "collection", "updated", "revision"),
 )
 
 activations = Table(

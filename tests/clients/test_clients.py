@@ -1,12 +1,13 @@
 """Clients as people have them, from npm, against a real server: none of them may need a change."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from node.server import running_server
+from node.server import rest_client, running_server
 from requirements import missing
 
 from acs_node.demo import ServerProcess
@@ -24,6 +25,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clients")
     for path in (HERE / "package.json", *HERE.glob("*.js")):
         shutil.copy(path, folder)
+    shutil.copytree(HERE / "shop", folder / "shop")
     install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
     done = subprocess.run(
         install, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False
@@ -52,3 +54,46 @@ def test_a_client_works_unchanged(program: str, modules: Path, server: ServerPro
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def test_serverless_deploys_invokes_and_removes_a_service(
+    modules: Path, server: ServerProcess
+) -> None:
+    environment = {
+        **os.environ,
+        "HOME": str(server.home),
+        "OW_APIHOST": server.url,
+        "OW_AUTH": server.auth,
+        "SLS_TRACKING_DISABLED": "1",
+        "SLS_NOTIFICATIONS_MODE": "off",
+    }
+
+    def serverless(*arguments: str) -> str:
+        done = subprocess.run(
+            ["node", str(modules / "node_modules/serverless/bin/serverless.js"), *arguments],
+            cwd=modules / "shop",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=RUN_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    names = {"shop-dev-greet", "shop-dev-count", "shop-dev-both", "shop-dev-told"}
+    with rest_client(server) as client:
+
+        def listed(collection: str) -> set[str]:
+            return {row["name"] for row in client.get(f"namespaces/_/{collection}").json()}
+
+        before = listed("actions")
+        serverless("deploy")
+        assert listed("actions") - before == names
+        assert (listed("triggers"), listed("rules")) == ({"visit"}, {"shop_visit_to_told"})
+        greeted = serverless("invoke", "-f", "greet", "-d", '{"name": "Ann"}')
+        assert '"text": "Hello, Ann"' in greeted
+        assert '"letters": 10' in serverless("invoke", "-f", "both", "-d", '{"name": "Ann"}')
+        serverless("remove")
+        assert listed("actions") == before
+        assert (listed("triggers"), listed("rules")) == (set(), set())

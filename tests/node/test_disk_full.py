@@ -55,8 +55,8 @@ def test_a_full_disk_refuses_what_cannot_be_kept_and_loses_nothing(small_disk: P
         refused = client.put(f"{ACTIONS}/large", json=large)
         assert refused.status_code == 500
         assert refused.json()["error"] == "There was an internal server error."
-        assert "database or disk is full" in server.output
-        assert refused.json()["code"] in server.output
+        wait_until(lambda: "database or disk is full" in server.output, "the cause in the log")
+        assert f"request {refused.json()['code']} failed" in server.output
         assert client.get(f"{ACTIONS}/large").status_code == 404
         # Whoever waits for his result gets it; its record is kept until there is room.
         ids += [client.post(invoke).json()["activationId"] for _ in range(3)]
@@ -65,7 +65,7 @@ def test_a_full_disk_refuses_what_cannot_be_kept_and_loses_nothing(small_disk: P
         # A promise that cannot be kept is not given.
         accepted = [client.post(f"{ACTIONS}/echo", json={"n": "x" * 9_000}) for _ in range(9)]
         assert accepted[-1].status_code == 503
-        wait_until(lambda: "records cannot be written and are kept" in server.output, "the cause")
+        wait_until(lambda: "records cannot be written and are kept" in server.output, "its cause")
 
         os.unlink(small_disk / "filler")
         wait_until(lambda: "records are written again" in server.output, "the recovery")

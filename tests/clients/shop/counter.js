@@ -1,0 +1,1 @@
+exports.main = args => ({ letters: args.text.length })

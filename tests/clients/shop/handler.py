@@ -1,0 +1,2 @@
+def main(args):
+    return {"text": args.get("greeting", "?") + ", " + args.get("name", "you")}
