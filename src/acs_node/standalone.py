@@ -74,7 +74,8 @@ class StandaloneConfig:
     """``memory_mb`` for all containers, None: half of this machine's; ``namespace_containers``
     None: only memory bounds them.  ``port`` 0 takes a free one.  ``trace``: where to write the
     scheduler's trace.  ``pause_grace_s``: after how many idle seconds a container is paused, 0:
-    never.  ``prewarm``: which sandboxes stand ready."""
+    never.  ``prewarm``: which sandboxes stand ready.  ``concurrency_max``: the most runs at once in
+    one container that an action may ask for."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -85,6 +86,7 @@ class StandaloneConfig:
     trace: Path | None = None
     pause_grace_s: float = PAUSE_GRACE_US / 1e6
     prewarm: tuple[Prewarm, ...] = ()
+    concurrency_max: int = 1
 
 
 class StartError(Exception):
@@ -115,7 +117,7 @@ def _pool_config(config: StandaloneConfig) -> PoolConfig:
             f"the pause grace is {config.pause_grace_s:g} s; it must be at least 0 and less than "
             f"the {keep_alive_s:g} s after which an idle container is removed"
         )
-    kinds, limits = RuntimeKinds(), SystemLimits()
+    kinds, limits = RuntimeKinds(), _system_limits(config)
     prewarm = []
     for wanted in config.prewarm:
         shown = f"the prewarmed sandboxes {wanted.kind}:{wanted.memory_mb}:{wanted.count}"
@@ -140,6 +142,10 @@ def _pool_config(config: StandaloneConfig) -> PoolConfig:
         pause_grace_us=round(config.pause_grace_s * 1e6),
         prewarm=tuple(prewarm),
     )
+
+
+def _system_limits(config: StandaloneConfig) -> SystemLimits:
+    return SystemLimits(concurrency_max=config.concurrency_max)
 
 
 @contextlib.contextmanager
@@ -289,7 +295,7 @@ async def _stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, 
     await database.open()
     try:
         entities = EntityStore(
-            database, kinds=RuntimeKinds(), limits=SystemLimits(), clock_ms=clock.wall_ms
+            database, kinds=RuntimeKinds(), limits=_system_limits(config), clock_ms=clock.wall_ms
         )
         await entities.open()
         activations = await _activations(database, config.data)

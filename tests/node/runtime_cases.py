@@ -459,6 +459,66 @@ async def main(args):
         await container.init(code)
         assert await container.run({"a": 1}) == (200, {"a": 1})
 
+    async def test_runs_of_an_async_function_overlap(self, container: Container) -> None:
+        code = """
+import asyncio, os
+met = []
+async def main(args):
+    met.append(1)
+    while len(met) < args["meet"]:
+        await asyncio.sleep(0.001)
+    print("met")
+    return {"n": args["n"], "where": os.getpid()}
+"""
+        assert await container.init(code) == (200, {"ok": True, "concurrent": True})
+        others = [UnixHttp(container.sandbox.socket_path) for _ in range(2)]
+
+        def run(other: UnixHttp, n: int) -> Any:
+            other.request("POST", "/run", b'{"value": {"meet": 3, "n": %d}}' % n)
+            return json.loads(other.getresponse().read())
+
+        *answers, (_, last) = await asyncio.gather(
+            *(asyncio.to_thread(run, other, n) for n, other in enumerate(others)),
+            container.run({"meet": 3, "n": 2}),
+        )
+        assert [answer["n"] for answer in (*answers, last)] == [0, 1, 2]
+        assert len({answer["where"] for answer in (*answers, last)}) == 1
+        lines = [line for _ in range(3) for line in container.log()]
+        assert lines == ["stdout: met"] * 3
+        for other in others:
+            other.close()
+        assert (await container.run({"meet": 0, "n": 3}))[0] == 200, "it goes on without them"
+
+    async def test_an_async_function_is_served_as_any_other(self, container: Container) -> None:
+        code = """
+import sys
+async def main(args):
+    if "fail" in args:
+        raise {"error": ValueError, "exit": SystemExit}[args["fail"]]("so")
+    return args.get("result", args)
+"""
+        await container.init(code)
+        assert (await container.init(code))[0] == 403
+        assert await container.run({"fail": "error"}) == (200, {"error": "so"})
+        assert "stderr: ValueError: so" in container.log()
+        assert await container.run({"fail": "exit"}) == (200, {"error": "SystemExit: so"})
+        assert await container.run({"result": 3}) == (502, {"error": self.wrong_type})
+        assert (await container.post("/run", b"{"))[0] == 400
+        assert (await container.post("/other", {}))[0] == 404
+        value = {"large": "x" * 1_000_000}
+        assert await container.run(value) == (200, value)
+        connection = container.http.sock
+        assert connection is not None
+        body = b'{"value":{"n":1}}'
+        request = b"POST /run HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        for position in range(len(request)):
+            connection.sendall(request[position : position + 1])
+        connection.sendall(request * 2)
+        received = b""
+        while received.count(b'{"n":1}') < 3:
+            received += connection.recv(65536)
+        assert received.count(b"HTTP/1.1 200 OK") == 3
+
     async def test_a_function_has_the_main_thread(self, container: Container) -> None:
         code = """
 import signal, threading

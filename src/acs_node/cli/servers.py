@@ -92,6 +92,14 @@ def default_data_folder() -> Path:
     help="Keep COUNT sandboxes ready for new containers of this kind and memory. Repeatable.",
 )
 @click.option(
+    "--concurrency-max",
+    type=click.IntRange(1, 500),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Most runs at once in one container that an action's limits may ask for.",
+)
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -109,6 +117,7 @@ def standalone(
     containers: int | None,
     pause_grace: float,
     prewarm: "tuple[Prewarm, ...]",
+    concurrency_max: int,
     trace: Path | None,
     verbose: bool,
 ) -> None:
@@ -131,6 +140,7 @@ def standalone(
         trace=trace,
         pause_grace_s=pause_grace,
         prewarm=prewarm,
+        concurrency_max=concurrency_max,
     )
     context.exit(run(config))
 
