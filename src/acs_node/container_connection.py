@@ -143,8 +143,8 @@ class ContainerConnections:
     """Several connections to one container, as one that takes any number of requests.
 
     More are opened with ``open_more`` when they are needed, up to ``connections_max``; what comes
-    beyond that waits its turn.  When one of them ends all do, for a container that closes one is
-    not to be trusted; the end of the first is what its owner is told.
+    beyond that waits its turn.  When one of those ends all do, for a container that closes one is
+    not to be trusted.  The owner hears of the end of the first, and closes the others.
     """
 
     def __init__(
@@ -213,3 +213,59 @@ class ContainerConnections:
         if self._closed:
             connection.close()
         self._serve()
+
+
+class FreshConnections:
+    """A connection for each request, to a proxy on TCP, as OpenWhisk does it.
+
+    Proxies that are not ours close connections as they please, so one that ends says nothing
+    unless an answer was due on it.  ``on_lost`` is called once, when that happens.
+    """
+
+    def __init__(self, port: int, on_lost: Callable[[], None]) -> None:
+        self.lost = False
+        self._port = port
+        self._on_lost = on_lost
+        self._open: set[ContainerConnection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def post(self, route: bytes, body: bytes, on_reply: OnReply) -> None:
+        """Send a request; see ``ContainerConnection``."""
+        task = asyncio.ensure_future(self._exchange(route, body, on_reply))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    def close(self) -> None:
+        """End every connection; ``on_lost`` does not follow."""
+        self.lost = True
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._open):
+            connection.close()
+
+    async def _exchange(self, route: bytes, body: bytes, on_reply: OnReply) -> None:
+        def lost() -> None:
+            if connection in self._open:
+                self._open.discard(connection)
+                self._lose()
+
+        def reply(status: int, body: bytes, size: int) -> None:
+            self._open.discard(connection)
+            connection.close()
+            on_reply(status, body, size)
+
+        try:
+            connection = await ContainerConnection.open("", lost, self._port)
+        except OSError:
+            self._lose()
+            return
+        self._open.add(connection)
+        if connection.lost:
+            lost()
+        else:
+            connection.post(route, body, reply)
+
+    def _lose(self) -> None:
+        if not self.lost:
+            self.lost = True
+            self._on_lost()

@@ -13,7 +13,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from acs_core.containers import ContainerPool, PoolConfig
@@ -55,7 +55,7 @@ from acs_core.events import (
 )
 
 from . import clock, runtime_protocol
-from .container_connection import ContainerConnection, ContainerConnections
+from .container_connection import ContainerConnection, ContainerConnections, FreshConnections
 from .entity_types import Action
 from .links import Link, Logs, Result
 from .runtime_protocol import Response
@@ -70,6 +70,9 @@ LOG_TICK_S = 0.02
 
 LOG_GRACE_US = 2_000_000
 """How long the end of a log is waited for after the result, as upstream."""
+
+UNMARKED_LOG_US = 100_000
+"""How long after the result a log is taken whose end nothing marks: it comes by the engine."""
 
 REMOVE_RETRY_S = 1.0
 """Between two tries to remove a sandbox that the engine could not remove."""
@@ -110,7 +113,7 @@ class _Container:
     spec: QueueSpec = field(init=False, repr=False)
     action: Action = field(init=False, repr=False)
     sandbox: Sandbox | None = None
-    connection: ContainerConnection | ContainerConnections | None = None
+    connection: ContainerConnection | ContainerConnections | FreshConnections | None = None
     runs: dict[str, _Run] = field(default_factory=dict)
     # How it ended under its last run, if it did.
     failed: str = ""
@@ -363,8 +366,9 @@ class Invoker:
     def _start_sandbox(self, effect: StartSandbox) -> None:
         container = _Container(effect.container)
         self._belongs_to(container, effect.spec)
-        kind = container.action.exec.kind
-        self._start(self._create(container, effect.container, kind, effect.spec.memory_mb))
+        action = container.action
+        spec = self._sandbox_spec(effect.container, action.exec.kind, effect.spec.memory_mb)
+        self._start(self._create(container, replace(spec, image=action.exec.image or "")))
 
     def _prewarm_sandbox(self, effect: PrewarmSandbox) -> None:
         self._start(self._prewarm(_Container(effect.container), effect.kind, effect.memory_mb))
@@ -375,7 +379,8 @@ class Invoker:
                 failure = FailureClass.RECOVERABLE
                 self._stepper.step(SandboxFailed(container.name, failure, "the invoker drains"))
             else:
-                await self._create(container, next(self._prewarm_names), kind, memory_mb)
+                spec = self._sandbox_spec(next(self._prewarm_names), kind, memory_mb)
+                await self._create(container, spec)
 
     def _assign_sandbox(self, effect: AssignSandbox) -> None:
         container = self._containers.pop(effect.sandbox)
@@ -388,17 +393,16 @@ class Invoker:
         container.spec = spec
         container.action = self._action_of(spec.queue)
 
-    async def _create(
-        self, container: _Container, sandbox_name: str, kind: str, memory_mb: int
-    ) -> None:
+    def _sandbox_spec(self, name: str, kind: str, memory_mb: int) -> SandboxSpec:
+        return SandboxSpec(name, kind, memory_mb, self._environment)
+
+    async def _create(self, container: _Container, spec: SandboxSpec) -> None:
         """Start the sandbox of a container, connect to it, and tell the pool."""
         name = container.name
         started_us = clock.now_us()
         self._containers[name] = container
         try:
-            sandbox = await self._engine.start(
-                SandboxSpec(sandbox_name, kind, memory_mb, self._environment)
-            )
+            sandbox = await self._engine.start(spec)
         except SandboxError as error:
             failure = FailureClass.FINAL if error.final else FailureClass.RECOVERABLE
             self._creation_failed(name, failure, str(error))
@@ -410,7 +414,7 @@ class Invoker:
             return
         container.sandbox = sandbox
         try:
-            container.connection = await _connect(sandbox, lambda: self._on_lost(container))
+            container.connection = await _first(sandbox, lambda: self._on_lost(container))
             if container.connection.lost:
                 raise ConnectionResetError("it closed the first connection")
         except OSError as error:
@@ -557,6 +561,12 @@ class Invoker:
         logs.drain(now_ns)
         told = 0
         for activation_id, until_us in container.unlogged:
+            if not sandbox.sentinels:
+                if now_us < until_us - LOG_GRACE_US + UNMARKED_LOG_US:
+                    break
+                told += 1
+                self._collected.append((activation_id, logs.take_rest(now_ns)))
+                continue
             lines = logs.next_log()
             if lines is None:
                 if now_us < until_us:
@@ -621,6 +631,15 @@ class Invoker:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("the invoker lost a task", exc_info=task.exception())
+
+
+async def _first(
+    sandbox: Sandbox, on_lost: Callable[[], None]
+) -> ContainerConnection | FreshConnections:
+    """Connect to a new sandbox.  Raises: OSError."""
+    if sandbox.port:
+        return FreshConnections(sandbox.port, on_lost)
+    return await _connect(sandbox, on_lost)
 
 
 async def _connect(sandbox: Sandbox, on_lost: Callable[[], None]) -> ContainerConnection:

@@ -43,6 +43,7 @@ from .errors import ApiError
 from .front import Front
 from .invoker import Invoker
 from .links import Inbox, LocalLink
+from .manifest import Manifest
 from .sandboxes import SandboxEngine, SandboxError
 from .scheduler_node import SchedulerNode
 from .trace_file import TraceFile
@@ -75,7 +76,8 @@ class StandaloneConfig:
     None: only memory bounds them.  ``port`` 0 takes a free one.  ``trace``: where to write the
     scheduler's trace.  ``pause_grace_s``: after how many idle seconds a container is paused, 0:
     never.  ``prewarm``: which sandboxes stand ready.  ``concurrency_max``: the most runs at once in
-    one container that an action may ask for."""
+    one container that an action may ask for.  ``manifest``: which runtimes there are,
+    None: ours."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -87,6 +89,7 @@ class StandaloneConfig:
     pause_grace_s: float = PAUSE_GRACE_US / 1e6
     prewarm: tuple[Prewarm, ...] = ()
     concurrency_max: int = 1
+    manifest: Manifest | None = None
 
 
 class StartError(Exception):
@@ -117,9 +120,10 @@ def _pool_config(config: StandaloneConfig) -> PoolConfig:
             f"the pause grace is {config.pause_grace_s:g} s; it must be at least 0 and less than "
             f"the {keep_alive_s:g} s after which an idle container is removed"
         )
-    kinds, limits = RuntimeKinds(), _system_limits(config)
+    kinds, limits = _kinds(config), _system_limits(config)
     prewarm = []
-    for wanted in config.prewarm:
+    of_manifest = () if config.manifest is None else config.manifest.prewarm()
+    for wanted in (*config.prewarm, *of_manifest):
         shown = f"the prewarmed sandboxes {wanted.kind}:{wanted.memory_mb}:{wanted.count}"
         try:
             kind = kinds.resolve(wanted.kind)
@@ -142,6 +146,10 @@ def _pool_config(config: StandaloneConfig) -> PoolConfig:
         pause_grace_us=round(config.pause_grace_s * 1e6),
         prewarm=tuple(prewarm),
     )
+
+
+def _kinds(config: StandaloneConfig) -> RuntimeKinds:
+    return RuntimeKinds() if config.manifest is None else config.manifest.kinds()
 
 
 def _system_limits(config: StandaloneConfig) -> SystemLimits:
@@ -181,7 +189,7 @@ async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
     if config.sandbox in ("auto", "docker"):
         from .sandboxes.docker import DockerEngine
 
-        docker = DockerEngine(config.data, instance=instance)
+        docker = DockerEngine(config.data, instance=instance, manifest=config.manifest)
         try:
             await docker.ping()
         except SandboxError as error:
@@ -295,7 +303,7 @@ async def _stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, 
     await database.open()
     try:
         entities = EntityStore(
-            database, kinds=RuntimeKinds(), limits=_system_limits(config), clock_ms=clock.wall_ms
+            database, kinds=_kinds(config), limits=_system_limits(config), clock_ms=clock.wall_ms
         )
         await entities.open()
         activations = await _activations(database, config.data)

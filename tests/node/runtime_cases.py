@@ -53,7 +53,9 @@ class Container:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        self.http = UnixHttp(sandbox.socket_path)
+        self.http: http.client.HTTPConnection = UnixHttp(sandbox.socket_path)
+        if sandbox.port:
+            self.http = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=DEADLINE_S)
         self.http.connect()
 
     async def call(self, work: Callable[[], Any]) -> Any:
@@ -91,6 +93,14 @@ class Container:
             assert time.monotonic() < deadline, "no sentinels on both streams"
             self.sandbox.logs.drain(time.time_ns())
         return [without_time(line) for line in lines]
+
+    async def last_words(self) -> list[str]:
+        """Return what a container that ended had said; it must have said something."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not (lines := self.rest()):
+            assert time.monotonic() < deadline, "it said nothing"
+            await asyncio.sleep(TICK_S)
+        return lines
 
     def rest(self) -> list[str]:
         return [without_time(line) for line in self.sandbox.logs.take_rest(time.time_ns())]
@@ -274,7 +284,7 @@ class RuntimeCases(RuntimeFixtures):
         with pytest.raises((http.client.HTTPException, OSError)):
             await (container.init(code) if where == "init" else container.run())
         assert "status 7" in (await engine.ending(container.sandbox)).cause
-        assert container.rest() == ["stdout: last words"]
+        assert await container.last_words() == ["stdout: last words"]
 
     async def test_an_endless_line_is_cut_and_ends_with_its_run(self, container: Container) -> None:
         container.sandbox.logs.limit_bytes = 200_000
@@ -296,8 +306,8 @@ class RuntimeCases(RuntimeFixtures):
             assert container.log() == ["stdout: no newline"]
 
 
-class PythonRuntimeCases(RuntimeCases):
-    """Give it an ``engine`` fixture."""
+class PythonCases(RuntimeCases):
+    """Those of every runtime, with functions in python."""
 
     echo = ECHO
     echo_and_speak = """
@@ -349,6 +359,10 @@ def main(args):
         ("import sys\nsys.exit(4)\n", "SystemExit: 4"),
         ("import no_such_module\n", "No module named 'no_such_module'"),
     )
+
+
+class PythonRuntimeCases(PythonCases):
+    """Those, and what our runtime does beside."""
 
     async def test_integers_have_no_bound(self, container: Container) -> None:
         await container.init(ECHO)

@@ -12,6 +12,7 @@ from acs_node.cli.options import json_option
 
 if TYPE_CHECKING:
     from acs_core.prewarm import Prewarm
+    from acs_node.manifest import Manifest
 
 _sandbox_option = click.option(
     "--sandbox",
@@ -38,6 +39,17 @@ def _read_prewarm(
         except ValueError as error:
             raise click.BadParameter(f"'{value}': {error}") from None
     return tuple(read)
+
+
+def _read_manifest(
+    context: click.Context, option: click.Parameter, path: Path | None
+) -> "Manifest | None":
+    from acs_node.manifest import ManifestError, load
+
+    try:
+        return None if path is None else load(path)
+    except ManifestError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def default_data_folder() -> Path:
@@ -100,6 +112,13 @@ def default_data_folder() -> Path:
     help="Most runs at once in one container that an action's limits may ask for.",
 )
 @click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    callback=_read_manifest,
+    metavar="FILE",
+    help="Runtimes in OpenWhisk's format: kinds, their images, what of them is prewarmed.",
+)
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -118,6 +137,7 @@ def standalone(
     pause_grace: float,
     prewarm: "tuple[Prewarm, ...]",
     concurrency_max: int,
+    manifest: "Manifest | None",
     trace: Path | None,
     verbose: bool,
 ) -> None:
@@ -141,6 +161,7 @@ def standalone(
         pause_grace_s=pause_grace,
         prewarm=prewarm,
         concurrency_max=concurrency_max,
+        manifest=manifest,
     )
     context.exit(run(config))
 
