@@ -278,7 +278,10 @@ def _link(
         MemoryCoordination({INVOKER: pool.memory_mb}),
         None if trace is None else trace.record,
     )
-    invoker = Invoker(pool, engine, controller.action_of, {"__OW_API_HOST": api_host})
+    environment = {"__OW_API_HOST": api_host}
+    if config.concurrency_max > 1:
+        environment["__OW_ALLOW_CONCURRENT"] = "true"  # OpenWhisk's nodejs images ask for it
+    invoker = Invoker(pool, engine, controller.action_of, environment)
     inbox = Inbox()
     to_controller = LocalLink(controller.receive, inbox)
     to_scheduler = LocalLink(scheduler.receive, inbox)

@@ -74,3 +74,10 @@ def test_more_than_the_setting_allows_is_refused(client: httpx.Client) -> None:
     assert "concurrency 11 exceeds allowed threshold of 10" in refused.json()["error"]
     root = client.base_url.copy_with(path=f"{wskprops.API_PATH}/namespaces/_/limits")
     assert client.get(root).json()["maxActionConcurrency"] == 10
+
+
+def test_images_of_openwhisk_are_told_that_runs_may_overlap(client: httpx.Client) -> None:
+    code = "import os\ndef main(args):\n    return {'told': os.environ['__OW_ALLOW_CONCURRENT']}\n"
+    put(client, "told", "python:3", code).raise_for_status()
+    path = "namespaces/_/actions/told?blocking=true&result=true"
+    assert client.post(path, json={}).json() == {"told": "true"}
