@@ -72,6 +72,7 @@ class SeenContainer:
     leaving: bool = False
     paused: bool = False
     woken: bool = False
+    keep: bool = False
     offered: int = 0
     held: list[str] = field(default_factory=list)
     started: set[str] = field(default_factory=set)
@@ -158,7 +159,7 @@ class Outside:
             if held.container in self.containers:
                 continue
             self.names.add(held.container)
-            container = SeenContainer(event.queue, event.invoker)
+            container = SeenContainer(event.queue, event.invoker, keep=held.keep)
             self.containers[held.container] = container
             if held.serving:
                 self._serves(container)
@@ -447,7 +448,11 @@ class Outside:
         queue, invoker = self.creates.pop(effect.container)
         assert (effect.spec, effect.invoker) == (self.queues[queue].spec, invoker)
         assert effect.epoch == self.queues[queue].epoch
-        self.containers[effect.container] = SeenContainer(queue, invoker)
+        seen = self.queues[queue]
+        # L6: kept are so many as the floor lacks, and none for a queue that ends.
+        lacks = seen.spec.containers_min - len(self.kept(queue))
+        assert effect.keep == (lacks > 0 and not seen.closing)
+        self.containers[effect.container] = SeenContainer(queue, invoker, keep=effect.keep)
 
     def _asked_Release(self, effect: fx.Release) -> None:  # noqa: N802
         container = self.containers[effect.container]
@@ -460,6 +465,9 @@ class Outside:
         # gives back, after its runs, to another one that has work.
         others = [other.line for other in self.queues.values() if other is not queue]
         given_back = self.config.give_back and any(others)
+        if container.keep:  # L6: nobody takes it, unless it is one too many
+            too_many = len(self.kept(container.queue)) > queue.spec.containers_min
+            assert queue.closing or (too_many and not container.held)
         assert given_back or not (container.held or queue.line)
         container.leaving, container.offered, container.paused = True, 0, False
 
@@ -513,6 +521,7 @@ class Outside:
                 "leaving": sum([c.leaving for c in mine]),
                 "paused": sum([c.paused for c in mine]),
                 "reserving": len(queue.pending),
+                "kept": len(self.kept(key)),
                 "namespace_containers_max": self.cap(queue.spec.namespace),
                 "namespace_containers": self.counted(queue.spec.namespace, None, pending=False),
             }
@@ -527,6 +536,9 @@ class Outside:
                 assert queue.unheard  # S5, L3: no longer than that
             if queue.closing:  # L3: a closing queue ends as soon as nothing is left of it
                 assert queue.line or mine or queue.pending or queue.unheard
+            lacks = len(self.kept(key)) < queue.spec.containers_min
+            if lacks and not (queue.pending or queue.unheard or queue.closing):
+                assert due_us is not None  # L6: somebody will look
             if queue.line:
                 assert due_us is not None  # L3: somebody will look
                 if not queue.unheard:
@@ -538,6 +550,10 @@ class Outside:
                 assert queue.line  # L3
         for key in self.opened - self.queues.keys():
             assert not self.scheduler.has_queue(key)
+
+    def kept(self, queue: str) -> list[SeenContainer]:
+        mine = [c for c in self.containers.values() if c.queue == queue]
+        return [c for c in mine if c.keep and not c.leaving]
 
     def cap(self, namespace: str) -> int:
         return self.caps.get(namespace, self.config.namespace_containers_max)
@@ -587,6 +603,7 @@ class PlainContainer:
     sleep: str = ""
     wanted: bool = False
     kept: list[str] = field(default_factory=list)
+    stays: bool = False
 
     @property
     def idle(self) -> bool:
@@ -630,7 +647,8 @@ class PlainPool:
         return sum([c.spec.memory_mb for c in self.containers.values()])
 
     def next_deadline_us(self) -> int | None:
-        times = [c.idle_since[0] + self.keep_alive_us for c in self.containers.values() if c.idle]
+        ending = [c for c in self.containers.values() if c.idle and not c.stays]
+        times = [c.idle_since[0] + self.keep_alive_us for c in ending]
         for container in self.containers.values():
             times += [us for us in container.running.values() if us is not None]
             if container.awake and self.grace_us:
@@ -648,7 +666,7 @@ class PlainPool:
         if late or self.draining or self.used_mb() + spec.memory_mb > self.memory_mb:
             self.out.append(f"failed {event.container} RECOVERABLE")
             return
-        self.containers[event.container] = PlainContainer(event.epoch, spec)
+        self.containers[event.container] = PlainContainer(event.epoch, spec, stays=event.keep)
         self.out.append(f"start {event.container}")
 
     def _SandboxReady(self, event: ev.SandboxReady, now_us: int) -> None:  # noqa: N802
@@ -801,7 +819,7 @@ class PlainPool:
                 starting = "" if container.up else " (starting)"
                 held_ids = [*container.running, *container.kept]
                 ids = " with " + ", ".join(held_ids) if held_ids else ""
-                held.append(f"{name}{starting}{ids}")
+                held.append(f"{name}{' (kept)' * container.stays}{starting}{ids}")
                 news.append((name, container))
         holds = " holds " + ", ".join(held) if held else ""
         self.out.append(f"adopted {event.queue} epoch {event.epoch}{holds}")
@@ -816,7 +834,8 @@ class PlainPool:
     def _TimeReached(self, event: ev.TimeReached, now_us: int) -> None:  # noqa: N802
         idle = [(c.idle_since, name) for name, c in self.containers.items() if c.idle]
         for since, name in sorted(idle):
-            if since[0] + self.keep_alive_us <= now_us:
+            over = since[0] + self.keep_alive_us <= now_us
+            if over and not self.containers[name].stays:  # C12
                 self._leave(name, self.containers[name], tell=True)
         for since, name in sorted(idle):
             container = self.containers[name]

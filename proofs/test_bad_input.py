@@ -47,6 +47,7 @@ NUMBERS: list[tuple[str, Make, dict[str, int], int, int]] = [
     ("memory_mb", spec, {"revision": 0}, 1, MEMORY_MAX_MB),
     ("concurrency", spec, {"revision": 0}, 1, CONCURRENCY_MAX),
     ("timeout_us", spec, {"revision": 0}, 1, TIME_MAX_US),
+    ("containers_min", spec, {"revision": 0}, 0, COUNT_MAX),
     ("arrived_us", work, {}, 0, TIME_MAX_US),
     ("deadline_us", work, {"arrived_us": 0}, 0, TIME_MAX_US),
     ("init_us", partial(ev.Completion, "a"), {"run_us": 1, "outcome": 0}, 0, TIME_MAX_US),

@@ -147,9 +147,15 @@ class HostilePool(RuleBasedStateMachine):
 
     # --- schedulers --------------------------------------------------------------------------
 
-    @rule(name=names, queue=st.sampled_from(sorted(SPECS)), epoch=epochs, ready=st.booleans())
-    def create(self, name: str, queue: str, epoch: int, ready: bool) -> None:
-        self.step(fx.Create(name, "i1", epoch, SPECS[queue]))
+    @rule(
+        name=names,
+        queue=st.sampled_from(sorted(SPECS)),
+        epoch=epochs,
+        ready=st.booleans(),
+        keep=st.booleans(),
+    )
+    def create(self, name: str, queue: str, epoch: int, ready: bool, keep: bool) -> None:
+        self.step(fx.Create(name, "i1", epoch, SPECS[queue], keep))
         if ready:
             self.step(ev.SandboxReady(name))
 
@@ -173,10 +179,13 @@ class HostilePool(RuleBasedStateMachine):
         queue=st.sampled_from(sorted(SPECS)),
         stage=st.integers(1, 7),
         us=st.sampled_from([0, 60]),
+        keep=st.booleans(),
     )
-    def course_of_a_life(self, name: str, queue: str, stage: int, us: int) -> None:
+    def course_of_a_life(
+        self, name: str, queue: str, stage: int, us: int, keep: bool = False
+    ) -> None:
         """A good start, so that the rest is reached; from the middle on if there is one."""
-        self.create(name, queue, 3, True)
+        self.create(name, queue, 3, True, keep)
         if stage > 1:
             self.deliver(name, False)
         if stage > 2:

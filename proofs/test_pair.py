@@ -84,6 +84,7 @@ class Workload:
             timeout_us=TIMEOUT_US,
             action_limit=self.random.choice([None, None, 2]),
             kind="p",
+            containers_min=self.random.choice([0, 0, 0, 0, 1, 2]),
         )
         self.pair.open(spec)
 
@@ -173,6 +174,11 @@ class Workload:
         for number in range(3):
             self.pair.cap(f"n{number}", 2)
 
+    def close_floors(self) -> None:
+        for key, queue in list(self.outside.queues.items()):
+            if queue.spec.containers_min:
+                self.pair.tell(ev.QueueClosing(key, "it is over"))
+
     def left(self) -> set[str]:
         """Return what was accepted and has not ended, beside what is unknown by design."""
         pair = self.pair
@@ -220,6 +226,12 @@ def test_everything_ends_once_and_nothing_is_left(
     pair = workload.pair
     pair.advance(QUIET_US)  # what is prewarmed never is quiet
     assert not workload.left()
+    # L6: only floors are left, and what belongs to them.
+    outside = workload.outside
+    assert all(queue.spec.containers_min for queue in outside.queues.values())
+    assert all(container.keep for container in outside.containers.values())
+    workload.close_floors()
+    pair.advance(QUIET_US)
     for name, cause in pair.rejected.items():
         # Only what nobody knew can have a result besides.
         assert name not in pair.results or cause.name == "UNKNOWN"

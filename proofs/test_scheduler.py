@@ -48,6 +48,7 @@ class Real:
     up: bool = False
     leaving: bool = False
     asleep: bool = False
+    keep: bool = False
     held: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
 
@@ -64,8 +65,10 @@ class HostileWorld(RuleBasedStateMachine):
         waiting_max=st.integers(1, 5),
         report=st.booleans(),
         low=st.booleans(),
+        floor=st.sampled_from([0, 0, 1, 2]),
     )
-    def build(self, original: bool, waiting_max: int, report: bool, low: bool) -> None:
+    def build(self, original: bool, waiting_max: int, report: bool, low: bool, floor: int) -> None:
+        self.floor = floor
         self.config = SchedulerConfig(
             rule=OpenWhiskRule() if original else RuntimeFitRule(),
             waiting_max=waiting_max,
@@ -109,7 +112,7 @@ class HostileWorld(RuleBasedStateMachine):
             elif isinstance(effect, fx.Create):
                 spec = effect.spec
                 self.real[effect.container] = Real(
-                    spec.queue, effect.invoker, effect.epoch, spec.concurrency
+                    spec.queue, effect.invoker, effect.epoch, spec.concurrency, keep=effect.keep
                 )
             elif isinstance(effect, fx.Deliver):
                 name = effect.activation.activation_id
@@ -138,7 +141,7 @@ class HostileWorld(RuleBasedStateMachine):
                 if (container.queue, container.invoker) == (effect.queue, invoker):
                     container.epoch = effect.epoch
                     ids = tuple(container.held + container.running)
-                    held.append(ev.Held(name, container.up, ids))
+                    held.append(ev.Held(name, container.up, ids, container.keep))
                     # Once adopted, all of it counts as begun: none of it is given back.
                     for activation_id in container.held:
                         self.started.add(activation_id)
@@ -516,7 +519,8 @@ class HostileWorld(RuleBasedStateMachine):
     def open(self, queue: str) -> None:
         self.serial += 1
         namespace, action = queue.split("/")
-        spec = ev.QueueSpec(queue, namespace, action, 0, **SPECS[queue])
+        floor = self.floor if queue == "m/c" else 0
+        spec = ev.QueueSpec(queue, namespace, action, 0, containers_min=floor, **SPECS[queue])
         self.step(ev.QueueOpened(spec, self.serial, 5_000 * (self.serial % 2)))
 
     @precondition(lambda self: self.outside.queues)
@@ -618,7 +622,7 @@ class HostileWorld(RuleBasedStateMachine):
             for activation_id in container.held + container.running:
                 self.end_run(name, activation_id, 0)
                 did = True
-            if self.all_idle_long and not container.leaving:
+            if self.all_idle_long and not (container.leaving or container.keep):
                 container.leaving = True
                 self.reports.append(ev.ContainerLeaving(name, "idle"))
             if container.leaving and not self.reports:
@@ -648,12 +652,24 @@ class HostileWorld(RuleBasedStateMachine):
         since_us = self.now_us
         self.drive(lambda: not self.outside.live, since_us + bound_us)
         assert not any(queue.throttled for queue in self.outside.queues.values())
-        # Then nothing is left: containers go after their keep-alive, queues after their graces.
+        # Then only floors are left: containers go after their keep-alive, queues after their
+        # graces.  And floors are whole: the cap of m is 2, of which one is for calls.
         self.all_idle_long = True
         bound_us += self.config.idle_grace_us + self.config.stop_grace_us + 1_000_000
-        self.drive(lambda: not self.outside.queues, self.now_us + bound_us)
+        self.drive(self.nothing_but_floors, self.now_us + bound_us)
+        if "m/c" in self.outside.queues:
+            self.step(ev.QueueClosing("m/c", "it is over"))
+            self.drive(lambda: not self.outside.queues, self.now_us + bound_us)
         assert self.scheduler.next_deadline_us() is None
         assert not self.outside.containers
+
+    def nothing_but_floors(self) -> bool:
+        queues = self.outside.queues
+        kept = [c for c in self.outside.containers.values() if c.keep and not c.leaving]
+        whole = 0 < len(kept) <= self.floor and all(c.serving for c in kept)  # L6
+        if "m/c" in queues and self.floor and not queues["m/c"].closing:
+            return len(queues) == 1 and whole and len(self.outside.containers) == len(kept)
+        return not queues
 
     def drive(self, done: Any, until_us: int) -> None:
         while self.kind_turn() or not done():

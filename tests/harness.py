@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from acs_core import effects as fx
 from acs_core import events as ev
@@ -418,6 +419,46 @@ class SchedulerPair:
         self.trace.append(f"{self.now_us / 1000:.1f} {who}: {text}")
 
 
+class Desk:
+    """A scheduler with one queue, n/a, or more; ``do`` returns what it asks for, in words."""
+
+    def __init__(self, **config: Any) -> None:
+        self.scheduler = Scheduler(SchedulerConfig(name="c", **config))
+        self.now_us = 0
+
+    def do(self, *events: ev.Event) -> list[str]:
+        words = []
+        for event in events:
+            words += [describe(effect) for effect in self.scheduler.step(event, self.now_us)]
+            self.scheduler.check()
+        return words
+
+    def open(self, queue: str = "n/a", run_us: int = 0, **spec: Any) -> list[str]:
+        return self.do(ev.QueueOpened(ev.QueueSpec(queue, "n", queue[2:], 0, **spec), 1, run_us))
+
+    def arrive(self, *names: str, queue: str = "n/a") -> list[str]:
+        work = [ev.Activation(name, b"", self.now_us) for name in names]
+        return self.do(*[ev.Arrived(queue, activation) for activation in work])
+
+    def pull(
+        self, container: str, free: int = 1, *, ended: str = "", started: str = ""
+    ) -> list[str]:
+        done = (ev.Completion(ended, 0, 1_000, 0),) if ended else ()
+        return self.do(ev.Pulled(container, 1, free, (started,) if started else (), done))
+
+    def wait(self, us: int) -> list[str]:
+        """Let time pass and every deadline in it be met."""
+        end_us = self.now_us + us
+        words = []
+        due_us = self.scheduler.next_deadline_us()
+        while due_us is not None and due_us <= end_us:
+            self.now_us = max(self.now_us, due_us)
+            words += self.do(ev.TimeReached())
+            due_us = self.scheduler.next_deadline_us()
+        self.now_us = end_us
+        return words
+
+
 def describe(effect: object) -> str:
     """Return an effect in one line."""
     return _WORDS[type(effect)](effect)
@@ -439,7 +480,8 @@ def _list(word: str, items: Iterable[str]) -> str:
 
 def _held(e: ev.Adopted) -> str:
     held = [
-        f"{h.container}{'' if h.serving else ' (starting)'}{_list(' with', h.activation_ids)}"
+        f"{h.container}{' (kept)' * h.keep}{'' if h.serving else ' (starting)'}"
+        + _list(" with", h.activation_ids)
         for h in e.held
     ]
     return f"adopted {e.queue} epoch {e.epoch}{_list(' holds', held)}"
@@ -451,7 +493,9 @@ _WORDS: dict[type, Callable[..., str]] = {
         f"reserve for {e.queue}" + _list("", [f"{p.container}@{p.invoker}" for p in e.places])
     ),
     fx.Unreserve: lambda e: f"unreserve{_list('', e.containers)}",
-    fx.Create: lambda e: f"create {e.container}@{e.invoker} for {e.spec.queue}",
+    fx.Create: lambda e: (
+        f"create {e.container}@{e.invoker} for {e.spec.queue}" + ", to be kept" * e.keep
+    ),
     fx.Deliver: lambda e: f"deliver {e.activation.activation_id} to {e.container}",
     fx.Resume: lambda e: f"wake {e.container}",
     fx.Release: lambda e: f"release {e.container}: {e.why}",

@@ -32,6 +32,7 @@ cdef class PoolContainer:
     cdef public bint initialised
     cdef public list held
     cdef public bint wanted
+    cdef public bint keep
 
 
 @cython.final
@@ -51,6 +52,7 @@ cdef class ContainerPool:
     cdef bint _prewarms
     cdef long long _drained_us
     cdef long long _pause_grace_us
+    cdef dict _kept_idle
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)
@@ -68,3 +70,4 @@ cdef class ContainerPool:
         self, PoolContainer container, Activation activation, long long now_us, list out
     )
     cdef object _rest(self, PoolContainer container, long long now_us)
+    cdef object _stir(self, PoolContainer container)

@@ -132,7 +132,7 @@ class PoolConfig:
 class PoolContainer:
     """One container.  ``running`` maps the activations in it to their time limits."""
 
-    def __init__(self, container: str, epoch: int, spec: QueueSpec) -> None:
+    def __init__(self, container: str, epoch: int, spec: QueueSpec, keep: bool) -> None:
         self.container = container
         self.epoch = epoch
         self.spec = spec
@@ -149,12 +149,14 @@ class PoolContainer:
         self.held: list[Activation] = []
         # Somebody wants it, so that it is resumed as soon as it is paused.
         self.wanted = False
+        # It stays until it is released, however long it idles.
+        self.keep = keep
 
 
 class ContainerPool:
     """The containers of one invoker.
 
-    Invariants: C1-C11 (docs/invariants.md).
+    Invariants: C1-C12 (docs/invariants.md).
     """
 
     def __init__(self, config: PoolConfig | None = None) -> None:
@@ -163,7 +165,9 @@ class ContainerPool:
         self._containers: dict[str, PoolContainer] = {}
         # Containers without a run, idle longest first; the value is since when.
         self._idle: dict[str, int] = {}
-        # Those of them that are to be paused, in the same order; empty where nothing is paused.
+        # The same for those that are kept, which no keep-alive ends.
+        self._kept_idle: dict[str, int] = {}
+        # Those of both that are to be paused, in the same order; empty where nothing is paused.
         self._awake: dict[str, int] = {}
         # Accepted, and not started before the memory of prewarmed sandboxes is free; in order.
         self._waiting: dict[str, PoolContainer] = {}
@@ -240,7 +244,7 @@ class ContainerPool:
         counts = {state.name.lower(): 0 for state in ContainerState}
         for container in self._containers.values():
             counts[ContainerState(container.state_index).name.lower()] += 1
-        counts["idle"] = len(self._idle)
+        counts["idle"] = len(self._idle) + len(self._kept_idle)
         counts["created"] = self._created
         starting, ready, going = self._prewarmed.counts()
         counts["prewarm_starting"] = starting
@@ -261,7 +265,9 @@ class ContainerPool:
             assert len(container.running) <= container.spec.concurrency  # C2
             asleep = state in (_PAUSING, _PAUSED, _RESUMING)
             rests = (state in (_FRESH, _READY) or asleep) and not container.wanted
-            assert (name in self._idle) == (rests and not container.running)
+            rests = rests and not container.running
+            assert (name in self._idle) == (rests and not container.keep)
+            assert (name in self._kept_idle) == (rests and container.keep)  # C12
             assert (name in self._waiting) == (state == _WAITING)
             assert asleep or not (container.held or container.wanted)  # C8
             assert container.wanted or not container.held
@@ -274,12 +280,13 @@ class ContainerPool:
                 assert container.running or container.first is None
             for deadline_us in container.running.values():
                 assert self._next_abort_us <= deadline_us  # C4: no run without a limit
-        assert self._idle.keys() <= self._containers.keys()
+        idle = {**self._idle, **self._kept_idle}
+        assert idle.keys() <= self._containers.keys()
         times = list(self._idle.values())
         assert times == sorted(times)
         for name, since_us in self._awake.items():
             assert self._containers[name].state_index == _READY
-            assert self._idle[name] == since_us
+            assert idle[name] == since_us
         times = list(self._awake.values())
         assert times == sorted(times)
 
@@ -299,11 +306,11 @@ class ContainerPool:
             return
         state = container.state_index
         if state == _READY and len(container.running) < container.spec.concurrency:
-            if self._idle.pop(event.container, None) is not None:
-                self._awake.pop(event.container, None)
+            if not container.running:
+                self._stir(container)
             self._start_run(container, activation, now_us, out)
         elif state == _FRESH:
-            del self._idle[event.container]
+            self._stir(container)
             container.state_index = _INITIALISING
             container.first = activation
             self._limit(container, activation_id, now_us)
@@ -353,9 +360,15 @@ class ContainerPool:
 
     def _rest(self, container: PoolContainer, now_us: int) -> None:
         """Count an initialised container as idle from now on."""
-        self._idle[container.container] = now_us
+        (self._kept_idle if container.keep else self._idle)[container.container] = now_us
         if self._pause_grace_us > 0:
             self._awake[container.container] = now_us
+
+    def _stir(self, container: PoolContainer) -> None:
+        """Count a container as idle no longer; one that is not is fine."""
+        (self._kept_idle if container.keep else self._idle).pop(container.container, None)
+        if self._awake:
+            self._awake.pop(container.container, None)
 
     def _started(self, container: PoolContainer) -> tuple[str, ...]:
         """Return what started since the last pull and still runs."""
@@ -387,7 +400,7 @@ class ContainerPool:
             out.append(CreationFailed(event.container, FailureClass.RECOVERABLE, refusal))
             return
         self._created += 1
-        container = PoolContainer(event.container, event.epoch, spec)
+        container = PoolContainer(event.container, event.epoch, spec, event.keep)
         sandbox = self._prewarmed.take(spec, now_us)
         if sandbox:
             self._containers[event.container] = container
@@ -432,7 +445,7 @@ class ContainerPool:
     def _serve(self, container: PoolContainer, now_us: int, out: list[object]) -> None:
         """Offer the one slot that a container has until it is initialised."""
         container.state_index = _FRESH
-        self._idle[container.container] = now_us
+        (self._kept_idle if container.keep else self._idle)[container.container] = now_us
         out.append(ContainerServing(container.container, self.config.invoker))
         out.append(Pulled(container.container, container.epoch, 1))
 
@@ -487,8 +500,7 @@ class ContainerPool:
         elif container.state_index != _WAITING:  # that one has none yet
             del self._containers[event.container]
             # When nobody had asked for the removal:
-            self._idle.pop(event.container, None)
-            self._awake.pop(event.container, None)
+            self._stir(container)
             self._return_held(container, out)
             out.append(ContainerGone(event.container, container.cause or "its sandbox is gone"))
         self._start_waiting(out)
@@ -509,8 +521,7 @@ class ContainerPool:
             out.append(CreationFailed(name, FailureClass.RECOVERABLE, cause))
             return
         starting = container.state_index == _STARTING
-        self._idle.pop(name, None)
-        self._awake.pop(name, None)
+        self._stir(container)
         if tell and container.state_index != _LEAVING:
             out.append(ContainerLeaving(name, cause))
         container.state_index = _LEAVING
@@ -549,7 +560,7 @@ class ContainerPool:
 
     def _wake(self, container: PoolContainer, out: list[object]) -> None:
         """Resume a container, as soon as it is paused."""
-        self._idle.pop(container.container, None)
+        self._stir(container)
         container.wanted = True
         if container.state_index == _PAUSED:
             container.state_index = _RESUMING
@@ -619,7 +630,7 @@ class ContainerPool:
             container.epoch = event.epoch
             state = container.state_index
             ids = [*container.running, *[a.activation_id for a in container.held]]
-            held.append(Held(name, not _is_starting(container), tuple(ids)))
+            held.append(Held(name, not _is_starting(container), tuple(ids), container.keep))
             # What was said to an earlier leader is void; it is said anew.
             if state in (_LEAVING, _REMOVING):
                 news.append(ContainerLeaving(name, container.cause))

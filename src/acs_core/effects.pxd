@@ -80,6 +80,7 @@ cdef class Create(Event):
     cdef readonly str invoker
     cdef readonly long long epoch
     cdef readonly QueueSpec spec
+    cdef readonly bint keep
 
 
 @cython.final

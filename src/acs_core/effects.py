@@ -161,16 +161,21 @@ class Adopt(Event):
 class Create(Event):
     """Create a container for the queue; its reservation is committed.
 
+    With ``keep`` it belongs to the queue's floor: it stays, however long it idles, until it is
+    released.
     Raises: ValueError that names the field, the value and the limit.
     """
 
-    def __init__(self, container: str, invoker: str, epoch: int, spec: QueueSpec) -> None:
+    def __init__(
+        self, container: str, invoker: str, epoch: int, spec: QueueSpec, keep: bool = False
+    ) -> None:
         _check_name("container", container)
         _check_range("epoch", epoch, 0, TIME_MAX_US)
         self.container = container
         self.invoker = invoker
         self.epoch = epoch
         self.spec = spec
+        self.keep = keep
 
 
 class Deliver(Event):

@@ -20,6 +20,7 @@ cdef class QueueSpec:
     cdef readonly long long timeout_us
     cdef readonly object action_limit
     cdef readonly str kind
+    cdef readonly Py_ssize_t containers_min
 
 
 @cython.final
@@ -123,6 +124,7 @@ cdef class Held:
     cdef readonly str container
     cdef readonly bint serving
     cdef readonly tuple activation_ids
+    cdef readonly bint keep
 
 
 @cython.final

@@ -61,6 +61,8 @@ class QueueSpec:
       timeout_us: Time limit of a run, in microseconds, > 0.
       action_limit: Most containers of this action; None: only the namespace's cap binds.
       kind: The runtime, as far as sandboxes can be prewarmed for it; "": not at all.
+      containers_min: The floor: so many containers are kept while the queue is open, whether there
+        is work or not, as far as the caps and what is free or idles allow; 0..COUNT_MAX.
     Raises: ValueError that names the field, the value and the limit.
     """
 
@@ -76,6 +78,7 @@ class QueueSpec:
         timeout_us: int = 60_000_000,
         action_limit: int | None = None,
         kind: str = "",
+        containers_min: int = 0,
     ) -> None:
         for field, text in (("queue", queue), ("namespace", namespace), ("action", action)):
             _check_name(field, text)
@@ -87,6 +90,7 @@ class QueueSpec:
             _check_range("action_limit", action_limit, 0, COUNT_MAX)
         if kind != "":
             _check_name("kind", kind)
+        _check_range("containers_min", containers_min, 0, COUNT_MAX)
         self.queue = queue
         self.namespace = namespace
         self.action = action
@@ -96,6 +100,7 @@ class QueueSpec:
         self.timeout_us = timeout_us
         self.action_limit = action_limit
         self.kind = kind
+        self.containers_min = containers_min
 
 
 class Activation:
@@ -299,16 +304,23 @@ class TimeReached(Event):
 class Held:
     """A container that an invoker holds, and the delivered activations that have not ended.
 
-    ``serving`` is False while it is being created.
+    ``serving`` is False while it is being created; ``keep`` is that of its ``Create``.
     """
 
-    def __init__(self, container: str, serving: bool, activation_ids: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        container: str,
+        serving: bool,
+        activation_ids: tuple[str, ...] = (),
+        keep: bool = False,
+    ) -> None:
         _check_name("container", container)
         for activation_id in activation_ids:
             _check_name("activation_ids", activation_id)
         self.container = container
         self.serving = serving
         self.activation_ids = activation_ids
+        self.keep = keep
 
 
 class Adopted(Event):

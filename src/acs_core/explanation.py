@@ -38,6 +38,8 @@ def explain(
         "leaving": len(queue.leaving),
         "paused": len(queue.paused),
         "reserving": len(queue.reserving),
+        "containers_min": queue.spec.containers_min,
+        "kept": len(queue.kept),
         "mean_run_ms": round(load.mean_us / 1000, 3) if load.samples else None,
         "arrivals_per_s": round(load.rate_per_s, 3),
         "namespace_containers": len(queue.namespace.serving) + len(queue.namespace.in_progress),

@@ -56,6 +56,9 @@ cdef class QueueEntry:
     cdef public object shadow
     cdef public long long reserving_serial
     cdef public bint soon
+    cdef public dict kept
+    cdef public long long floor_us
+    cpdef Py_ssize_t floor_lacks(self) except? -1
 
 
 @cython.final
@@ -71,6 +74,7 @@ cdef class ContainerEntry:
     cdef public bint resuming
     cdef public bint leaving
     cdef public Py_ssize_t level
+    cdef public bint keep
 
 
 @cython.final

@@ -124,6 +124,14 @@ class QueueEntry:
         self.quiet_since_us = now_us
         # It waits for a look that an event's own step could not take.
         self.soon = False
+        # Containers of the floor, in progress or serving, and when it is seen to next at the
+        # earliest.
+        self.kept: dict[str, ContainerEntry] = {}
+        self.floor_us = 0
+
+    def floor_lacks(self) -> int:
+        """Return how many containers its floor lacks; below 0: so many too many are kept."""
+        return self.spec.containers_min - len(self.kept)
 
 
 class ContainerEntry:
@@ -132,7 +140,7 @@ class ContainerEntry:
     It serves activations whose depth is ``level`` or more.
     """
 
-    def __init__(self, container: str, invoker: str, queue: QueueEntry) -> None:
+    def __init__(self, container: str, invoker: str, queue: QueueEntry, keep: bool = False) -> None:
         self.container = container
         self.invoker = invoker
         self.queue = queue
@@ -146,6 +154,8 @@ class ContainerEntry:
         self.serving_since_us = -1
         self.leaving = False
         self.level = 0
+        # It belongs to the queue's floor.
+        self.keep = keep
 
 
 class InvokerEntry:
@@ -201,6 +211,8 @@ class Ledger:
         name = container.container
         self.containers[name] = container
         container.queue.in_progress[name] = container
+        if container.keep:
+            container.queue.kept[name] = container
         container.queue.namespace.in_progress[name] = container
         container.queue.namespace.count_level(container.level, 1)
         invoker = self.invokers[container.invoker]
@@ -226,6 +238,7 @@ class Ledger:
         container.leaving = True
         container.queue.leaving[container.container] = container
         container.queue.paused.pop(container.container, None)
+        container.queue.kept.pop(container.container, None)
 
     def forget(self, container: ContainerEntry) -> None:
         """Count a container no longer."""
@@ -236,6 +249,7 @@ class Ledger:
         queue.serving.pop(name, None)
         queue.leaving.pop(name, None)
         queue.paused.pop(name, None)
+        queue.kept.pop(name, None)
         queue.namespace.in_progress.pop(name, None)
         queue.namespace.serving.pop(name, None)
         queue.namespace.count_level(container.level, -1)
@@ -328,6 +342,9 @@ class Ledger:
             times = [activation.delivered_us for activation in queue.delivered.values()]
             assert times == sorted(times)
             assert not queue.in_progress.keys() & queue.serving.keys()
+            mine = {**queue.in_progress, **queue.serving}
+            staying = {name for name, c in mine.items() if c.keep and not c.leaving}
+            assert queue.kept.keys() == staying
             assert queue.leaving.keys() <= queue.serving.keys()
             assert queue.paused.keys() <= queue.serving.keys() - queue.leaving.keys()
             assert not any(c.free or c.outstanding for c in queue.paused.values())  # C8

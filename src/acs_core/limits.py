@@ -144,6 +144,10 @@ NAME_MAX: Final = 1_024
 TIME_MAX_US: Final = 2**62 - 1
 """Latest time and longest duration: the sum of two is still an integer of 64 bits."""
 
+FLOOR_INTERVAL_US: Final = 1_000_000
+"""Least time between two tries to bring a queue up to its floor: containers that end as soon as
+they serve are then made once a second, and a floor that finds no room costs a look a second."""
+
 COUNT_MAX: Final = 2**31 - 1
 """Largest count: of containers that are allowed, of what waits."""
 
@@ -155,3 +159,7 @@ CREATION_MAX_US: Final = 2**40
 
 CREATIONS_MIN_PER_S: Final = 0.001
 """Slowest engine; one that manages less counts as unknown."""
+
+ENGINE_SPAN_MAX: Final = 8
+"""Creations after which an engine's rate is counted anew though others are still under way: some
+seconds of a loaded engine, so that its rate follows the load."""

@@ -19,6 +19,7 @@ cdef long long _NEVER
 cdef int _LOOKS_MAX
 cdef long long _RESUME_US
 cdef dict _HANDLERS
+cdef bint _may_go(ContainerEntry container, bint spares_floors) except -1
 
 
 @cython.final
@@ -109,13 +110,19 @@ cdef class Scheduler:
         other=QueueEntry, calls=bint, idle=list,
     )
     cdef object _make_room(
-        self, QueueEntry queue, Py_ssize_t count, bint in_namespace, long long now_us, list out)
+        self, QueueEntry queue, Py_ssize_t count, bint in_namespace, bint give_back,
+        long long now_us, list out)
     @cython.locals(
         where=dict, holders=dict, container=ContainerEntry, other=QueueEntry, there=Py_ssize_t,
         turn_us='long long', holder_count=Py_ssize_t, totals=dict, richest=dict, longest=dict,
-        namespace=str, name=str, containers=Py_ssize_t,
+        namespace=str, name=str, containers=Py_ssize_t, spares_floors=bint,
     )
     cdef object _give_back(self, QueueEntry queue, bint in_namespace, long long now_us, list out)
     cdef Py_ssize_t _there(self, QueueEntry queue) except? -1
     @cython.locals(container=ContainerEntry)
-    cdef long long _turn_us(self, QueueEntry queue, long long now_us)
+    cdef long long _turn_us(self, QueueEntry queue, bint spares_floors, long long now_us)
+    cdef bint _sees_to_floor(self, QueueEntry queue) except -1
+    @cython.locals(lacks=Py_ssize_t, container=ContainerEntry)
+    cdef object _keep_floor(self, QueueEntry queue, long long now_us, list out)
+    @cython.locals(container=ContainerEntry)
+    cdef bint _can_give(self, QueueEntry queue, bint spares_floors) except -1

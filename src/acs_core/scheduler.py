@@ -166,7 +166,7 @@ class SchedulerConfig:
 class Scheduler:
     """Queues, containers and decisions of one scheduler node; see the module.
 
-    Invariants: S1-S7, K1, L1-L4, B1, N1-N4, W1, W2, X1 (docs/invariants.md).
+    Invariants: S1-S7, K1, L1-L6, B1, N1-N4, W1, W2, X1 (docs/invariants.md).
     """
 
     def __init__(self, config: SchedulerConfig | None = None) -> None:
@@ -290,7 +290,7 @@ class Scheduler:
             assert queue.life.state_index != QueueState.REMOVED
             assert bool(queue.adopting) or queue.life.state_index != _UNINITIALIZED
             assert not queue.adopting or queue.life.state_index != _RUNNING
-            if queue.line.waiting or queue.load.arrivals:
+            if queue.line.waiting or queue.load.arrivals or self._sees_to_floor(queue):
                 assert self._due.time_of(key) >= 0  # L3: somebody will look
             if queue.line.waiting:
                 # L1: nobody idles beside work, once it may be served (S5).
@@ -637,7 +637,7 @@ class Scheduler:
         for held in event.held:
             if held.container in self._containers:
                 continue
-            container = ContainerEntry(held.container, event.invoker, queue)
+            container = ContainerEntry(held.container, event.invoker, queue, held.keep)
             self._ledger.enter(container)
             if held.serving:
                 self._serve(container, now_us)
@@ -745,7 +745,7 @@ class Scheduler:
         elif state == _REMOVING and not (queue.line.waiting or queue.delivered or queue.adopting):
             for container in list(queue.serving.values()):
                 if container.container not in queue.leaving:
-                    self._release(container, queue.cause, out)
+                    self._release(container, queue.cause, now_us, out)
             if not (queue.serving or queue.in_progress or queue.reserving):
                 queue.life.fire(Signal.EMPTIED)
                 self._close(queue, out)
@@ -797,6 +797,33 @@ class Scheduler:
             self._decide(queue, now_us, out)
         self._wake(queue, self._next_look_us(queue, now_us))
 
+    def _sees_to_floor(self, queue: QueueEntry) -> bool:
+        """Tell whether the queue's floor is to be restored once its pause is over."""
+        return (
+            queue.spec.containers_min != len(queue.kept)
+            and not (queue.reserving or queue.adopting)
+            and queue.life.state_index != _REMOVING
+        )
+
+    def _keep_floor(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Bring the queue up to its floor, or down where adopted ones are too many (L6).
+
+        From what is free or idles: nobody who works gives anything for it.
+        """
+        if not self._sees_to_floor(queue) or now_us < max(queue.floor_us, queue.retry_us):
+            return
+        queue.floor_us = now_us + limits.FLOOR_INTERVAL_US
+        lacks = queue.floor_lacks()
+        for container in list(queue.kept.values()) if lacks < 0 else ():
+            idles = container.serving_since_us >= 0 and not container.outstanding
+            if lacks < 0 and idles and queue.line.waiting == 0:
+                lacks += 1
+                self._release(container, "more than the floor are kept", now_us, out)
+        if lacks > 0 and queue.namespace.room(queue.line.depth()) <= 0:
+            self._make_room(queue, 1, True, False, now_us, out)
+        elif lacks > 0:
+            self._reserve(queue, lacks, False, now_us, out)
+
     def _decide(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Ask the rule, act on its verdict, and note whether the queue lacks room for it."""
         state = queue.life.state_index
@@ -836,7 +863,7 @@ class Scheduler:
                 )
             if queue.line.waiting > 0:
                 lacks_place = True
-                self._make_room(queue, 1, True, now_us, out)
+                self._make_room(queue, 1, True, True, now_us, out)
         elif (
             state == _FLUSHING
             and queue.line.waiting > 0
@@ -845,7 +872,7 @@ class Scheduler:
         ):
             # The rules name no throttle here; without a place it could not even be tried again.
             lacks_place = True
-            self._make_room(queue, 1, True, now_us, out)
+            self._make_room(queue, 1, True, True, now_us, out)
         elif verdict is Verdict.UNTHROTTLE_NAMESPACE and queue.life.can(Signal.NAMESPACE_FREE):
             queue.life.fire(Signal.NAMESPACE_FREE)
             # The original waits for its next tick here; nothing is won by that.
@@ -853,7 +880,7 @@ class Scheduler:
             return
         if decision.count > 0:
             queue.initialized = True
-            lacks_memory = self._reserve(queue, decision.count, now_us, out)
+            lacks_memory = self._reserve(queue, decision.count, True, now_us, out)
         if lacks_place or lacks_memory:
             self._starve(queue, lacks_memory)
         elif self._starving:
@@ -944,8 +971,13 @@ class Scheduler:
             steady_short_ms=load.steady_short_us(now_us) / 1000,
         )
 
-    def _reserve(self, queue: QueueEntry, count: int, now_us: int, out: list[object]) -> bool:
-        """Ask for up to ``count`` places within the caps; tell whether memory for some lacks."""
+    def _reserve(
+        self, queue: QueueEntry, count: int, give_back: bool, now_us: int, out: list[object]
+    ) -> bool:
+        """Ask for up to ``count`` places within the caps; tell whether memory for some lacks.
+
+        With ``give_back`` also those who work are asked for it.
+        """
         level = queue.namespace.level_for(queue.line.depth())
         room = queue.namespace.room(level) if level >= 0 else 0
         if queue.spec.action_limit is not None:
@@ -964,7 +996,7 @@ class Scheduler:
         if not self._is_overtaking(queue, now_us):
             names = place(self._ledger.views(), memory_mb, count)
         if len(names) < count:
-            self._make_room(queue, count - len(names), False, now_us, out)
+            self._make_room(queue, count - len(names), False, give_back, now_us, out)
         if names:
             places = []
             for name in names:
@@ -1024,9 +1056,17 @@ class Scheduler:
         return False
 
     def _make_room(
-        self, queue: QueueEntry, count: int, in_namespace: bool, now_us: int, out: list[object]
+        self,
+        queue: QueueEntry,
+        count: int,
+        in_namespace: bool,
+        give_back: bool,
+        now_us: int,
+        out: list[object],
     ) -> None:
         """See to it that ``count`` containers get room: from who idles, else from who has most.
+
+        Floors are spared, except for calls: these go before them, or callers might wait for ever.
 
         With ``in_namespace`` the namespace's cap is what binds, else the memory.  What is on its
         way out already is counted, for the queues that it belongs to first, so that a second
@@ -1060,6 +1100,7 @@ class Scheduler:
                 (container.free > 0 or (other.paused and container.container in other.paused))
                 and not container.outstanding
                 and other is not queue
+                and (not container.keep or queue.line.depth() > 0)
                 and (other.line.waiting == 0 or container.level > other.line.depth())
             ):
                 idle.append((container.idle_since_us, container.container))
@@ -1069,14 +1110,15 @@ class Scheduler:
                 return
             container = self._containers[name]
             wanted -= 1 if in_namespace else container.queue.spec.memory_mb
-            self._release(container, f"{queue.spec.action} needs the room", out)
-        if wanted > 0 and self.config.give_back:
+            self._release(container, f"{queue.spec.action} needs the room", now_us, out)
+        if wanted > 0 and give_back and self.config.give_back:
             self._give_back(queue, in_namespace, now_us, out)
 
     def _give_back(
         self, queue: QueueEntry, in_namespace: bool, now_us: int, out: list[object]
     ) -> None:
         """Let the richest queue give a container to this one, after the run that is in it."""
+        spares_floors = queue.line.depth() == 0
         places = (queue.namespace.serving, queue.namespace.in_progress)
         holders: dict[str, QueueEntry] = {}
         for where in places if in_namespace else (self._containers,):
@@ -1094,15 +1136,15 @@ class Scheduler:
             holder_count += 1
             namespace = other.spec.namespace
             totals[namespace] = totals.get(namespace, 0) + there
-            if other is queue:
+            if other is queue or not self._can_give(other, spares_floors):
                 continue
-            turn_us = self._turn_us(other, now_us)
+            turn_us = self._turn_us(other, spares_floors, now_us)
             if (there, turn_us, name) > richest.get(namespace, _POOREST):
                 richest[namespace] = (there, turn_us, name)
             if (turn_us, name) > longest.get(namespace, _SHORTEST):
                 longest[namespace] = (turn_us, name)
         best = [name for _, _, name in richest.values()] + [name for _, name in longest.values()]
-        holdings = [self._holding(self._queues[name], now_us) for name in best]
+        holdings = [self._holding(self._queues[name], spares_floors, now_us) for name in best]
         # Everybody's turn has to come within the wait bound.
         rounds = 1 + (holder_count + len(self._starving)) // max(1, containers)
         turn_us = fairness.quantum_us(
@@ -1111,24 +1153,31 @@ class Scheduler:
             self._ledger.swaps_per_s(),
             self._wait_max_us // (2 * rounds),
         )
-        needy = self._holding(queue, now_us)
+        needy = self._holding(queue, spares_floors, now_us)
         found = fairness.giver(holdings, needy, turn_us, in_namespace, totals)
         if found is None:
             return
         giver = self._queues[found.queue]
         for container in [*giver.paused.values(), *giver.serving.values()]:
-            if container.container not in container.queue.leaving and not (
+            if _may_go(container, spares_floors) and not (
                 self._calls.below and self._calls.hold(container)
             ):
-                self._release(container, f"{queue.spec.action} has too few containers", out)
+                why = f"{queue.spec.action} has too few containers"
+                self._release(container, why, now_us, out)
                 return
 
-    def _holding(self, queue: QueueEntry, now_us: int) -> fairness.Holding:
+    def _can_give(self, queue: QueueEntry, spares_floors: bool) -> bool:
+        """Tell whether the queue has a serving container that may go for another queue."""
+        if not queue.kept or not spares_floors:
+            return True
+        return bool([c for c in queue.serving.values() if _may_go(c, True)])
+
+    def _holding(self, queue: QueueEntry, spares_floors: bool, now_us: int) -> fairness.Holding:
         return fairness.Holding(
             queue.spec.queue,
             queue.spec.namespace,
             self._there(queue),
-            self._turn_us(queue, now_us),
+            self._turn_us(queue, spares_floors, now_us),
             queue.namespace.weight,
         )
 
@@ -1141,10 +1190,10 @@ class Scheduler:
             there -= len([c for c in held if c.container not in queue.leaving])
         return there + len(queue.reserving)
 
-    def _turn_us(self, queue: QueueEntry, now_us: int) -> int:
-        """Return how long the container that serves longest has served; 0: none serves."""
+    def _turn_us(self, queue: QueueEntry, spares_floors: bool, now_us: int) -> int:
+        """Return how long the container that serves longest and may go has served; 0: none."""
         for container in queue.serving.values():
-            if not container.leaving:
+            if _may_go(container, spares_floors):
                 return now_us - container.serving_since_us
         return 0
 
@@ -1166,11 +1215,13 @@ class Scheduler:
         if usable and queue.life.state_index == _REMOVING and queue.line.waiting == 0:
             self._drop_reservation(queue, tuple(usable), out)
             usable = []
+        closing = queue.life.state_index == _REMOVING
         for spot in usable:
-            container = ContainerEntry(spot.container, spot.invoker, queue)
+            keep = queue.floor_lacks() > 0 and not closing
+            container = ContainerEntry(spot.container, spot.invoker, queue, keep)
             container.level = level
             self._ledger.enter(container)
-            out.append(Create(spot.container, spot.invoker, queue.epoch, queue.spec))
+            out.append(Create(spot.container, spot.invoker, queue.epoch, queue.spec, keep))
         if not usable:
             self._consider(queue, now_us, out)
             self._settle(queue, now_us, out)
@@ -1205,10 +1256,14 @@ class Scheduler:
         if queue.life.can(Signal.CREATION_SUCCEEDED):
             queue.life.fire(Signal.CREATION_SUCCEEDED)
 
-    def _release(self, container: ContainerEntry, why: str, out: list[object]) -> None:
+    def _release(self, container: ContainerEntry, why: str, now_us: int, out: list[object]) -> None:
         """Let a serving container take no more work and go when it is done."""
+        queue = container.queue
         self._ledger.leave(container)
-        out.append(Release(container.container, container.invoker, container.queue.epoch, why))
+        out.append(Release(container.container, container.invoker, queue.epoch, why))
+        if container.keep:  # the place is not for its floor, but for who needs it now
+            queue.floor_us = now_us + limits.FLOOR_INTERVAL_US
+            self._wake(queue, self._next_look_us(queue, now_us))
 
     def _container_serving(self, event: ContainerServing, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -1377,6 +1432,7 @@ class Scheduler:
             or queue.life.state_index == _NAMESPACE_THROTTLED
         ):
             self._decide(queue, now_us, out)
+        self._keep_floor(queue, now_us, out)
         self._settle(queue, now_us, out)
         key = queue.spec.queue
         if key not in self._queues:
@@ -1400,7 +1456,8 @@ class Scheduler:
         return reason if what == "nothing" else f"{reason}: {what}"
 
     def _is_quiet(self, queue: QueueEntry) -> bool:
-        return not (queue.line.waiting or queue.serving or queue.in_progress or queue.reserving)
+        there = queue.serving or queue.in_progress or queue.reserving
+        return not (queue.line.waiting or there or queue.spec.containers_min)
 
     def _next_look_us(self, queue: QueueEntry, now_us: int) -> int:
         """Return when time alone could change something for the queue; -1: never."""
@@ -1418,6 +1475,8 @@ class Scheduler:
             idle = queue.life.state_index == _IDLE
             grace_us = self.config.stop_grace_us if idle else self.config.idle_grace_us
             due_us = queue.quiet_since_us + grace_us
+        if self._sees_to_floor(queue):
+            due_us = min(due_us, max(now_us, queue.floor_us, queue.retry_us))
         return -1 if due_us == _NEVER else due_us
 
     def _wake(self, queue: QueueEntry, due_us: int) -> None:
@@ -1434,6 +1493,11 @@ class Scheduler:
         if entry is None:
             raise UnknownQueue(f"queue {queue} is not open here")
         return entry
+
+
+def _may_go(container: ContainerEntry, spares_floors: bool) -> bool:
+    """Tell whether a serving container may be given back."""
+    return not container.leaving and not (container.keep and spares_floors)
 
 
 _HANDLERS: dict[type[Event], Callable[..., None]] = {

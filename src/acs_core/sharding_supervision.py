@@ -112,6 +112,8 @@ class Supervision:
         self._supervised: dict[int, SupervisedInvoker] = {}
         self.invokers: list[ShardedInvoker] = []
         """The list for ``Shards.update_invokers``; who never pinged is DOWN in it."""
+        self.changes = 0
+        """How often the list has changed."""
 
     def register(self, invoker: int, memory_mb: int) -> None:
         """Have a place in the list for the invoker and for each before it; new ones are DOWN.
@@ -122,6 +124,7 @@ class Supervision:
         _check_range("memory_mb", memory_mb, 0, SHARDED_MEMORY_MAX_MB)
         for number in range(len(self.invokers), invoker + 1):
             self.invokers.append(ShardedInvoker(number, InvokerStatus.DOWN, memory_mb))
+            self.changes += 1
 
     def pinged(self, invoker: int, memory_mb: int, now_us: int, *, enabled: bool = True) -> int:
         """Take in a ping; return how many test activations to send to that invoker.
@@ -135,7 +138,7 @@ class Supervision:
             supervised = self._supervised[invoker] = SupervisedInvoker(now_us)
             tests = 1
         tests += supervised.pinged(enabled, now_us)
-        self.invokers[invoker] = ShardedInvoker(invoker, supervised.status, memory_mb)
+        self._note(invoker, supervised, memory_mb)
         return tests
 
     def completed(self, invoker: int, result: InvocationResult, now_us: int) -> int:
@@ -144,7 +147,7 @@ class Supervision:
         if supervised is None:
             return 0
         tests = supervised.completed(result, now_us)
-        self._note(invoker, supervised)
+        self._note(invoker, supervised, self.invokers[invoker].memory_mb)
         return tests
 
     def next_deadline_us(self) -> int | None:
@@ -158,10 +161,11 @@ class Supervision:
         for invoker, supervised in self._supervised.items():
             if supervised.time_reached(now_us):
                 tests.append(invoker)
-            self._note(invoker, supervised)
+            self._note(invoker, supervised, self.invokers[invoker].memory_mb)
         return tests
 
-    def _note(self, invoker: int, supervised: SupervisedInvoker) -> None:
+    def _note(self, invoker: int, supervised: SupervisedInvoker, memory_mb: int) -> None:
         known = self.invokers[invoker]
-        if known.status != supervised.status:
-            self.invokers[invoker] = ShardedInvoker(invoker, supervised.status, known.memory_mb)
+        if known.status != supervised.status or known.memory_mb != memory_mb:
+            self.invokers[invoker] = ShardedInvoker(invoker, supervised.status, memory_mb)
+            self.changes += 1

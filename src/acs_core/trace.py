@@ -650,6 +650,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "timeout_us": _integer,
         "action_limit": _optional(_integer),
         "kind": _text,
+        "containers_min": _integer,
     },
     Activation: {
         "activation_id": _text,
@@ -664,7 +665,12 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "run_us": _integer,
         "outcome": _small,
     },
-    events.Held: {"container": _text, "serving": _flag, "activation_ids": _texts},
+    events.Held: {
+        "container": _text,
+        "serving": _flag,
+        "activation_ids": _texts,
+        "keep": _flag,
+    },
     effects.Place: {"container": _text, "invoker": _text},
     # --- told to a scheduler
     events.QueueOpened: {"spec": _spec, "epoch": _integer, "history_us": _integer},
@@ -725,7 +731,13 @@ _FIELDS: dict[type, dict[str, _Read]] = {
     events.DrainRequested: {"limit_us": _integer},
     # --- a scheduler asks an invoker
     effects.Adopt: {"queue": _text, "epoch": _integer},
-    effects.Create: {"container": _text, "invoker": _text, "epoch": _integer, "spec": _spec},
+    effects.Create: {
+        "container": _text,
+        "invoker": _text,
+        "epoch": _integer,
+        "spec": _spec,
+        "keep": _flag,
+    },
     effects.Deliver: {
         "container": _text,
         "invoker": _text,

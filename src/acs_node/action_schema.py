@@ -10,17 +10,35 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import orjson
+from acs_core.limits import CONTAINERS_MAX, COUNT_MAX
 
-from acs_core.limits import CONTAINERS_MAX
-
-from .entity_types import Action, ActionLimits, Exec, NamespaceLimits, Parameter
+from .entity_types import (
+    CONTAINERS_MIN,
+    NETWORK_NOTE,
+    Action,
+    ActionLimits,
+    Exec,
+    NamespaceLimits,
+    Parameter,
+)
 from .errors import ApiError, kind_forbidden, malformed_content, too_large
+from .fields import (
+    FIRST_VERSION,
+    check_size,
+    entity_name,
+    next_version,
+    pairs,
+    publish,
+    version,
+)
 
 __all__ = [
     "RuntimeKind",
     "RuntimeKinds",
+    "SEQUENCE",
+    "SEQUENCE_ACTIONS_MAX",
     "SystemLimits",
+    "components",
     "create_action",
     "update_action",
 ]
@@ -29,6 +47,12 @@ MIB: Final = 1024 * 1024
 
 BLACKBOX: Final = "blackbox"
 """The kind of an action that is a container image."""
+
+SEQUENCE: Final = "sequence"
+"""The kind of an action that is other actions, one after the other."""
+
+SEQUENCE_ACTIONS_MAX: Final = 50
+"""Actions of a sequence, those of sequences in it included, and of a composition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +185,10 @@ def create_action(
     Raises: ApiError 400, 403 (kind not allowed to the namespace) or 413, naming the field.
     """
     effective = limits.of_namespace(owner)
-    execution = _exec(body, kinds, effective, owner)
+    execution = _exec(body, kinds, effective, owner, namespace)
     if execution is None:
         raise ApiError(400, "exec undefined")
-    notes = _pairs(body, "annotations", effective.annotations_bytes_max) or ()
+    notes = pairs(body, "annotations", effective.annotations_bytes_max) or ()
     if not any(note.key == "provide-api-key" for note in notes):
         notes = (*notes, Parameter("provide-api-key", False))
     defaults = ActionLimits(
@@ -177,14 +201,14 @@ def create_action(
         namespace=namespace,
         package=package,
         name=name,
-        version=_version(body) or "0.0.1",
+        version=version(body) or FIRST_VERSION,
         revision=revision,
         updated=now_ms,
-        publish=_publish(body, False),
+        publish=publish(body, False),
         exec=execution,
-        parameters=_pairs(body, "parameters", effective.parameters_bytes_max) or (),
+        parameters=_parameters(body, execution, effective) or (),
         limits=_limits(body, defaults, effective),
-        annotations=_with_kind(notes, execution.kind),
+        annotations=_checked_notes(notes, execution.kind, effective),
     )
 
 
@@ -204,29 +228,42 @@ def update_action(
     Raises: as ``create_action``.
     """
     effective = limits.of_namespace(owner)
-    execution = _exec(body, kinds, effective, owner) or old.exec
-    parameters = _pairs(body, "parameters", effective.parameters_bytes_max)
+    execution = _exec(body, kinds, effective, owner, old.namespace) or old.exec
+    parameters = _parameters(body, execution, effective)
     removed = _removed_annotations(body)
     notes = {note.key: note for note in old.annotations if note.key not in removed}
-    for note in _pairs(body, "annotations", effective.annotations_bytes_max) or ():
+    for note in pairs(body, "annotations", effective.annotations_bytes_max) or ():
         notes[note.key] = note
     # The merged set counts, or many small updates would grow it beyond the bound.
-    _check_size("annotations", notes.values(), effective.annotations_bytes_max)
+    check_size("annotations", notes.values(), effective.annotations_bytes_max)
     return replace(
         old,
-        version=_version(body) or _next_version(old.version),
+        version=version(body) or next_version(old.version),
         revision=revision,
         updated=now_ms,
-        publish=_publish(body, old.publish),
+        publish=publish(body, old.publish),
         exec=execution,
         parameters=old.parameters if parameters is None else parameters,
         limits=_limits(body, old.limits, effective),
-        annotations=_with_kind(notes.values(), execution.kind),
+        annotations=_checked_notes(notes.values(), execution.kind, effective),
     )
 
 
+def _parameters(
+    body: Mapping[str, Any], execution: Exec, limits: SystemLimits
+) -> tuple[Parameter, ...] | None:
+    """Read the parameters; those of a sequence are its components, whatever the body says."""
+    if execution.kind == SEQUENCE:
+        return (Parameter("_actions", list(execution.components)),)
+    return pairs(body, "parameters", limits.parameters_bytes_max)
+
+
 def _exec(
-    body: Mapping[str, Any], kinds: RuntimeKinds, limits: SystemLimits, owner: NamespaceLimits
+    body: Mapping[str, Any],
+    kinds: RuntimeKinds,
+    limits: SystemLimits,
+    owner: NamespaceLimits,
+    namespace: str,
 ) -> Exec | None:
     value = body.get("exec")
     if value is None:
@@ -235,10 +272,12 @@ def _exec(
         raise malformed_content("exec must be an object")
     if not isinstance(value.get("kind"), str):
         raise malformed_content("exec.kind must be a string")
+    if _is_sequence(value["kind"]):
+        return Exec(SEQUENCE, None, False, components=_components(value, namespace))
     if value["kind"].strip().lower() == BLACKBOX:
         kind, image = BLACKBOX, _image(value)
     else:
-        kind, image = kinds.resolve(value["kind"], (BLACKBOX,)), None
+        kind, image = kinds.resolve(value["kind"], (SEQUENCE, BLACKBOX)), None
     if owner.allowed_kinds is not None and kind not in owner.allowed_kinds:
         raise kind_forbidden(kind)
     code, main = value.get("code"), value.get("main")
@@ -276,6 +315,32 @@ def _image(value: Mapping[str, Any]) -> str:
     return image
 
 
+def components(body: Mapping[str, Any], namespace: str) -> tuple[str, ...]:
+    """Return the names of the actions of what ``body`` makes a sequence; else none.
+
+    Whether they exist is not known here.  Raises: ApiError 400.
+    """
+    value = body.get("exec")
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        return ()
+    return _components(value, namespace) if _is_sequence(value["kind"]) else ()
+
+
+def _is_sequence(kind: str) -> bool:
+    return kind.strip().lower() == SEQUENCE
+
+
+def _components(value: Mapping[str, Any], namespace: str) -> tuple[str, ...]:
+    names = value.get("components")
+    if not isinstance(names, list):
+        raise malformed_content("exec.components must be an array of names of actions")
+    if not names:
+        raise ApiError(400, "No component specified for the sequence.")
+    if len(names) > SEQUENCE_ACTIONS_MAX:
+        raise ApiError(400, "Too many actions in the sequence.")
+    return tuple("/" + "/".join(entity_name("component", each, namespace)) for each in names)
+
+
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 
 
@@ -283,38 +348,6 @@ def _is_base64(code: str) -> bool:
     """Say whether ``code`` looks like an archive; a short word such as "code" does as well."""
     text = code.strip()
     return len(text) % 4 == 0 and _BASE64.fullmatch(text) is not None
-
-
-def _pairs(body: Mapping[str, Any], name: str, size_bytes_max: int) -> tuple[Parameter, ...] | None:
-    """Read ``[{"key":…,"value":…}]``; None when absent; of a key given twice the last wins."""
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, list):
-        raise malformed_content(f"{name} malformed!")
-    pairs: dict[str, Parameter] = {}
-    for each in value:
-        if not (isinstance(each, dict) and isinstance(each.get("key"), str) and "value" in each):
-            raise malformed_content(f"{name} malformed!")
-        init = each.get("init", False)
-        if not isinstance(init, bool):
-            raise malformed_content(f"{name} malformed!")
-        pairs[each["key"]] = Parameter(each["key"], each["value"], init and name == "parameters")
-    _check_size(name, pairs.values(), size_bytes_max)
-    return tuple(pairs.values())
-
-
-def _check_size(name: str, pairs: Iterable[Parameter], size_bytes_max: int) -> None:
-    size = 0
-    for each in pairs:
-        try:
-            # In so many brackets that a list of entities can still be written with it inside.
-            wrapped = orjson.dumps([[[[[[[[each.value]]]]]]]])
-        except orjson.JSONEncodeError:
-            raise malformed_content(f"{name}: '{each.key}' is nested too deep") from None
-        size += len(each.key.encode()) + len(wrapped) - 16
-    if size > size_bytes_max:
-        raise too_large(name, size, size_bytes_max)
 
 
 def _removed_annotations(body: Mapping[str, Any]) -> frozenset[str]:
@@ -326,34 +359,25 @@ def _removed_annotations(body: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(value)
 
 
-def _with_kind(notes: Iterable[Parameter], kind: str) -> tuple[Parameter, ...]:
-    return (*(note for note in notes if note.key != "exec"), Parameter("exec", kind))
+def _checked_notes(
+    notes: Iterable[Parameter], kind: str, allowed: SystemLimits
+) -> tuple[Parameter, ...]:
+    """Return the annotations with the kind among them; those that are obeyed here are right.
 
-
-def _publish(body: Mapping[str, Any], default: bool) -> bool:
-    value = body.get("publish")
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise malformed_content("publish must be true or false")
-    return value
-
-
-_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", re.ASCII)
-
-
-def _version(body: Mapping[str, Any]) -> str | None:
-    value = body.get("version")
-    if value is None:
-        return None
-    if not isinstance(value, str) or not _VERSION.fullmatch(value):
-        raise malformed_content("version must be a string such as '0.0.1'")
-    return value
-
-
-def _next_version(version: str) -> str:
-    major, minor, patch = version.split(".")
-    return f"{major}.{minor}.{int(patch) + 1}"
+    Raises: ApiError 400.
+    """
+    kept = [note for note in notes if note.key != "exec"]
+    for note in kept:
+        # A word that means nothing would leave an action the network that it was to lose.
+        if note.key == NETWORK_NOTE and note.value != "none":
+            raise malformed_content(f"annotation {NETWORK_NOTE} must be 'none'")
+        if note.key == CONTAINERS_MIN:
+            if not isinstance(note.value, int) or isinstance(note.value, bool):
+                raise malformed_content(f"annotation {CONTAINERS_MIN} must be a whole number")
+            most = allowed.concurrent_invocations
+            most = COUNT_MAX if most is None else most
+            _check_range({"floor": note.value}, "floor", CONTAINERS_MIN, "", 0, most)
+    return (*kept, Parameter("exec", kind))
 
 
 def _limits(body: Mapping[str, Any], old: ActionLimits, allowed: SystemLimits) -> ActionLimits:

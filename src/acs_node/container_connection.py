@@ -187,9 +187,7 @@ class ContainerConnections:
         there = len(self._open) + len(self._opening)
         missing = len(self._waiting) - len(self._opening)
         for _ in range(min(missing, self.connections_max - there)):
-            task = asyncio.ensure_future(self._connect())
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            self._opening.add(asyncio.ensure_future(self._connect()))
 
     def _replied(
         self,
@@ -208,6 +206,11 @@ class ContainerConnections:
             connection = await self._open_more(self.close)
         except OSError:
             return  # what waits is served by those that there are
+        finally:
+            # Not when the task is done, a turn of the loop later: who posts meanwhile counts it.
+            task = asyncio.current_task()
+            assert task is not None
+            self._opening.discard(task)
         self._open.append(connection)
         self._idle.append(connection)
         if self._closed:

@@ -154,6 +154,8 @@ class EtcdCoordination:
     async def convert(self, namespace: str, container: str, invoker: str, memory_mb: int) -> bool:
         """Turn the reservation into a serving container that hangs on this invoker's lease."""
         keys = self._held_keys(namespace, Place(container, invoker))
+        # Before the answer, which may get lost: whatever is written is deleted in the end.
+        self._keys[container] = keys
         value = str(memory_mb).encode()
         operations = [put(key, value, self._lease.id) for key in keys]
         # Names are unique for ever and nobody else writes: a version of 1 is the reservation.
@@ -163,7 +165,6 @@ class EtcdCoordination:
             found = answer.responses[0].response_range.kvs
             if not found or found[0].lease != self._lease.id:  # else an answer got lost
                 return False
-        self._keys[container] = keys
         return True
 
     def release(self, container: str) -> None:

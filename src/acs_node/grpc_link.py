@@ -112,7 +112,8 @@ class GrpcLink:
     """Both directions between this node and ``peer``.
 
     ``receive`` is called with each message, in order; it may raise, which costs that message
-    alone.  ``changed`` is called when the link comes up or goes down.
+    alone.  ``changed`` is called when the link comes up or goes down.  ``kinds`` are those that
+    the peer's role may send (``wire.kinds``); None: all.
     """
 
     def __init__(
@@ -120,8 +121,10 @@ class GrpcLink:
         peer: Peer,
         receive: Callable[[object], None],
         changed: Callable[[GrpcLink], None] | None = None,
+        kinds: frozenset[str] | None = None,
     ) -> None:
         self.peer = peer
+        self._kinds = kinds
         self.up = False
         self._receive = receive
         self._changed = changed
@@ -172,10 +175,18 @@ class GrpcLink:
         """Return how many messages the other side has not confirmed."""
         return len(self._outbox)
 
-    async def close(self) -> None:
-        """End the link; what was not confirmed is dropped."""
+    def cut(self) -> None:
+        """Take nothing more, from this moment on; ``close`` follows."""
         self._closed = True
         self._timer.cancel()
+
+    def undelivered(self) -> list[object]:
+        """Return what the other side has not confirmed: it may have taken it, or not."""
+        return [wire.decode(message) for message, _ in self._outbox]
+
+    async def close(self) -> None:
+        """End the link; what was not confirmed is dropped."""
+        self.cut()
         for task in (self._dialling, self._stream):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
@@ -303,6 +314,8 @@ class GrpcLink:
 
     def _take(self, frame: pb.Frame) -> None:
         """Take what a frame brings.  Raises: LinkBroken when a message before it is missing."""
+        if self._closed:
+            return
         self._heard = True
         self._confirm(frame.received)
         ahead_us = 0 if self._same_clock else clock.now_us() - frame.sent_us
@@ -310,9 +323,14 @@ class GrpcLink:
         if frame.messages and not 0 < number <= self._received + 1:
             raise LinkBroken(f"message {number} came after message {self._received}")
         for message in frame.messages:
+            if self._closed:
+                return  # by what was just received
             if number > self._received:  # else it came before the stream broke
                 self._received = number
                 try:
+                    kind = message.WhichOneof("kind")
+                    if self._kinds is not None and kind not in self._kinds:
+                        raise wire.WireError(f"{kind} is nothing that its role may send")
                     self._receive(wire.decode(message, ahead_us))
                 except wire.WireError as error:
                     log.error("the %s sent what has no meaning: %s", self.peer, error)

@@ -28,6 +28,7 @@ from acs_core.effects import (
     Run,
     StartSandbox,
 )
+from acs_core.engine_speed import EngineSpeed
 from acs_core.events import (
     Activation,
     Adopted,
@@ -56,7 +57,7 @@ from acs_core.events import (
 
 from . import clock, runtime_protocol
 from .container_connection import ContainerConnection, ContainerConnections, FreshConnections
-from .entity_types import Action
+from .entity_types import Action, has_network
 from .links import Link, Logs, Result
 from .runtime_protocol import Response
 from .sandboxes import Sandbox, SandboxEngine, SandboxError, SandboxSpec
@@ -125,7 +126,8 @@ class Invoker:
     """Runs one ``ContainerPool``; ``receive`` takes everything that links bring.
 
     ``action_of`` returns the action of an open queue; ``environment`` is given to every
-    sandbox.
+    sandbox.  ``convert`` is asked, where there are other nodes, before a container serves: False
+    when its reservation is gone.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Invoker:
         engine: SandboxEngine,
         action_of: Callable[[str], Action],
         environment: Mapping[str, str],
+        convert: Callable[[str, QueueSpec], Awaitable[bool]] | None = None,
     ) -> None:
         self.pool = ContainerPool(config)
         self.waits = WaitHistogram()
@@ -141,6 +144,7 @@ class Invoker:
         self._engine = engine
         self._action_of = action_of
         self._environment = environment
+        self._convert = convert
         self._scheduler: Link | None = None
         self._controller: Link | None = None
         self._containers: dict[str, _Container] = {}
@@ -151,7 +155,7 @@ class Invoker:
         self._tick: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._creation_us = 0
+        self._speed = EngineSpeed()
         self._draining = False
         # The pool's names of prewarmed sandboxes begin anew with each start; an engine's must not.
         self._prewarm_names = map(f"p{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
@@ -199,7 +203,10 @@ class Invoker:
     def report(self) -> InvokerReported:
         """Return what a scheduler wants to know of this invoker."""
         return InvokerReported(
-            self._config.invoker, self._config.memory_mb, creation_us=self._creation_us
+            self._config.invoker,
+            self._config.memory_mb,
+            creation_us=self._speed.creation_us,
+            creations_per_s=self._speed.creations_per_s,
         )
 
     async def drain(self, limit_us: int = 0) -> None:
@@ -224,6 +231,11 @@ class Invoker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for container in self._containers.values():
+            # The engine ends them next: that is news to nobody.
+            connection, container.connection = container.connection, None
+            if connection is not None:
+                connection.close()
         await self._engine.close()
 
     # --- runs: the hot path --------------------------------------------------------------------
@@ -368,7 +380,8 @@ class Invoker:
         self._belongs_to(container, effect.spec)
         action = container.action
         spec = self._sandbox_spec(effect.container, action.exec.kind, effect.spec.memory_mb)
-        self._start(self._create(container, replace(spec, image=action.exec.image or "")))
+        spec = replace(spec, image=action.exec.image or "", network=has_network(action))
+        self._start(self._create(container, spec))
 
     def _prewarm_sandbox(self, effect: PrewarmSandbox) -> None:
         self._start(self._prewarm(_Container(effect.container), effect.kind, effect.memory_mb))
@@ -399,19 +412,28 @@ class Invoker:
     async def _create(self, container: _Container, spec: SandboxSpec) -> None:
         """Start the sandbox of a container, connect to it, and tell the pool."""
         name = container.name
-        started_us = clock.now_us()
         self._containers[name] = container
+        self._speed.begin(spec.container, clock.now_us())
+        failure = await self._start_and_connect(container, spec)
+        self._speed.end(spec.container, clock.now_us(), created=failure is None)
+        if failure is not None:
+            self._creation_failed(name, *failure)
+            return
+        self._to_scheduler(self.report())
+        self._stepper.step(SandboxReady(name))
+
+    async def _start_and_connect(
+        self, container: _Container, spec: SandboxSpec
+    ) -> tuple[FailureClass, str] | None:
+        """Give the container its sandbox and connection; return why not, if it has none."""
         try:
             sandbox = await self._engine.start(spec)
         except SandboxError as error:
-            failure = FailureClass.FINAL if error.final else FailureClass.RECOVERABLE
-            self._creation_failed(name, failure, str(error))
-            return
+            return (FailureClass.FINAL if error.final else FailureClass.RECOVERABLE), str(error)
         except Exception as error:
             # Whatever it is: a creation without an end would hold its memory for ever.
-            log.exception("container %s was not created", name)
-            self._creation_failed(name, FailureClass.RECOVERABLE, f"the invoker failed: {error!r}")
-            return
+            log.exception("container %s was not created", container.name)
+            return FailureClass.RECOVERABLE, f"the invoker failed: {error!r}"
         container.sandbox = sandbox
         try:
             container.connection = await _first(sandbox, lambda: self._on_lost(container))
@@ -419,14 +441,26 @@ class Invoker:
                 raise ConnectionResetError("it closed the first connection")
         except OSError as error:
             container.sandbox = container.connection = None
-            await self._removed(name, sandbox)
-            text = f"container {name} does not accept connections: {error}"
-            self._creation_failed(name, FailureClass.RECOVERABLE, text)
-            return
-        took_us = clock.now_us() - started_us
-        self._creation_us = (3 * self._creation_us + took_us) // 4 if self._creation_us else took_us
-        self._to_scheduler(self.report())
-        self._stepper.step(SandboxReady(name))
+            await self._removed(container.name, sandbox)
+            text = f"container {container.name} does not accept connections: {error}"
+            return FailureClass.RECOVERABLE, text
+        if self._convert is not None and not await self._may_serve(container):
+            connection = container.connection
+            container.connection = None
+            if connection is not None:
+                connection.close()
+            container.sandbox = None
+            await self._removed(container.name, sandbox)
+            return FailureClass.RECOVERABLE, "its reservation is gone, or cannot be confirmed"
+        return None
+
+    async def _may_serve(self, container: _Container) -> bool:
+        assert self._convert is not None
+        try:
+            return await self._convert(container.name, container.spec)
+        except Exception as error:
+            log.warning("container %s is not confirmed: %s", container.name, error)
+            return False
 
     def _creation_failed(self, name: str, failure: FailureClass, cause: str) -> None:
         log.warning("container %s was not created: %s", name, cause)

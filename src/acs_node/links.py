@@ -128,6 +128,11 @@ class Fenced:
     known: tuple[str, ...]
 
 
+@dataclass(slots=True)
+class Drained:
+    """Invoker to controller: all that was given to it has ended, and nothing more will start."""
+
+
 class Link(Protocol):
     """One direction between two nodes."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .action_schema import RuntimeKinds, SystemLimits
+from .action_schema import SEQUENCE, RuntimeKinds, SystemLimits
 from .requests import LIST_LIMIT, LIST_LIMIT_MAX
 
 __all__ = ["API_VERSION", "openapi_document"]
@@ -32,6 +32,7 @@ _ERRORS: Final[Mapping[str, str]] = {
     "409": "It exists already, is of another collection, or was changed by somebody else meanwhile",
     "413": "It is larger than allowed; the text says what, its size and the limit",
     "415": "The body is not `application/json`",
+    "422": "A package is bound to itself",
     "429": "Too much at once; the text says which limit, `Retry-After` when it may be better",
     "500": "An internal error; the server's log has it under the `code`",
     "503": "The server stops, or cannot write what it would accept",
@@ -79,6 +80,7 @@ def _paths() -> Json:
     paging = [_parameter("limit"), _parameter("skip"), _parameter("count")]
     with_name, in_package = [namespace, name], [namespace, package, name]
     return {
+        f"{BASE}/web/{{ns}}/{{package}}/{{name}}": _web_action(),
         "/ping": {"get": _open("ping", "Tell that the server is there", _text("pong"))},
         BASE: {"get": _open("describeApi", "Describe the API", _json("ApiInfo"))},
         f"{BASE}/openapi.json": {
@@ -117,6 +119,9 @@ def _paths() -> Json:
         },
         f"{NAMESPACE}/actions/{{name}}": _action("Action", with_name),
         f"{NAMESPACE}/actions/{{package}}/{{name}}": _action("PackagedAction", in_package),
+        **_collection("packages", "Package", with_name),
+        **_collection("triggers", "Trigger", with_name),
+        **_collection("rules", "Rule", with_name),
         f"{NAMESPACE}/activations": {
             "parameters": [namespace],
             "get": _operation(
@@ -140,6 +145,29 @@ def _paths() -> Json:
             "Response", "Result", [namespace, activation]
         ),
         f"{NAMESPACE}/activations/{{id}}/logs": _record("Logs", "Logs", [namespace, activation]),
+    }
+
+
+def _web_action() -> Json:
+    """Return a web action's resource: whatever its method, the action decides what is answered."""
+    answer = _with_id({"description": "What the action makes of it"})
+    answer["headers"]["x-openwhisk-activation-id"]["required"] = False
+    methods = ("get", "put", "post", "delete", "options", "head", "patch")
+    return {
+        "description": (
+            "Behind the name may follow `.json`, `.html`, `.http`, `.svg` or `.text`, and a path."
+            " The package of what has none is `default`."
+        ),
+        "parameters": [_parameter("ns"), _parameter("package"), _parameter("name")],
+        **{
+            method: {
+                "operationId": f"{method}Web",
+                "summary": "Call a web action",
+                "security": [],
+                "responses": {"default": answer},
+            }
+            for method in methods
+        },
     }
 
 
@@ -182,6 +210,68 @@ def _action(called: str, where: list[Json]) -> Json:
             )
         },
     }
+
+
+def _collection(collection: str, schema: str, where: list[Json]) -> Json:
+    """Return the resources of packages, triggers or rules: the list, and each of them."""
+    one = schema.lower()
+    forced = [_parameter("force")] if schema == "Package" else []
+    resource: Json = {
+        "parameters": where,
+        "get": _operation(f"get{schema}", f"Get a {one}", _json(schema), errors="404 405 409"),
+        "put": _operation(
+            f"put{schema}",
+            f"Create a {one}, or update it where `overwrite` says so",
+            _json(schema),
+            [_parameter("overwrite")],
+            errors="404 405 409 413 415" + (" 422" if schema == "Package" else ""),
+            body=f"{schema}Put",
+        ),
+        "delete": _operation(
+            f"delete{schema}", f"Delete a {one}", _json(schema), forced, errors="404 405 409"
+        ),
+    }
+    if schema == "Trigger":
+        resource["post"] = _fire()
+    if schema == "Rule":
+        resource["post"] = _operation(
+            "setRuleStatus",
+            "Switch a rule on or off",
+            {"description": "It is so"},
+            errors="404 409 413 415",
+            body="RuleStatus",
+        )
+    return {
+        f"{NAMESPACE}/{collection}": {
+            "parameters": [where[0]],
+            "get": _operation(
+                f"list{schema}s",
+                f"List {collection}, last updated first; or count them",
+                _list_or_count(f"{schema}Summary", collection),
+                [_parameter(each) for each in ("limit", "skip", "count")],
+            ),
+        },
+        f"{NAMESPACE}/{collection}/{{name}}": resource,
+    }
+
+
+def _fire() -> Json:
+    operation = _operation(
+        "fireTrigger",
+        "Fire a trigger: the actions of its active rules are invoked",
+        {},
+        errors="404 409 413 415 429 503",
+        body="Arguments",
+        body_required=False,
+        more={
+            "202": _with_id(
+                _content(_ref("Accepted"), "Each was invoked or refused; see its logs")
+            ),
+            "204": {"description": "No rule is active, so nothing was done"},
+        },
+    )
+    del operation["responses"]["200"]
+    return operation
 
 
 def _record(schema: str, part: str, where: list[Json]) -> Json:
@@ -305,7 +395,7 @@ def _parameters() -> Json:
     return {
         "ns": of_path("ns", "The namespace; `_` is the caller's own", {**entity, "example": "_"}),
         "package": of_path("package", "The name of a package", entity),
-        "name": of_path("name", "The name of an action", entity),
+        "name": of_path("name", "The name of the entity", entity),
         "id": of_path("id", "The id of an activation", {"type": "string", "pattern": _ID}),
         "limit": of_query(
             "limit",
@@ -318,6 +408,7 @@ def _parameters() -> Json:
         "count": switch("count", "Answer how many there are after `skip`"),
         "docs": switch("docs", "Answer whole records; not with `count`"),
         "code": switch("code", "Answer with the code", default=True),
+        "force": switch("force", "Delete also what is in it"),
         "overwrite": switch("overwrite", "Update the entity if it exists"),
         "blocking": switch("blocking", "Wait for the end"),
         "result": switch("result", "Answer the result alone"),
@@ -406,10 +497,14 @@ def _schemas(limits: SystemLimits, kinds: RuntimeKinds) -> Json:
         ),
         "ActionPut": _object(
             exec=_object(
-                "kind code",
-                kind={"type": "string", "enum": [*kind_names, *defaults]},
+                "kind",
+                kind={"type": "string", "enum": [*kind_names, *defaults, SEQUENCE]},
                 code={**text, "description": "Source, or an archive in base64"},
                 main={**text, "description": "The name of the function"},
+                components={
+                    "type": "array",
+                    "items": {**text, "description": "Of a sequence: `/ns/[package/]action`"},
+                },
             ),
             parameters={**pairs, "description": "An update replaces all of them"},
             annotations={**pairs, "description": "An update merges them by key"},
@@ -442,6 +537,7 @@ def _schemas(limits: SystemLimits, kinds: RuntimeKinds) -> Json:
             limits=_ref("ActionLimits"),
             annotations=pairs,
         ),
+        **_grouping_schemas(of_entity, entity, version),
         "Arguments": {"type": "object"},
         "Accepted": _object("activationId", activationId=of_activation["activationId"]),
         "Response": _object(
@@ -483,4 +579,47 @@ def _schemas(limits: SystemLimits, kinds: RuntimeKinds) -> Json:
             maxParameterSize=text,
             allowedKinds={"type": "array", "items": text},
         ),
+    }
+
+
+def _grouping_schemas(of_entity: Json, entity: str, version: Json) -> Json:
+    """Return the schemas of packages, triggers and rules."""
+    text, truth = {"type": "string"}, {"type": "boolean"}
+    pairs = {"type": "array", "items": _ref("Pair")}
+    status = {"type": "string", "enum": ["active", "inactive"]}
+    bound = _object("name", namespace=text, name=text)
+    of_package = {**of_entity, "annotations": pairs}
+    put: Json = {"annotations": pairs, "publish": truth, "version": version}
+    with_parameters = {**put, "parameters": pairs}
+    reference = {"anyOf": [text, _ref("EntityName")]}
+    rule = {**of_package, "trigger": _ref("EntityName"), "action": _ref("EntityName")}
+    return {
+        "EntityName": _object("path name", path=text, name=text),
+        "PackagePut": _object(**with_parameters, binding=bound),
+        "Package": _object(
+            f"{entity} parameters annotations binding",
+            **of_package,
+            parameters=pairs,
+            binding={"type": "object", "description": "What it stands for, or empty"},
+            actions={"type": "array", "items": _object("name version annotations")},
+            feeds={"type": "array", "items": _object("name version annotations")},
+        ),
+        "PackageSummary": _object(
+            f"{entity} annotations binding",
+            **of_package,
+            binding={"anyOf": [{"const": False}, bound]},
+        ),
+        "TriggerPut": _object(**with_parameters, limits={"type": "object"}),
+        "Trigger": _object(
+            f"{entity} parameters annotations limits",
+            **of_package,
+            parameters=pairs,
+            limits={"type": "object"},
+            rules={"type": "object", "description": "By name: the action and the status"},
+        ),
+        "TriggerSummary": _object(f"{entity} annotations", **of_package),
+        "RulePut": _object(**put, trigger=reference, action=reference),
+        "Rule": _object(f"{entity} annotations trigger action status", **rule, status=status),
+        "RuleSummary": _object(f"{entity} annotations trigger action", **rule),
+        "RuleStatus": _object("status", status=status),
     }

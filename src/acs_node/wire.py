@@ -37,6 +37,7 @@ from .links import (
     ActionWanted,
     Cancel,
     Close,
+    Drained,
     Fence,
     Fenced,
     Logs,
@@ -58,11 +59,27 @@ LIST_MAX: Final = 100_000
 DOCUMENT_BYTES_MAX: Final = 80 * 1024 * 1024
 """An action with its code: 48 MiB, a third more as base64, and some."""
 
+_TENS: Final[dict[tuple[int, int], int]] = {
+    (pb.CONTROLLER, pb.SCHEDULER): 0,
+    (pb.SCHEDULER, pb.CONTROLLER): 1,
+    (pb.SCHEDULER, pb.INVOKER): 2,
+    (pb.INVOKER, pb.SCHEDULER): 3,
+    (pb.INVOKER, pb.CONTROLLER): 4,
+    (pb.CONTROLLER, pb.INVOKER): 5,
+}
+"""How the fields of ``Message`` are numbered: who says it to whom."""
+
 _CAUSE_MAX: Final = max(pb.Cause.values())
 
 
 class WireError(ValueError):
     """A message of another node has no meaning; the text names field, value and limit."""
+
+
+def kinds(sender: int, receiver: int) -> frozenset[str]:
+    """Return the kinds of messages that a role may send to another; none where they do not talk."""
+    tens = _TENS.get((sender, receiver))
+    return frozenset(f.name for f in pb.Message.DESCRIPTOR.fields if f.number // 10 == tens)
 
 
 def encode(message: object) -> pb.Message:
@@ -341,6 +358,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], pb.Message]]] = {
     ActionWanted: _plain("action_wanted", pb.ActionWanted, "queue"),
     ActionFound: _plain("action_found", pb.ActionFound, "queue", "document", "revision", "error"),
     Fence: _plain("fence", pb.Fence, "scheduler", "activation_ids"),
+    Drained: _plain("drained", pb.Drained),
     Fenced: _plain("fenced", pb.Fenced, "scheduler", "known"),
 }
 
@@ -542,4 +560,5 @@ _DECODERS: Final[dict[str, Callable[[Any, int], object]]] = {
     "action_found": _action_found,
     "fence": _fence,
     "fenced": _fenced,
+    "drained": lambda m, _: Drained(),
 }

@@ -5,50 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from harness import describe
+from harness import Desk
 
 from acs_core import events as ev
-from acs_core.scheduler import Scheduler, SchedulerConfig
-
-
-class Desk:
-    """A scheduler with one queue, n/a, or more; ``do`` returns what it asks for, in words."""
-
-    def __init__(self, **config: Any) -> None:
-        self.scheduler = Scheduler(SchedulerConfig(name="c", **config))
-        self.now_us = 0
-
-    def do(self, *events: ev.Event) -> list[str]:
-        words = []
-        for event in events:
-            words += [describe(effect) for effect in self.scheduler.step(event, self.now_us)]
-            self.scheduler.check()
-        return words
-
-    def open(self, queue: str = "n/a", run_us: int = 0, **spec: Any) -> list[str]:
-        return self.do(ev.QueueOpened(ev.QueueSpec(queue, "n", queue[2:], 0, **spec), 1, run_us))
-
-    def arrive(self, *names: str, queue: str = "n/a") -> list[str]:
-        work = [ev.Activation(name, b"", self.now_us) for name in names]
-        return self.do(*[ev.Arrived(queue, activation) for activation in work])
-
-    def pull(
-        self, container: str, free: int = 1, *, ended: str = "", started: str = ""
-    ) -> list[str]:
-        done = (ev.Completion(ended, 0, 1_000, 0),) if ended else ()
-        return self.do(ev.Pulled(container, 1, free, (started,) if started else (), done))
-
-    def wait(self, us: int) -> list[str]:
-        """Let time pass and every deadline in it be met."""
-        end_us = self.now_us + us
-        words = []
-        due_us = self.scheduler.next_deadline_us()
-        while due_us is not None and due_us <= end_us:
-            self.now_us = max(self.now_us, due_us)
-            words += self.do(ev.TimeReached())
-            due_us = self.scheduler.next_deadline_us()
-        self.now_us = end_us
-        return words
 
 
 def asleep(*names: str, **config: Any) -> Desk:

@@ -284,6 +284,7 @@ def test_a_line_holds_time_event_and_effects() -> None:
                     "timeout_us": 60_000_000,
                     "action_limit": None,
                     "kind": "",
+                    "containers_min": 0,
                 },
                 "epoch": 5,
                 "history_us": 0,

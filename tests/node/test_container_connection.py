@@ -323,3 +323,25 @@ async def test_fresh_connections_that_are_closed_tell_nobody() -> None:
         fresh.close()
         await until(lambda: h.open_count == 0, "the end")
         assert not losses
+
+
+async def test_a_request_that_comes_as_a_connection_opens_gets_one_of_its_own() -> None:
+    loop = asyncio.get_running_loop()
+    async with host() as h:
+        first = await ContainerConnection.open("", lambda: None, h.port)
+
+        def post(number: int) -> None:
+            connections.post(b"/run", b"%d" % number, lambda *_: None)
+
+        async def open_more(on_lost: Callable[[], None]) -> ContainerConnection:
+            connection = await ContainerConnection.open("", on_lost, h.port)
+            if h.open_count < 3:
+                loop.call_soon(post, 2)  # before the task that opened this one is done
+            return connection
+
+        connections = ContainerConnections(first, open_more)
+        connections.connections_max = 3
+        post(0)
+        post(1)
+        await h.request(2)  # nobody was answered
+        connections.close()

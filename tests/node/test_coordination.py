@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from node.house import until
@@ -234,6 +235,28 @@ async def test_more_places_than_a_transaction_takes_go_in_parts(house: EtcdHouse
     wanted = places(*[f"c{n}@i{n}" for n in range(RESERVE_PART + 1)])
     granted, reason = await node.reserve("ns", 1_000, 128, wanted)
     assert (len(granted), reason) == (RESERVE_PART + 1, "")
+
+
+async def test_a_conversion_whose_answer_got_lost_is_undone_by_a_release(
+    house: EtcdHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.invokers({"i0": 1_000})
+    scheduler, invoker = await house.node("s0"), await house.node("i0-1")
+    await scheduler.reserve("ns", 9, 128, places("a@i0"))
+    transaction = house.etcd.transaction
+
+    async def lossy(*arguments: Any) -> Any:
+        await transaction(*arguments)
+        raise EtcdError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.etcd, "transaction", lossy)
+        with pytest.raises(EtcdError):
+            await invoker.convert("ns", "a", "i0", 128)
+    assert await house.held() == ["a"]
+    invoker.release("a")
+    await until(lambda: not invoker._deleting, "the release")
+    assert await house.held() == []
 
 
 async def test_a_release_that_etcd_did_not_answer_is_tried_until_it_does(

@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from docker import DockerClient
 from node.docker_house import DockerHouse, docker_house
 from node.house import until
+from node.server import rest_client, running_server, wait_until
 
 from acs_node import images
 from acs_node.images import image_reference
+from acs_node.sandboxes.docker import CONTAINER_LABEL, INSTANCE_LABEL
 
 pytestmark = pytest.mark.usefixtures("docker_images")
 
@@ -224,3 +227,68 @@ async def test_a_container_that_somebody_removes_in_its_sleep(docker_client: Doc
         await until(lambda: house.house.invoker.pool.counts()["paused"], "the pause")
         await asyncio.to_thread(end, docker_client, await house.container(), "remove")
         await house.goes_on("echo")
+
+
+# What a kill of the server does
+
+
+def recorded(client: httpx.Client) -> int:
+    """Return how many records there are."""
+    count: int = client.get("namespaces/_/activations?count=true").json()["activations"]
+    return count
+
+
+@pytest.fixture
+def foreign(docker_client: DockerClient) -> Iterator[list[str]]:
+    """Containers of others: of another data folder, and of somebody without labels."""
+    image = image_reference("python:3")
+    made = [
+        docker_client.api.create_container(image, labels=labels)["Id"]
+        for labels in ({INSTANCE_LABEL: "another", CONTAINER_LABEL: "c1"}, {})
+    ]
+    yield made
+    for handle in made:
+        docker_client.api.remove_container(handle, force=True)
+
+
+def test_a_killed_server_removes_its_own_at_the_next_start_and_nothing_else(
+    docker_client: DockerClient, foreign: list[str]
+) -> None:
+    with running_server(sandbox="docker") as server:
+        instance = (server.data / "instance").read_text()
+
+        def own() -> dict[str, str]:
+            found = docker_client.api.containers(
+                all=True, filters={"label": f"{INSTANCE_LABEL}={instance}"}
+            )
+            return {each["Id"]: each["State"] for each in found}
+
+        with rest_client(server) as client:
+            for name in ("idle", "running", "starting"):
+                code = function("time.sleep(60)")
+                body = {"exec": {"kind": "python:3", "code": code}}
+                client.put(f"namespaces/_/actions/{name}", json=body).raise_for_status()
+            good = {"good": True}
+            path = "namespaces/_/actions/{}?blocking={}&result=true".format
+            assert client.post(path("idle", "true"), json=good).json() == good
+            accepted = [client.post(path("running", "false")).json()["activationId"]]
+            wait_until(lambda: list(own().values()) == ["running"] * 2, "the second container")
+            accepted.append(client.post(path("starting", "false")).json()["activationId"])
+            wait_until(lambda: len(own()) == 3, "the third container")
+            before = own()
+        server.kill()
+        assert own().keys() == before.keys(), "nothing removes them before the next start"
+        server.start()
+
+        assert own() == {}
+        assert list((server.data / "sandboxes").iterdir()) == []
+        for handle in foreign:
+            assert docker_client.api.inspect_container(handle)["State"]["Status"] == "created"
+        with rest_client(server) as client:
+            for activation_id in accepted:
+                record = client.get(f"namespaces/_/activations/{activation_id}").json()
+                assert "It is not known whether" in record["response"]["result"]["error"]
+            assert client.post(path("running", "true"), json=good).json() == good
+            wait_until(lambda: recorded(client) == 4, "the record of each, once")
+            assert client.get("acs/status").json()["containers"] == len(own()) == 1
+    assert own() == {}

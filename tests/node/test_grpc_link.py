@@ -278,6 +278,29 @@ async def test_what_has_no_meaning_is_logged_and_the_rest_arrives(
     )
 
 
+async def test_what_a_role_may_not_send_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    async with linked() as (pair, near, _):
+        near.send(Cancel("0"))
+        await until(lambda: pair.at_server, "the first")
+        pair.far._kinds = wire.kinds(pb.INVOKER, pb.SCHEDULER)
+        near.send(Cancel("1"))
+        await until(lambda: not near.unconfirmed(), "the refusal", within_s=15)
+        assert numbers(pair.at_server) == [0]
+    assert "cancel is nothing that its role may send" in caplog.text
+
+
+async def test_from_a_link_that_is_cut_nothing_is_taken_not_even_what_is_there() -> None:
+    pair = Pair()
+    pair.on_server = lambda message: (pair.at_server.append(message), pair.far.cut())
+    async with linked(pair) as (_, near, _):
+        for n in range(3):
+            near.send(Cancel(str(n)))
+        await until(lambda: pair.at_server, "the first")
+        await pair.far.close()
+        assert numbers(pair.at_server) == [0]
+        assert [m.activation_id for m in near.undelivered()] == ["0", "1", "2"]  # type: ignore[attr-defined]
+
+
 async def test_after_close_nothing_is_dialled_and_nobody_is_told() -> None:
     async with linked() as (pair, near, proxy):
         await near.close()

@@ -225,6 +225,20 @@ async def test_a_cold_and_a_warm_run() -> None:
         assert reports[-1].creation_us > 0
 
 
+async def test_how_fast_the_engine_is_goes_to_the_scheduler() -> None:
+    async with stage() as s:
+        s.engine.start_errors.append(SandboxError("planted"))
+        s.create("c0")
+        await s.wait(CreationFailed)
+        s.create("c1")
+        s.create("c2")
+        await s.wait(ContainerServing, 2)
+        first, second = s.sent(InvokerReported)
+        assert first.creation_us >= second.creation_us > 0
+        assert first.creations_per_s == 0.0, "one of two under way is no rate yet"
+        assert second.creations_per_s > 0.0
+
+
 async def test_without_a_log_limit_no_logs_follow() -> None:
     async with stage("def main(args):\n    print('x' * 400_000)\n    return {}\n", logs_mb=0) as s:
         await s.serving()
@@ -330,6 +344,32 @@ async def test_a_sandbox_that_cannot_be_started_fails_with_the_cause() -> None:
         assert "/nonexistent/python" in failed.cause
         assert s.invoker.pool.used_mb() == 0
         assert s.invoker._containers == {}
+
+
+@pytest.mark.parametrize("answer", [False, OSError("etcd is away")], ids=["gone", "silent"])
+async def test_a_container_whose_reservation_is_not_confirmed_does_not_serve(
+    answer: bool | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def convert(container: str, spec: QueueSpec) -> bool:
+        asked.append((container, spec.queue))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with stage() as s:
+        s.invoker._convert = convert
+        s.create()
+        failed = await s.wait(CreationFailed)
+        assert asked == [(failed.container, s.spec.queue)]
+        assert failed.failure == FailureClass.RECOVERABLE
+        assert "its reservation is gone" in failed.cause
+        assert s.invoker.pool.used_mb() == 0
+        assert s.invoker._containers == {}
+        (sandbox,) = s.engine.sandboxes
+        assert not Path(sandbox.socket_path).exists()
+        assert ("etcd is away" in caplog.text) == isinstance(answer, Exception)
 
 
 @pytest.mark.parametrize(
@@ -505,7 +545,7 @@ def state_of(pid: int) -> str:
 async def test_an_idle_container_sleeps_and_is_woken() -> None:
     async with stage(pool=SLEEPY) as s:
         await s.asleep()
-        assert state_of(s.pid()) == "T"
+        await until(lambda: state_of(s.pid()) == "T", "the stop")
         assert len(s.sent(ContainerPaused)) == 1
         offers = len(s.sent(Pulled))
         s.resume()
@@ -660,6 +700,14 @@ async def test_close_leaves_nothing_also_in_the_middle_of_starts_and_runs() -> N
         s.create("c2")
         pid = s.pid("c1")
     assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_container_that_close_removes_is_no_news() -> None:
+    async with stage() as s:
+        await s.serving()
+        said = list(s.said)
+    await until(lambda: len(asyncio.all_tasks()) == 1, "the end of all tasks")
+    assert s.said == said, "its end was told, and it was removed once more"
 
 
 async def test_messages_that_are_not_for_an_invoker_are_refused() -> None:

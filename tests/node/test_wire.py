@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from acs_core import effects, events
 from acs_core.limits import CAUSES_MAX, CONCURRENCY_MAX, COUNT_MAX, MEMORY_MAX_MB, TIME_MAX_US
 from acs_node import links
-from acs_node.acs_pb2 import Cause, Frame, Message
-from acs_node.wire import PAYLOAD_BYTES_MAX, TEXT_MAX, WireError, decode, encode
+from acs_node.acs_pb2 import CONTROLLER, INVOKER, SCHEDULER, Cause, Frame, Message
+from acs_node.wire import PAYLOAD_BYTES_MAX, TEXT_MAX, WireError, decode, encode, kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,6 +104,7 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
     "action_found": st.builds(links.ActionFound, names, st.binary(max_size=99), times, texts),
     "fence": st.builds(links.Fence, names, ids),
     "fenced": st.builds(links.Fenced, names, ids),
+    "drained": st.builds(links.Drained),
 }
 
 
@@ -119,6 +120,57 @@ def seen(value: Any) -> Any:
 
 def test_every_message_of_the_proto_is_tried() -> None:
     assert MESSAGES.keys() == {field.name for field in Message.DESCRIPTOR.fields}
+
+
+OWN_NOTES = {"queue", "delivered_us", "started", "withdrawn"}
+"""What a scheduler writes on an activation for itself."""
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_every_field_of_an_object_is_in_the_proto(kind: str) -> None:
+    """A field that the core gets later must not stay behind in silence."""
+
+    def same(value: Any, message: Any) -> None:
+        if type(value).__name__ == "Reject":
+            return  # only the id of its activation
+        if type(value).__name__ == "Logs":
+            return  # pairs
+        attributes = {name for name in dir(value) if not name.startswith("_")}
+        attributes -= OWN_NOTES if isinstance(value, events.Activation) else set()
+        assert attributes == {field.name for field in message.DESCRIPTOR.fields}
+        for field in message.DESCRIPTOR.fields:
+            inner = getattr(value, field.name)
+            if field.message_type is not None:
+                repeated = field.is_repeated
+                for one, part in zip(
+                    inner if repeated else [inner],
+                    getattr(message, field.name) if repeated else [getattr(message, field.name)],
+                    strict=True,
+                ):
+                    same(one, part)
+
+    @settings(max_examples=10, deadline=None)
+    @given(MESSAGES[kind])
+    def check(message: Any) -> None:
+        same(message, getattr(encode(message), kind))
+
+    check()
+
+
+def test_each_role_sends_what_is_its_own_and_no_more() -> None:
+    roles = (CONTROLLER, SCHEDULER, INVOKER)
+    by_pair = {(a, b): kinds(a, b) for a in roles for b in roles}
+    assert by_pair[INVOKER, CONTROLLER] == {
+        "result",
+        "logs",
+        "action_wanted",
+        "fenced",
+        "drained",
+    }
+    assert "deliver" in by_pair[SCHEDULER, INVOKER]
+    assert all(not by_pair[role, role] for role in roles)
+    every = [kind for found in by_pair.values() for kind in found]
+    assert sorted(every) == sorted(MESSAGES)
 
 
 def test_causes_have_the_same_numbers() -> None:

@@ -58,6 +58,15 @@ def default_data_folder() -> Path:
     return Path(base) / "acs"
 
 
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_data_folder,
+    show_default="~/.local/share/acs",
+    help="Folder of the server's database.",
+)
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -67,13 +76,7 @@ def default_data_folder() -> Path:
     show_default=True,
     help="Port, 0 for a free one.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=default_data_folder,
-    show_default="~/.local/share/acs",
-    help="Folder of the server's database.",
-)
+@data_option
 @_sandbox_option
 @click.option(
     "--memory",
@@ -119,6 +122,13 @@ def default_data_folder() -> Path:
     help="Runtimes in OpenWhisk's format: kinds, their images, what of them is prewarmed.",
 )
 @click.option(
+    "--network",
+    default="acs",
+    show_default=True,
+    metavar="NAME",
+    help="Docker network of functions, made where it is missing; 'none' for no network.",
+)
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -138,6 +148,7 @@ def standalone(
     prewarm: "tuple[Prewarm, ...]",
     concurrency_max: int,
     manifest: "Manifest | None",
+    network: str,
     trace: Path | None,
     verbose: bool,
 ) -> None:
@@ -162,6 +173,7 @@ def standalone(
         prewarm=prewarm,
         concurrency_max=concurrency_max,
         manifest=manifest,
+        network=network,
     )
     context.exit(run(config))
 

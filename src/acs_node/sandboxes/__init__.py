@@ -20,13 +20,15 @@ class SandboxSpec:
     ``container`` is its name: unique for ever, ``[A-Za-z0-9_.-]{1,100}``, and that of the container
     that it becomes unless it was prewarmed; ``kind`` is a resolved runtime kind such as
     ``python:3``; ``memory_mb`` bounds memory (no swap); ``environment`` is set before the proxy
-    starts; ``image`` is that of an action which brings its own.
+    starts; ``image`` is that of an action which brings its own.  ``network`` False: it reaches no
+    other machine, whatever others may.
     """
 
     container: str
     kind: str
     memory_mb: int
     environment: Mapping[str, str] = field(default_factory=dict)
+    network: bool = True
     image: str = ""
 
 

@@ -201,6 +201,9 @@ class ProcessEngine:
         if not _CONTAINER.fullmatch(spec.container):
             message = f"container {spec.container!r} does not match {_CONTAINER.pattern}"
             raise SandboxError(message, final=True)
+        if not spec.network:
+            message = "the process sandbox cannot keep an action from the network"
+            raise SandboxError(message, final=True)
         if spec.memory_mb <= 0:
             raise SandboxError(f"memory_mb {spec.memory_mb}: it must be above 0", final=True)
         path = str(self.folder / spec.container / "run.sock")
