@@ -71,6 +71,14 @@ def test_standalone_is_measured_against_the_yardstick(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("wrk")
+def test_logs_are_measured_kept_and_not_kept(tmp_path: Path) -> None:
+    arguments = ("--pairs", "1", "--seconds", "1", "--containers", "2", "--lines", "2")
+    (pair,) = result_of(tmp_path, "logs.py", *arguments)["comparison"]["pairs"]
+    assert pair["base"]["load"]["errors"] == pair["ours"]["load"]["errors"] == 0
+    assert pair["ours"]["load"]["requests"] > 0
+
+
+@pytest.mark.usefixtures("wrk")
 def test_the_added_wait_is_measured_in_an_open_loop(tmp_path: Path) -> None:
     document = result_of(tmp_path, "added_wait.py", "--seconds", "1", "--containers", "2")
     (result,) = document["results"]

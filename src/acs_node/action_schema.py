@@ -46,6 +46,9 @@ __all__ = [
 
 MIB: Final = 1024 * 1024
 
+BLACKBOX: Final = "blackbox"
+"""The kind of an action that is a container image."""
+
 SEQUENCE: Final = "sequence"
 """The kind of an action that is other actions, one after the other."""
 
@@ -55,10 +58,15 @@ SEQUENCE_ACTIONS_MAX: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class RuntimeKind:
-    """A kind that has a runtime; ``default``: what ``<family>:default`` means."""
+    """A kind that has a runtime; ``default``: what ``<family>:default`` means.
+
+    ``deprecated``: actions of it may be read and deleted; ``require_main``: they must name theirs.
+    """
 
     kind: str
     default: bool = False
+    deprecated: bool = False
+    require_main: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +83,19 @@ class RuntimeKinds:
     def resolve(self, kind: str, also: tuple[str, ...] = ()) -> str:
         """Return the real kind of ``kind``, which may be ``<family>:default``.
 
-        Raises: ApiError 400 for one that cannot run here, naming those that can, and ``also``.
+        Raises: ApiError 400 for one that cannot run here, naming those that can, and ``also``; or
+        for one that is deprecated.
         """
         wanted = kind.strip().lower()
         for family, kinds in self.families.items():
             for each in kinds:
                 if wanted == each.kind or (each.default and wanted == f"{family}:default"):
+                    if each.deprecated:
+                        raise ApiError(
+                            400,
+                            f"The '{each.kind}' runtime is no longer supported."
+                            " You may read and delete but not update or invoke this action.",
+                        )
                     return each.kind
         here = [each.kind for kinds in self.families.values() for each in kinds]
         known = ", ".join(f"'{each}'" for each in (*here, *also))
@@ -88,6 +103,11 @@ class RuntimeKinds:
             f"The specified runtime '{wanted}' is not supported by this platform."
             f" Valid values are: {known}."
         )
+
+    def requires_main(self, kind: str) -> bool:
+        """Tell whether actions of a kind must name their main function."""
+        everyone = (each for kinds in self.families.values() for each in kinds)
+        return any(each.kind == kind and each.require_main for each in everyone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,18 +275,45 @@ def _exec(
         raise malformed_content("exec.kind must be a string")
     if _is_sequence(value["kind"]):
         return Exec(SEQUENCE, None, False, components=_components(value, namespace))
-    kind = kinds.resolve(value["kind"], (SEQUENCE,))
+    if value["kind"].strip().lower() == BLACKBOX:
+        kind, image = BLACKBOX, _image(value)
+    else:
+        kind, image = kinds.resolve(value["kind"], (SEQUENCE, BLACKBOX)), None
     if owner.allowed_kinds is not None and kind not in owner.allowed_kinds:
         raise kind_forbidden(kind)
     code, main = value.get("code"), value.get("main")
-    if not isinstance(code, str):
+    if not isinstance(code, str) and not (kind == BLACKBOX and code is None):
         raise malformed_content(f"exec.code must be a string for kind '{kind}'")
     if main is not None and not isinstance(main, str):
         raise malformed_content("exec.main must be a string")
+    if main is None and kinds.requires_main(kind):
+        raise malformed_content(f"exec.main must be a string for kind '{kind}'")
+    if code is None:
+        return Exec(kind=kind, code=None, binary=False, main=main, image=image)
     size = len(code) if code.isascii() else len(code.encode())
     if size > limits.code_bytes_max:
         raise too_large("exec", size, limits.code_bytes_max)
-    return Exec(kind=kind, code=code, binary=_is_base64(code), main=main)
+    return Exec(kind=kind, code=code, binary=_is_base64(code), main=main, image=image)
+
+
+# Of a reference: [registry[:port]/][path/]name[:tag][@digest], as the engine's grammar has it.
+_IMAGE = re.compile(
+    r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?/)?"
+    r"([a-z0-9]+([._-]+[a-z0-9]+)*/)*[a-z0-9]+([._-]+[a-z0-9]+)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+IMAGE_CHARACTERS_MAX: Final = 255
+
+
+def _image(value: Mapping[str, Any]) -> str:
+    image = value.get("image")
+    if not isinstance(image, str) or not image.strip():
+        raise malformed_content(f"exec.image must be a string for kind '{BLACKBOX}'")
+    image = image.strip()
+    if len(image) > IMAGE_CHARACTERS_MAX or not _IMAGE.fullmatch(image):
+        raise malformed_content(f"exec.image '{image:.80}' is no reference of a container image")
+    return image
 
 
 def components(body: Mapping[str, Any], namespace: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The HTTP connection to one container: a request at a time, over its Unix socket.
+"""The HTTP connections to one container: each carries a request at a time.
 
 Sends ready-made bodies and hands back status and body; what they mean is
 ``runtime_protocol``.  The answer of an action proxy nearly always arrives whole and with a
@@ -8,7 +8,9 @@ Content-Length; that case is answered without a parser, all else goes to httptoo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import cast
 
 import httptools
@@ -37,10 +39,15 @@ class ContainerConnection(asyncio.Protocol):
         self._size = 0
 
     @classmethod
-    async def open(cls, path: str, on_lost: Callable[[], None]) -> ContainerConnection:
-        """Connect to the socket at ``path``.  Raises: OSError."""
+    async def open(
+        cls, path: str, on_lost: Callable[[], None], port: int = 0
+    ) -> ContainerConnection:
+        """Connect to the socket at ``path``, or to ``port`` of loopback.  Raises: OSError."""
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_unix_connection(lambda: cls(on_lost), path)
+        if port:
+            _, connection = await loop.create_connection(lambda: cls(on_lost), "127.0.0.1", port)
+        else:
+            _, connection = await loop.create_unix_connection(lambda: cls(on_lost), path)
         return connection
 
     def post(self, route: bytes, body: bytes, on_reply: OnReply) -> None:
@@ -130,3 +137,138 @@ class ContainerConnection(asyncio.Protocol):
         self._parts, self._kept, self._size = [], 0, 0
         self._parser = None
         self._answer(status, body, size)
+
+
+class ContainerConnections:
+    """Several connections to one container, as one that takes any number of requests.
+
+    More are opened with ``open_more`` when they are needed, up to ``connections_max``; what comes
+    beyond that waits its turn.  When one of those ends all do, for a container that closes one is
+    not to be trusted.  The owner hears of the end of the first, and closes the others.
+    """
+
+    def __init__(
+        self,
+        first: ContainerConnection,
+        open_more: Callable[[Callable[[], None]], Awaitable[ContainerConnection]],
+    ) -> None:
+        self.connections_max = 1
+        self._open_more = open_more
+        self._open = [first]
+        self._idle = [first]
+        self._waiting: deque[tuple[bytes, bytes, OnReply]] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has ended."""
+        return self._open[0].lost
+
+    def post(self, route: bytes, body: bytes, on_reply: OnReply) -> None:
+        """Send a request as soon as a connection is free; see ``ContainerConnection``."""
+        self._waiting.append((route, body, on_reply))
+        self._serve()
+
+    def close(self) -> None:
+        """End every connection; idempotent."""
+        self._closed = True
+        self._waiting.clear()
+        for task in self._opening:
+            task.cancel()
+        for connection in self._open:
+            connection.close()
+
+    def _serve(self) -> None:
+        while self._waiting and self._idle:
+            connection = self._idle.pop()
+            route, body, on_reply = self._waiting.popleft()
+            connection.post(route, body, partial(self._replied, connection, on_reply))
+        there = len(self._open) + len(self._opening)
+        missing = len(self._waiting) - len(self._opening)
+        for _ in range(min(missing, self.connections_max - there)):
+            self._opening.add(asyncio.ensure_future(self._connect()))
+
+    def _replied(
+        self,
+        connection: ContainerConnection,
+        on_reply: OnReply,
+        status: int,
+        body: bytes,
+        size: int,
+    ) -> None:
+        self._idle.append(connection)
+        self._serve()
+        on_reply(status, body, size)
+
+    async def _connect(self) -> None:
+        try:
+            connection = await self._open_more(self.close)
+        except OSError:
+            return  # what waits is served by those that there are
+        finally:
+            # Not when the task is done, a turn of the loop later: who posts meanwhile counts it.
+            task = asyncio.current_task()
+            assert task is not None
+            self._opening.discard(task)
+        self._open.append(connection)
+        self._idle.append(connection)
+        if self._closed:
+            connection.close()
+        self._serve()
+
+
+class FreshConnections:
+    """A connection for each request, to a proxy on TCP, as OpenWhisk does it.
+
+    Proxies that are not ours close connections as they please, so one that ends says nothing
+    unless an answer was due on it.  ``on_lost`` is called once, when that happens.
+    """
+
+    def __init__(self, port: int, on_lost: Callable[[], None]) -> None:
+        self.lost = False
+        self._port = port
+        self._on_lost = on_lost
+        self._open: set[ContainerConnection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def post(self, route: bytes, body: bytes, on_reply: OnReply) -> None:
+        """Send a request; see ``ContainerConnection``."""
+        task = asyncio.ensure_future(self._exchange(route, body, on_reply))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    def close(self) -> None:
+        """End every connection; ``on_lost`` does not follow."""
+        self.lost = True
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._open):
+            connection.close()
+
+    async def _exchange(self, route: bytes, body: bytes, on_reply: OnReply) -> None:
+        def lost() -> None:
+            if connection in self._open:
+                self._open.discard(connection)
+                self._lose()
+
+        def reply(status: int, body: bytes, size: int) -> None:
+            self._open.discard(connection)
+            connection.close()
+            on_reply(status, body, size)
+
+        try:
+            connection = await ContainerConnection.open("", lost, self._port)
+        except OSError:
+            self._lose()
+            return
+        self._open.add(connection)
+        if connection.lost:
+            lost()
+        else:
+            connection.post(route, body, reply)
+
+    def _lose(self) -> None:
+        if not self.lost:
+            self.lost = True
+            self._on_lost()

@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.effects import (
@@ -55,7 +56,7 @@ from acs_core.events import (
 )
 
 from . import clock, runtime_protocol
-from .container_connection import ContainerConnection
+from .container_connection import ContainerConnection, ContainerConnections, FreshConnections
 from .entity_types import Action, has_network
 from .links import Link, Logs, Result
 from .runtime_protocol import Response
@@ -71,6 +72,9 @@ LOG_TICK_S = 0.02
 LOG_GRACE_US = 2_000_000
 """How long the end of a log is waited for after the result, as upstream."""
 
+UNMARKED_LOG_US = 100_000
+"""How long after the result a log is taken whose end nothing marks: it comes by the engine."""
+
 REMOVE_RETRY_S = 1.0
 """Between two tries to remove a sandbox that the engine could not remove."""
 
@@ -85,8 +89,23 @@ CONTAINER_FAILED = "The container failed: it {}."
 
 
 @dataclass(slots=True, eq=False)
+class _Run:
+    """An activation in a container, from its ``/init`` or ``/run`` to its end; as in ``Result``.
+
+    ``started_us`` is when ``/init`` was sent, and then ``/run``.
+    """
+
+    activation: Activation
+    started_us: int
+    started_ms: int
+    wait_us: int
+    initialising: bool = False
+    init_us: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class _Container:
-    """A container with its sandbox.  ``activation`` is what runs in it, if anything does.
+    """A container with its sandbox and what runs in it, by activation id.
 
     ``spec`` and ``action`` are not set while it is prewarmed, for nobody yet.
     """
@@ -95,13 +114,8 @@ class _Container:
     spec: QueueSpec = field(init=False, repr=False)
     action: Action = field(init=False, repr=False)
     sandbox: Sandbox | None = None
-    connection: ContainerConnection | None = None
-    activation: Activation | None = None
-    initialising: bool = False
-    started_us: int = 0
-    started_ms: int = 0
-    wait_us: int = 0
-    init_us: int = 0
+    connection: ContainerConnection | ContainerConnections | FreshConnections | None = None
+    runs: dict[str, _Run] = field(default_factory=dict)
     # How it ended under its last run, if it did.
     failed: str = ""
     # Ended runs whose logs were not handed on, with the time until which they are waited for.
@@ -236,15 +250,15 @@ class Invoker:
         activation = effect.activation
         now_us = clock.now_us()
         now_ms = clock.wall_ms()
-        if container.activation is None:  # not the one that was initialised for
-            container.activation = activation
-            container.started_ms = now_ms
-            container.wait_us = now_us - activation.arrived_us
-            container.init_us = 0
-            self.waits.add(container.wait_us)
+        run = container.runs.get(activation.activation_id)
+        if run is None:  # not the one that was initialised for
+            run = _Run(activation, now_us, now_ms, now_us - activation.arrived_us)
+            container.runs[activation.activation_id] = run
+            self.waits.add(run.wait_us)
             self._listen(name, container)
-        container.initialising = False
-        container.started_us = now_us
+        else:
+            run.initialising = False
+            run.started_us = now_us
         deadline_ms = now_ms + container.spec.timeout_us // 1000
         body = runtime_protocol.run_body(activation.payload, deadline_ms)
         connection = container.connection
@@ -252,47 +266,50 @@ class Invoker:
             connection.post(
                 b"/run",
                 body,
-                lambda status, reply, size: self._on_run(name, container, status, reply, size),
+                lambda status, reply, size: self._on_run(name, container, run, status, reply, size),
             )
 
     def _on_run(
-        self, name: str, container: _Container, status: int, body: bytes, size: int
+        self, name: str, container: _Container, run: _Run, status: int, body: bytes, size: int
     ) -> None:
-        if container.activation is not None:  # else it was given up
-            self._end(name, container, runtime_protocol.run_response(status, body, size))
+        if run.activation.activation_id in container.runs:  # else it was given up
+            self._end(name, container, run, runtime_protocol.run_response(status, body, size))
 
     def _end(
-        self, name: str, container: _Container, response: Response, *, timed_out: bool = False
+        self,
+        name: str,
+        container: _Container,
+        run: _Run,
+        response: Response,
+        *,
+        timed_out: bool = False,
     ) -> None:
         """Hand on the result of what runs in the container, then let the pool know."""
-        activation = container.activation
-        assert activation is not None
-        container.activation = None
+        activation_id = run.activation.activation_id
+        del container.runs[activation_id]
         now_us = clock.now_us()
-        run_us = now_us - container.started_us
-        initialising = container.initialising
-        init_us = run_us if initialising else container.init_us
+        run_us = now_us - run.started_us
+        initialising = run.initialising
+        init_us = run_us if initialising else run.init_us
         logs_follow = container.action.limits.logs_mb > 0 and container.sandbox is not None
         assert self._controller is not None
         self._controller.send(
             Result(
-                activation.activation_id,
+                activation_id,
                 response.outcome,
                 response.result,
-                container.started_ms,
-                container.wait_us,
+                run.started_ms,
+                run.wait_us,
                 init_us,
-                run_us if initialising else container.init_us + run_us,
+                run_us if initialising else run.init_us + run_us,
                 timed_out,
                 logs_follow,
             )
         )
         if logs_follow:
-            container.unlogged.append((activation.activation_id, now_us + LOG_GRACE_US))
+            container.unlogged.append((activation_id, now_us + LOG_GRACE_US))
         self._stepper.step(
-            RunEnded(
-                name, activation.activation_id, 0 if initialising else run_us, response.outcome
-            )
+            RunEnded(name, activation_id, 0 if initialising else run_us, response.outcome)
         )
 
     # --- initialisation ------------------------------------------------------------------------
@@ -302,52 +319,59 @@ class Invoker:
         container = self._containers[name]
         activation = effect.activation
         now_us = clock.now_us()
-        container.activation = activation
-        container.initialising = True
-        container.started_us = now_us
-        container.started_ms = clock.wall_ms()
-        container.wait_us = now_us - activation.arrived_us
-        container.init_us = 0
-        if container.sandbox is not None:
-            container.sandbox.logs.limit_bytes = container.action.limits.logs_mb * 1024 * 1024
+        now_ms = clock.wall_ms()
+        run = _Run(activation, now_us, now_ms, now_us - activation.arrived_us, initialising=True)
+        container.runs[activation.activation_id] = run
+        sandbox, connection = container.sandbox, container.connection
+        if sandbox is not None:
+            sandbox.logs.limit_bytes = container.action.limits.logs_mb * 1024 * 1024
+            if container.spec.concurrency > 1 and isinstance(connection, ContainerConnection):
+                connection = container.connection = ContainerConnections(
+                    connection, partial(_connect, sandbox)
+                )
         self._listen(name, container)
         body = runtime_protocol.init_body(
             container.action,
             container.spec.namespace,
             activation.activation_id,
             runtime_protocol.transaction_id_of(activation.payload),
-            container.started_ms + container.spec.timeout_us // 1000,
+            now_ms + container.spec.timeout_us // 1000,
             runtime_protocol.api_key_of(activation.payload),
         )
-        connection = container.connection
         if connection is not None:
             connection.post(
                 b"/init",
                 body,
-                lambda status, reply, size: self._on_init(name, container, status, reply, size),
+                lambda status, reply, size: self._on_init(
+                    name, container, run, status, reply, size
+                ),
             )
 
     def _on_init(
-        self, name: str, container: _Container, status: int, body: bytes, size: int
+        self, name: str, container: _Container, run: _Run, status: int, body: bytes, size: int
     ) -> None:
-        if container.activation is None:
+        if run.activation.activation_id not in container.runs:
             return
         response = runtime_protocol.init_response(status, body, size)
         if response is not None:
-            self._end(name, container, response)
+            self._end(name, container, run, response)
             return
-        container.init_us = clock.now_us() - container.started_us
-        self._stepper.step(Initialised(name, container.init_us))
+        connection = container.connection
+        if isinstance(connection, ContainerConnections) and runtime_protocol.overlaps(body):
+            connection.connections_max = container.spec.concurrency
+        run.init_us = clock.now_us() - run.started_us
+        self._stepper.step(Initialised(name, run.init_us))
 
     def _abort(self, effect: Abort) -> None:
         container = self._containers[effect.container]
-        if container.activation is None:
+        run = container.runs.get(effect.activation_id)
+        if run is None:
             return
         if effect.drained:
-            self._end(effect.container, container, runtime_protocol.drained())
+            self._end(effect.container, container, run, runtime_protocol.drained())
         else:
-            response = runtime_protocol.timed_out(effect.timeout_us // 1000, container.initialising)
-            self._end(effect.container, container, response, timed_out=True)
+            response = runtime_protocol.timed_out(effect.timeout_us // 1000, run.initialising)
+            self._end(effect.container, container, run, response, timed_out=True)
 
     # --- the life of sandboxes -----------------------------------------------------------------
 
@@ -356,7 +380,8 @@ class Invoker:
         self._belongs_to(container, effect.spec)
         action = container.action
         spec = self._sandbox_spec(effect.container, action.exec.kind, effect.spec.memory_mb)
-        self._start(self._create(container, replace(spec, network=has_network(action))))
+        spec = replace(spec, image=action.exec.image or "", network=has_network(action))
+        self._start(self._create(container, spec))
 
     def _prewarm_sandbox(self, effect: PrewarmSandbox) -> None:
         self._start(self._prewarm(_Container(effect.container), effect.kind, effect.memory_mb))
@@ -411,9 +436,7 @@ class Invoker:
             return FailureClass.RECOVERABLE, f"the invoker failed: {error!r}"
         container.sandbox = sandbox
         try:
-            container.connection = await ContainerConnection.open(
-                sandbox.socket_path, lambda: self._on_lost(container)
-            )
+            container.connection = await _first(sandbox, lambda: self._on_lost(container))
             if container.connection.lost:
                 raise ConnectionResetError("it closed the first connection")
         except OSError as error:
@@ -446,11 +469,12 @@ class Invoker:
 
     def _on_lost(self, container: _Container) -> None:
         """The connection to a container ended: by our removal, or because it died."""
-        if container.connection is None:
+        connection, container.connection = container.connection, None
+        if connection is None:
             return
-        container.connection = None
+        connection.close()  # others of the same container
         name = container.name
-        if container.activation is None:
+        if not container.runs:
             # At once: what is delivered from now on is given back, and runs elsewhere.
             self._stepper.step(SandboxBroke(name, "its connection ended while it was idle"))
         else:
@@ -467,12 +491,11 @@ class Invoker:
                 # What engines say names the platform's files: it is for its operator.
                 log.warning("how container %s ended is not known: %s", name, error)
                 cause = "ended, and its engine does not say why"
-        if container.activation is not None:
+        for run in list(container.runs.values()):
             log.info("container %s %s during a run", name, cause)
             container.failed = cause
-            self._end(
-                name, container, runtime_protocol.broke(container.initialising, out_of_memory)
-            )
+            response = runtime_protocol.broke(run.initialising, out_of_memory)
+            self._end(name, container, run, response)
         self._stepper.step(SandboxBroke(name, cause))
 
     def _pause_sandbox(self, effect: PauseSandbox) -> None:
@@ -558,7 +581,7 @@ class Invoker:
             except Exception:
                 log.exception("the logs of container %s are lost", name)
                 container.unlogged.clear()
-            if container.activation is None and not container.unlogged:
+            if not container.runs and not container.unlogged:
                 del self._talking[name]
         self._send_logs()
         if self._talking:
@@ -572,6 +595,12 @@ class Invoker:
         logs.drain(now_ns)
         told = 0
         for activation_id, until_us in container.unlogged:
+            if not sandbox.sentinels:
+                if now_us < until_us - LOG_GRACE_US + UNMARKED_LOG_US:
+                    break
+                told += 1
+                self._collected.append((activation_id, logs.take_rest(now_ns)))
+                continue
             lines = logs.next_log()
             if lines is None:
                 if now_us < until_us:
@@ -611,11 +640,14 @@ class Invoker:
         """Answer for what an effect that was not carried out was about."""
         if isinstance(effect, (Run, Initialise)):
             container = self._containers[effect.container]
-            container.activation = effect.activation
+            activation = effect.activation
+            run = container.runs.setdefault(
+                activation.activation_id, _Run(activation, clock.now_us(), clock.wall_ms(), 0)
+            )
             response = runtime_protocol.failure(
                 runtime_protocol.PLATFORM_ERROR, f"The invoker failed: {cause}"
             )
-            self._end(effect.container, container, response)
+            self._end(effect.container, container, run, response)
         elif isinstance(effect, StartSandbox):
             text = f"the invoker failed: {cause}"
             self._creation_failed(effect.container, FailureClass.RECOVERABLE, text)
@@ -633,3 +665,17 @@ class Invoker:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("the invoker lost a task", exc_info=task.exception())
+
+
+async def _first(
+    sandbox: Sandbox, on_lost: Callable[[], None]
+) -> ContainerConnection | FreshConnections:
+    """Connect to a new sandbox.  Raises: OSError."""
+    if sandbox.port:
+        return FreshConnections(sandbox.port, on_lost)
+    return await _connect(sandbox, on_lost)
+
+
+async def _connect(sandbox: Sandbox, on_lost: Callable[[], None]) -> ContainerConnection:
+    """Connect to the proxy of a sandbox.  Raises: OSError."""
+    return await ContainerConnection.open(sandbox.socket_path, on_lost)

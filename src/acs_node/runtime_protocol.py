@@ -154,6 +154,12 @@ def init_response(status: int, body: bytes, size: int) -> Response | None:
     return failure(DEVELOPER_ERROR, f"The action failed during initialization: {_shown(body)}")
 
 
+def overlaps(body: bytes) -> bool:
+    """Say whether an answer to ``/init`` promises that runs of several connections overlap."""
+    answer = _parse(body)
+    return isinstance(answer, dict) and answer.get("concurrent") is True
+
+
 def failure(outcome: int, error: Any) -> Response:
     """Return a response whose result is ``{"error": error}``."""
     return Response(outcome, orjson.dumps({"error": error}))

@@ -45,6 +45,7 @@ from .firing import Firing
 from .front import Front
 from .invoker import Invoker
 from .links import Inbox, LocalLink
+from .manifest import Manifest
 from .retention import KEEP_DAYS, KEEP_MB, Retention
 from .sandboxes import SandboxEngine, SandboxError
 from .scheduler_node import SchedulerNode
@@ -85,7 +86,9 @@ class StandaloneConfig:
     scheduler's trace.  ``pause_grace_s``: after how many idle seconds a container is paused, 0:
     never.  ``prewarm``: which sandboxes stand ready.  ``network``: of functions in Docker.
     ``keep_days`` and ``keep_mb``: how long, and in how much of the database, activation records are
-    kept, 0: no bound."""
+    kept, 0: no bound.
+    ``concurrency_max``: the most runs at once in one container that an action may ask for.
+    ``manifest``: which runtimes there are, None: ours."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -99,6 +102,8 @@ class StandaloneConfig:
     network: str = "acs"
     keep_days: float = KEEP_DAYS
     keep_mb: int = KEEP_MB
+    concurrency_max: int = 1
+    manifest: Manifest | None = None
 
 
 class StartError(Exception):
@@ -135,9 +140,10 @@ def _pool_config(config: StandaloneConfig) -> PoolConfig:
             f"the pause grace is {config.pause_grace_s:g} s; it must be at least 0 and less than "
             f"the {keep_alive_s:g} s after which an idle container is removed"
         )
-    kinds, limits = RuntimeKinds(), SystemLimits()
+    kinds, limits = _kinds(config), _system_limits(config)
     prewarm = []
-    for wanted in config.prewarm:
+    of_manifest = () if config.manifest is None else config.manifest.prewarm()
+    for wanted in (*config.prewarm, *of_manifest):
         shown = f"the prewarmed sandboxes {wanted.kind}:{wanted.memory_mb}:{wanted.count}"
         try:
             kind = kinds.resolve(wanted.kind)
@@ -160,6 +166,14 @@ def _pool_config(config: StandaloneConfig) -> PoolConfig:
         pause_grace_us=round(config.pause_grace_s * 1e6),
         prewarm=tuple(prewarm),
     )
+
+
+def _kinds(config: StandaloneConfig) -> RuntimeKinds:
+    return RuntimeKinds() if config.manifest is None else config.manifest.kinds()
+
+
+def _system_limits(config: StandaloneConfig) -> SystemLimits:
+    return SystemLimits(concurrency_max=config.concurrency_max)
 
 
 @contextlib.contextmanager
@@ -196,7 +210,12 @@ async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
         from .sandboxes.docker import DockerEngine
 
         try:
-            docker = DockerEngine(config.data, instance=instance, network=config.network)
+            docker = DockerEngine(
+                config.data,
+                instance=instance,
+                network=config.network,
+                manifest=config.manifest,
+            )
         except ValueError as error:
             raise StartError(str(error)) from None
         try:
@@ -292,7 +311,10 @@ def _link(
         MemoryCoordination({INVOKER: pool.memory_mb}),
         None if trace is None else trace.record,
     )
-    invoker = Invoker(pool, engine, controller.action_of, {"__OW_API_HOST": api_host})
+    environment = {"__OW_API_HOST": api_host}
+    if config.concurrency_max > 1:
+        environment["__OW_ALLOW_CONCURRENT"] = "true"  # OpenWhisk's nodejs images ask for it
+    invoker = Invoker(pool, engine, controller.action_of, environment)
     inbox = Inbox()
     to_controller = LocalLink(controller.receive, inbox)
     to_scheduler = LocalLink(scheduler.receive, inbox)
@@ -318,7 +340,7 @@ async def stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, A
     await database.open()
     try:
         entities = EntityStore(
-            database, kinds=RuntimeKinds(), limits=SystemLimits(), clock_ms=clock.wall_ms
+            database, kinds=_kinds(config), limits=_system_limits(config), clock_ms=clock.wall_ms
         )
         await entities.open()
         activations = await _activations(database, config.data)

@@ -53,7 +53,9 @@ class Container:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        self.http = UnixHttp(sandbox.socket_path)
+        self.http: http.client.HTTPConnection = UnixHttp(sandbox.socket_path)
+        if sandbox.port:
+            self.http = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=DEADLINE_S)
         self.http.connect()
 
     async def call(self, work: Callable[[], Any]) -> Any:
@@ -91,6 +93,14 @@ class Container:
             assert time.monotonic() < deadline, "no sentinels on both streams"
             self.sandbox.logs.drain(time.time_ns())
         return [without_time(line) for line in lines]
+
+    async def last_words(self) -> list[str]:
+        """Return what a container that ended had said; it must have said something."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not (lines := self.rest()):
+            assert time.monotonic() < deadline, "it said nothing"
+            await asyncio.sleep(TICK_S)
+        return lines
 
     def rest(self) -> list[str]:
         return [without_time(line) for line in self.sandbox.logs.take_rest(time.time_ns())]
@@ -274,7 +284,7 @@ class RuntimeCases(RuntimeFixtures):
         with pytest.raises((http.client.HTTPException, OSError)):
             await (container.init(code) if where == "init" else container.run())
         assert "status 7" in (await engine.ending(container.sandbox)).cause
-        assert container.rest() == ["stdout: last words"]
+        assert await container.last_words() == ["stdout: last words"]
 
     async def test_an_endless_line_is_cut_and_ends_with_its_run(self, container: Container) -> None:
         container.sandbox.logs.limit_bytes = 200_000
@@ -296,8 +306,8 @@ class RuntimeCases(RuntimeFixtures):
             assert container.log() == ["stdout: no newline"]
 
 
-class PythonRuntimeCases(RuntimeCases):
-    """Give it an ``engine`` fixture."""
+class PythonCases(RuntimeCases):
+    """Those of every runtime, with functions in python."""
 
     echo = ECHO
     echo_and_speak = """
@@ -349,6 +359,10 @@ def main(args):
         ("import sys\nsys.exit(4)\n", "SystemExit: 4"),
         ("import no_such_module\n", "No module named 'no_such_module'"),
     )
+
+
+class PythonRuntimeCases(PythonCases):
+    """Those, and what our runtime does beside."""
 
     async def test_integers_have_no_bound(self, container: Container) -> None:
         await container.init(ECHO)
@@ -458,6 +472,66 @@ async def main(args):
 """
         await container.init(code)
         assert await container.run({"a": 1}) == (200, {"a": 1})
+
+    async def test_runs_of_an_async_function_overlap(self, container: Container) -> None:
+        code = """
+import asyncio, os
+met = []
+async def main(args):
+    met.append(1)
+    while len(met) < args["meet"]:
+        await asyncio.sleep(0.001)
+    print("met")
+    return {"n": args["n"], "where": os.getpid()}
+"""
+        assert await container.init(code) == (200, {"ok": True, "concurrent": True})
+        others = [UnixHttp(container.sandbox.socket_path) for _ in range(2)]
+
+        def run(other: UnixHttp, n: int) -> Any:
+            other.request("POST", "/run", b'{"value": {"meet": 3, "n": %d}}' % n)
+            return json.loads(other.getresponse().read())
+
+        *answers, (_, last) = await asyncio.gather(
+            *(asyncio.to_thread(run, other, n) for n, other in enumerate(others)),
+            container.run({"meet": 3, "n": 2}),
+        )
+        assert [answer["n"] for answer in (*answers, last)] == [0, 1, 2]
+        assert len({answer["where"] for answer in (*answers, last)}) == 1
+        lines = [line for _ in range(3) for line in container.log()]
+        assert lines == ["stdout: met"] * 3
+        for other in others:
+            other.close()
+        assert (await container.run({"meet": 0, "n": 3}))[0] == 200, "it goes on without them"
+
+    async def test_an_async_function_is_served_as_any_other(self, container: Container) -> None:
+        code = """
+import sys
+async def main(args):
+    if "fail" in args:
+        raise {"error": ValueError, "exit": SystemExit}[args["fail"]]("so")
+    return args.get("result", args)
+"""
+        await container.init(code)
+        assert (await container.init(code))[0] == 403
+        assert await container.run({"fail": "error"}) == (200, {"error": "so"})
+        assert "stderr: ValueError: so" in container.log()
+        assert await container.run({"fail": "exit"}) == (200, {"error": "SystemExit: so"})
+        assert await container.run({"result": 3}) == (502, {"error": self.wrong_type})
+        assert (await container.post("/run", b"{"))[0] == 400
+        assert (await container.post("/other", {}))[0] == 404
+        value = {"large": "x" * 1_000_000}
+        assert await container.run(value) == (200, value)
+        connection = container.http.sock
+        assert connection is not None
+        body = b'{"value":{"n":1}}'
+        request = b"POST /run HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        for position in range(len(request)):
+            connection.sendall(request[position : position + 1])
+        connection.sendall(request * 2)
+        received = b""
+        while received.count(b'{"n":1}') < 3:
+            received += connection.recv(65536)
+        assert received.count(b"HTTP/1.1 200 OK") == 3
 
     async def test_a_function_has_the_main_thread(self, container: Container) -> None:
         code = """

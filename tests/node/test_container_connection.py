@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 from node.house import DEADLINE_S, until
 
-from acs_node.container_connection import BODY_KEPT_MAX, ContainerConnection
+from acs_node.container_connection import (
+    BODY_KEPT_MAX,
+    ContainerConnection,
+    ContainerConnections,
+    FreshConnections,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -199,3 +204,144 @@ async def test_one_request_at_a_time(folder: Path) -> None:
 async def test_opening_where_nobody_listens_raises_oserror(folder: Path) -> None:
     with pytest.raises(OSError):
         await ContainerConnection.open(str(folder / "absent.sock"), lambda: None)
+
+
+# Several connections, and fresh ones
+
+
+@dataclass
+class Host:
+    """A server on TCP that answers each request when it is told to, in the order they came."""
+
+    port: int
+    came: list[tuple[bytes, asyncio.StreamWriter]]
+    open_count: int = 0
+
+    async def request(self, number: int) -> tuple[bytes, asyncio.StreamWriter]:
+        await until(lambda: len(self.came) > number, f"request {number}")
+        return self.came[number]
+
+    async def reply(self, number: int) -> None:
+        (await self.request(number))[1].write(OK)
+
+
+@asynccontextmanager
+async def host() -> AsyncIterator[Host]:
+    made = Host(0, [])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        made.open_count += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
+                made.came.append((await reader.readexactly(length), writer))
+        made.open_count -= 1
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+
+
+async def test_requests_wait_for_a_connection_until_more_are_allowed() -> None:
+    replies: list[int] = []
+    async with host() as h:
+        losses: list[str] = []
+
+        def owner() -> None:
+            losses.append("lost")
+            connections.close()
+
+        first = await ContainerConnection.open("", owner, h.port)
+
+        async def open_more(on_lost: Callable[[], None]) -> ContainerConnection:
+            return await ContainerConnection.open("", on_lost, h.port)
+
+        connections = ContainerConnections(first, open_more)
+
+        def post(number: int) -> None:
+            connections.post(b"/run", b"%d" % number, lambda *_: replies.append(number))
+
+        for number in range(2):
+            post(number)
+        await h.reply(0)
+        assert (await h.request(1))[0] == b"1"
+        assert h.open_count == 1
+        connections.connections_max = 3
+        for number in range(2, 5):
+            post(number)
+        await h.request(3)
+        assert h.open_count == 3
+        for number in range(1, 5):
+            await h.reply(number)
+        await until(lambda: len(replies) == 5, "all replies")
+        assert sorted(replies) == [0, 1, 2, 3, 4]
+        assert h.open_count == 3
+        # One that ends takes all with it, and its owner is told once.
+        post(5)
+        (await h.request(5))[1].close()
+        await until(lambda: losses, "the loss")
+        await until(lambda: h.open_count == 0, "the end of the others")
+        assert connections.lost
+        assert losses == ["lost"]
+
+
+async def test_fresh_connections_end_with_their_answers() -> None:
+    replies: list[tuple[int, bytes, int]] = []
+    async with host() as h:
+        losses: list[str] = []
+        fresh = FreshConnections(h.port, lambda: losses.append("lost"))
+        for _ in range(2):
+            fresh.post(b"/run", b"{}", lambda *reply: replies.append(reply))
+        await h.reply(1)
+        await h.reply(0)
+        await until(lambda: len(replies) == 2, "the replies")
+        assert replies == [(200, b"{}", 2)] * 2
+        await until(lambda: h.open_count == 0, "the end of both")
+        assert not losses
+        fresh.post(b"/run", b"{}", lambda *reply: replies.append(reply))
+        (await h.request(2))[1].close()
+        await until(lambda: losses, "the loss")
+        assert fresh.lost
+    gone = FreshConnections(h.port, lambda: losses.append("refused"))
+    gone.post(b"/run", b"{}", lambda *reply: replies.append(reply))
+    await until(lambda: "refused" in losses, "the refusal")
+    assert len(replies) == 2
+
+
+async def test_fresh_connections_that_are_closed_tell_nobody() -> None:
+    async with host() as h:
+        losses: list[str] = []
+        fresh = FreshConnections(h.port, lambda: losses.append("lost"))
+        fresh.post(b"/run", b"{}", lambda *_: None)
+        await h.request(0)
+        fresh.post(b"/run", b"{}", lambda *_: None)  # is being opened
+        fresh.close()
+        await until(lambda: h.open_count == 0, "the end")
+        assert not losses
+
+
+async def test_a_request_that_comes_as_a_connection_opens_gets_one_of_its_own() -> None:
+    loop = asyncio.get_running_loop()
+    async with host() as h:
+        first = await ContainerConnection.open("", lambda: None, h.port)
+
+        def post(number: int) -> None:
+            connections.post(b"/run", b"%d" % number, lambda *_: None)
+
+        async def open_more(on_lost: Callable[[], None]) -> ContainerConnection:
+            connection = await ContainerConnection.open("", on_lost, h.port)
+            if h.open_count < 3:
+                loop.call_soon(post, 2)  # before the task that opened this one is done
+            return connection
+
+        connections = ContainerConnections(first, open_more)
+        connections.connections_max = 3
+        post(0)
+        post(1)
+        await h.request(2)  # nobody was answered
+        connections.close()

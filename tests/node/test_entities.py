@@ -258,15 +258,33 @@ async def test_the_stored_kind_is_the_real_one(store: EntityStore, kind: str) ->
 
 UNSUPPORTED = (
     "The specified runtime '{}' is not supported by this platform."
-    " Valid values are: 'python:3', 'nodejs:20', 'sequence'."
+    " Valid values are: 'python:3', 'nodejs:20', 'sequence', 'blackbox'."
 )
+
+
+async def test_an_action_of_an_image(store: EntityStore) -> None:
+    body = {"exec": {"kind": " BlackBox", "image": "localhost:5000/some/image:1"}}
+    action = await store.put_action("guest", "own", body, False)
+    expected = {"kind": "blackbox", "binary": False, "image": "localhost:5000/some/image:1"}
+    assert action.document()["exec"] == expected
+    body["exec"]["code"] = "echo"
+    action = await store.put_action("guest", "own", body, True)
+    assert action.document()["exec"] == {**expected, "code": "echo", "binary": True}
 
 
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
         ({"exec": {"kind": "cobol:1", "code": ""}}, UNSUPPORTED.format("cobol:1")),
-        ({"exec": {"kind": "blackbox", "image": "i"}}, UNSUPPORTED.format("blackbox")),
+        ({"exec": {"kind": "blackbox"}}, "exec.image must be a string for kind 'blackbox'"),
+        (
+            {"exec": {"kind": "blackbox", "image": "Not/A reference"}},
+            "exec.image 'Not/A reference' is no reference of a container image",
+        ),
+        (
+            {"exec": {"kind": "blackbox", "image": "i", "code": 3}},
+            "exec.code must be a string for kind 'blackbox'",
+        ),
         ({"exec": []}, "exec must be an object"),
         ({"exec": {"code": CODE}}, "exec.kind must be a string"),
         ({"exec": {"kind": "python:3"}}, "exec.code must be a string for kind 'python:3'"),

@@ -104,6 +104,7 @@ class Stage:
         self.spec = QueueSpec(
             "guest/act@1", "guest", "guest/act", 1, memory_mb=self.action.limits.memory_mb,
             timeout_us=self.action.limits.timeout_ms * 1000, kind="python:3",
+            concurrency=self.action.limits.concurrency,
         )  # fmt: skip
         self.folder = folder
         self.engine = engine
@@ -714,3 +715,86 @@ async def test_messages_that_are_not_for_an_invoker_are_refused() -> None:
     async with stage() as s:
         with pytest.raises(TypeError, match="Submit is no message for an invoker"):
             s.invoker.receive(Submit(s.spec, Activation("a", b"", 0)))
+
+
+# Several runs in one container
+
+MEET = """
+import asyncio, os
+met = []
+async def main(args):
+    met.append(args["n"])
+    if args.get("die") and len(met) == args["die"]:
+        os._exit(3)
+    while len(met) < args["meet"]:
+        await asyncio.sleep(0.001)
+    return {"n": args["n"]}
+"""
+
+
+async def begun(s: Stage, *arguments: dict[str, int]) -> None:
+    """Initialise a container with a first run, and deliver what is to run at once."""
+    await s.serving()
+    s.deliver("a0", {"n": 0, "meet": 1})
+    await s.result("a0")
+    for number, value in enumerate(arguments, 1):
+        s.deliver(f"a{number}", value)
+
+
+async def test_runs_of_an_async_function_overlap() -> None:
+    async with stage(MEET, concurrency=3) as s:
+        await begun(s, *({"n": n, "meet": 4} for n in (1, 2, 3)))
+        for n in (1, 2, 3):
+            result = await s.result(f"a{n}")
+            assert json.loads(result.response) == {"n": n}
+            assert await s.logs(f"a{n}") == []
+        s.deliver("a4", {"n": 4, "meet": 5})
+        assert (await s.result("a4")).outcome == Outcome.SUCCESS
+        s.invoker.pool.check()
+
+
+async def test_runs_of_a_function_that_cannot_overlap_take_turns() -> None:
+    code = "ran = []\ndef main(args):\n    ran.append(1)\n    return {'ran': len(ran)}\n"
+    async with stage(code, concurrency=3) as s:
+        await s.serving()
+        s.deliver("a0")
+        await s.result("a0")
+        for n in (1, 2, 3):
+            s.deliver(f"a{n}")
+        results = [json.loads((await s.result(f"a{n}")).response) for n in (1, 2, 3)]
+        assert results == [{"ran": 2}, {"ran": 3}, {"ran": 4}]
+
+
+async def test_all_runs_of_a_container_that_dies_are_answered() -> None:
+    async with stage(MEET, concurrency=3) as s:
+        await begun(s, *({"n": n, "meet": 9, "die": 4} for n in (1, 2, 3)))
+        for n in (1, 2, 3):
+            result = await s.result(f"a{n}")
+            assert result.outcome == Outcome.DEVELOPER_ERROR
+            assert b"exited unexpectedly" in result.response
+        await s.gone()
+
+
+async def test_a_run_that_takes_too_long_takes_no_other_with_it() -> None:
+    async with stage(MEET, concurrency=2, timeout_ms=300) as s:
+        await begun(s, {"n": 1, "meet": 4})
+        late = await s.result("a1")
+        assert late.timed_out
+        await s.gone()
+        assert len(s.sent(Result)) == 2
+
+
+async def test_a_connection_that_cannot_be_opened_only_delays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with stage(MEET, concurrency=2) as s:
+        await begun(s)
+        monkeypatch.setattr(invoker, "_connect", refuse)
+        s.deliver("a1", {"n": 1, "meet": 2})
+        s.deliver("a2", {"n": 2, "meet": 2})
+        for n in (1, 2):
+            assert json.loads((await s.result(f"a{n}")).response) == {"n": n}
+
+
+async def refuse(*_: object) -> ContainerConnection:
+    raise ConnectionRefusedError("no more of them")

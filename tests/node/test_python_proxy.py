@@ -158,6 +158,21 @@ class TestConnections(RuntimeFixtures):
         assert to_end(container.http.sock).startswith(b"HTTP/1.1 " + status)
         assert (await engine.ending(container.sandbox)).cause == "exited with status 0"
 
+    async def test_others_of_an_async_function_end_alone(self, container: Container) -> None:
+        await container.init("async def main(args):\n    return args\n")
+        for data in (
+            b"POST /run HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"POST /run HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+            b"x" * (proxy.HEAD_BYTES_MAX + 1),
+        ):
+            with connect(container) as other:
+                other.sendall(data)
+                assert to_end(other).startswith(b"HTTP/1.1 41")
+        for part in (b"POST", b"POST /run HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"):
+            with connect(container) as other:
+                other.sendall(part)
+        assert await container.run({"a": 1}) == (200, {"a": 1})
+
     @pytest.mark.parametrize(
         "data", [b"", b"POST /ru", b"POST /run HTTP/1.1\r\nContent-Length: 100\r\n\r\n{"]
     )

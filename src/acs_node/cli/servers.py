@@ -12,6 +12,7 @@ from acs_node.cli.options import json_option
 
 if TYPE_CHECKING:
     from acs_core.prewarm import Prewarm
+    from acs_node.manifest import Manifest
 
 _sandbox_option = click.option(
     "--sandbox",
@@ -38,6 +39,17 @@ def _read_prewarm(
         except ValueError as error:
             raise click.BadParameter(f"'{value}': {error}") from None
     return tuple(read)
+
+
+def _read_manifest(
+    context: click.Context, option: click.Parameter, path: Path | None
+) -> "Manifest | None":
+    from acs_node.manifest import ManifestError, load
+
+    try:
+        return None if path is None else load(path)
+    except ManifestError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def default_data_folder() -> Path:
@@ -95,6 +107,21 @@ data_option = click.option(
     help="Keep COUNT sandboxes ready for new containers of this kind and memory. Repeatable.",
 )
 @click.option(
+    "--concurrency-max",
+    type=click.IntRange(1, 500),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Most runs at once in one container that an action's limits may ask for.",
+)
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    callback=_read_manifest,
+    metavar="FILE",
+    help="Runtimes in OpenWhisk's format: kinds, their images, what of them is prewarmed.",
+)
+@click.option(
     "--network",
     default="acs",
     show_default=True,
@@ -135,6 +162,8 @@ def standalone(
     containers: int | None,
     pause_grace: float,
     prewarm: "tuple[Prewarm, ...]",
+    concurrency_max: int,
+    manifest: "Manifest | None",
     network: str,
     keep_days: float,
     keep_mb: int,
@@ -162,6 +191,8 @@ def standalone(
         keep_days=keep_days,
         keep_mb=keep_mb,
         prewarm=prewarm,
+        concurrency_max=concurrency_max,
+        manifest=manifest,
         network=network,
     )
     context.exit(run(config))

@@ -20,7 +20,8 @@ class SandboxSpec:
     ``container`` is its name: unique for ever, ``[A-Za-z0-9_.-]{1,100}``, and that of the container
     that it becomes unless it was prewarmed; ``kind`` is a resolved runtime kind such as
     ``python:3``; ``memory_mb`` bounds memory (no swap); ``environment`` is set before the proxy
-    starts.  ``network`` False: it reaches no other machine, whatever others may.
+    starts; ``image`` is that of an action which brings its own.  ``network`` False: it reaches no
+    other machine, whatever others may.
     """
 
     container: str
@@ -28,6 +29,7 @@ class SandboxSpec:
     memory_mb: int
     environment: Mapping[str, str] = field(default_factory=dict)
     network: bool = True
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,16 @@ class Sandbox:
 
     ``logs`` are its stdout and stderr, opened by the host before any user code ran.
     ``handle`` belongs to the engine (a process, an engine's container id).
+    ``port``, if not 0, is what it listens on instead, on loopback: OpenWhisk's own way.
+    ``sentinels``: the end of each activation is marked in its logs.
     """
 
     spec: SandboxSpec
     socket_path: str
     logs: LogPipes
     handle: object
+    port: int = 0
+    sentinels: bool = True
 
 
 @dataclass(frozen=True, slots=True)

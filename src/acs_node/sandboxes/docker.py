@@ -34,8 +34,16 @@ from docker.types import LogConfig, Mount, Ulimit
 
 from acs_node.docker_client import CALL_S, connect, engine_calls, refused
 from acs_node.image_recipes import SHARED_DIRECTORY
-from acs_node.images import image_reference
-from acs_node.sandboxes import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
+from acs_node.images import KIND_LABEL, image_reference
+from acs_node.manifest import Manifest
+from acs_node.sandboxes import (
+    EngineUnavailable,
+    Sandbox,
+    SandboxEnd,
+    SandboxError,
+    SandboxSpec,
+    stock,
+)
 from acs_node.sandboxes.logpipes import LogPipes
 
 READY_S = 30.0
@@ -81,6 +89,7 @@ class DockerEngine:
     containers reach each other.  ``workers``: calls made at once, beside one for resumes; at most
     half of them are removals and pauses, so that these never keep a start waiting.
     ``call_s``: time-out in seconds of each call (a given client has its own).
+    ``manifest``: which image a kind has (default: ours); its other images may be pulled.
     ``host_memory_mb``: what a container's CPU share is measured against (default: this machine's
     memory).
 
@@ -96,6 +105,7 @@ class DockerEngine:
         instance: str,
         client: DockerClient | None = None,
         network: str = "acs",
+        manifest: Manifest | None = None,
         workers: int = 4,
         call_s: float = CALL_S,
         host_memory_mb: int | None = None,
@@ -111,6 +121,8 @@ class DockerEngine:
         self._client = client
         self._owns_client = client is None
         self._network = network
+        self._runtimes = {} if manifest is None else manifest.runtimes()
+        self._blackboxes = frozenset() if manifest is None else manifest.blackboxes
         self._call_s = call_s
         if host_memory_mb is None:
             host_memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
@@ -240,7 +252,12 @@ class DockerEngine:
 
     async def _start(self, spec: SandboxSpec) -> Sandbox:
         directory = self._check(spec)
-        image = image_reference(spec.kind)
+        try:
+            async with asyncio.timeout(stock.PULL_S):
+                image, ours = await self._call(self._find_image, spec)
+        except TimeoutError:
+            message = f"container {spec.container}: its image did not come in {stock.PULL_S:g} s"
+            raise EngineUnavailable(message) from None
         if self._owing is not None:
             await self.remove_leftovers()  # or it would hold memory that this start was promised
         try:
@@ -249,19 +266,31 @@ class DockerEngine:
         except OSError as error:
             raise SandboxError(f"container {spec.container}: {error}") from error
         self._sandboxes[spec.container] = None
-        logs = None
+        logs, output, port = None, None, 0
         try:
             directory.chmod(0o733)
-            logs = LogPipes.create(str(directory))
-            handle = await self._call(self._create_and_start, spec, image, directory)
-            await self._wait_ready(logs, handle)
+            if ours:
+                logs = LogPipes.create(str(directory))
+            else:
+                output = stock.Output(str(directory))
+                logs = output.logs
+            handle = await self._call(self._create_and_start, spec, image, directory, output)
+            if output is None:
+                ready = logs.ready()
+            else:
+                port = await self._call(self._port_of, handle)
+                ready = stock.accepts(port)
+            await self._wait_ready(ready, handle)
             directory.chmod(0o711)
         except BaseException as error:
+            if output is not None:
+                output.close()
             await self._discard(spec, logs, error)
             if isinstance(error, OSError):
                 raise SandboxError(f"container {spec.container}: {error}") from error
             raise
-        sandbox = Sandbox(spec, str(directory / "run.sock"), logs, handle)
+        marks = ours or self._marks_its_logs(spec)
+        sandbox = Sandbox(spec, str(directory / "run.sock"), logs, handle, port, marks)
         self._sandboxes[spec.container] = sandbox
         return sandbox
 
@@ -282,9 +311,14 @@ class DockerEngine:
             )
         return directory
 
-    async def _wait_ready(self, logs: LogPipes, handle: str) -> None:
+    def _marks_its_logs(self, spec: SandboxSpec) -> bool:
+        if spec.image:
+            return spec.image in self._blackboxes
+        return self._runtimes[spec.kind].sentinels
+
+    async def _wait_ready(self, listening: Coroutine[Any, Any, None], handle: str) -> None:
         """Wait for the proxy; a container that has ended or is too slow is a SandboxError."""
-        ready = asyncio.ensure_future(logs.ready())
+        ready = asyncio.ensure_future(listening)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + READY_S
         try:
@@ -423,21 +457,55 @@ class DockerEngine:
             if error.status_code != 409:  # another node was faster
                 raise refused(f"create network {self._network}", error) from error
 
-    def _create_and_start(self, spec: SandboxSpec, image: str, directory: Path) -> str:
+    def _find_image(self, spec: SandboxSpec) -> tuple[str, bool]:
+        """Return the image to start from, and whether its proxy is ours.  Raises: SandboxError."""
+        image = spec.image
+        if not image:
+            runtime = self._runtimes.get(spec.kind)
+            if runtime is None:
+                return image_reference(spec.kind), True
+            image = runtime.image
+        with engine_calls(f"look for image {image}"):
+            try:
+                client = self._prepare()
+                labels = stock.labels_of(client, image, pull=image not in self._blackboxes)
+            except APIError as error:
+                raise refused(f"look for image {image}", error) from error
+        ours = bool(labels.get(KIND_LABEL))
+        if not ours and self._network_of(spec) == "none":
+            message = f"image {image} is reached by TCP, and the network of containers is none"
+            raise SandboxError(message, final=True)
+        return image, ours
+
+    def _port_of(self, handle: str) -> int:
+        client = self._prepare()
+        with engine_calls("inspect container"):
+            try:
+                return stock.port_of(client, handle)
+            except APIError as error:
+                raise refused("inspect container", error) from error
+
+    def _create_and_start(
+        self, spec: SandboxSpec, image: str, directory: Path, output: stock.Output | None
+    ) -> str:
         what = f"start container {spec.container}"
         client = self._prepare()
+        host_config = self._host_config(client, spec, directory)
         with engine_calls(what):
             try:
                 created: dict[str, str] = client.api.create_container(
                     image,
                     name=f"acs_{spec.container}",
-                    user=self._user,
+                    user=self._user if output is None else None,  # its files are its user's
+                    ports=None if output is None else [stock.PORT],
                     environment=dict(spec.environment),
                     labels={INSTANCE_LABEL: self._instance, CONTAINER_LABEL: spec.container},
-                    host_config=self._host_config(client, spec, directory),
+                    host_config=host_config if output is None else stock.published(host_config),
                     networking_config=self._networking_config(client, spec),
                     use_config_proxy=False,  # the environment is the spec's alone
                 )
+                if output is not None:
+                    output.attach(client, created["Id"])
                 client.api.start(created["Id"])
             except ImageNotFound as error:
                 raise SandboxError(

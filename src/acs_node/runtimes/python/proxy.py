@@ -28,6 +28,8 @@ not DIRECTORY.  ``HOME`` and ``TMPDIR`` are the starter's to set.
 5. Leash: the proxy exits, with status 0 and at once, even in the middle of a run, when the host's
    connection closes, or, before there is one, when nobody reads the FIFOs any more.
 6. Later connections get 403 answers, also while a function runs; they never run anything.
+   Unless the function is an ``async def``: then the answer to /init says ``"concurrent":true``,
+   and connections that come later are served as the first one, all in one event loop.
 
 Protocol: HTTP/1.1 with Content-Length, POST /init once, then POST /run, one at a time.  A request
 that cannot be framed ends the connection it came on.  Sentinels are written after every run and
@@ -62,6 +64,7 @@ HEAD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 64 * 1024 * 1024  # code of 48 MB, the largest that upstream takes, in JSON
 UNPACKED_BYTES_MAX = 512 * 1024 * 1024  # of a zip archive, against one that only claims to be small
 VISITORS_MAX = 16  # connections beside the host's; the oldest goes when one more comes
+OVERLAPPING_MAX = 500  # connections that are served at once; below the open files of a container
 READ_BYTES = 16 * 1024  # holds nearly every /run whole; larger costs an allocation per run
 
 
@@ -77,6 +80,11 @@ def reply(status: bytes, body: bytes) -> bytes:
 def failure(status: bytes, message: str) -> bytes:
     """Return a whole HTTP answer ``{"error": message}``."""
     return reply(status, dumps({"error": message}))
+
+
+def malformed(error: Exception) -> bytes:
+    """Return the answer to a body that is no request."""
+    return failure(b"400 Bad Request", f"The request of the run is malformed: {error}")
 
 
 class InitError(Exception):
@@ -96,6 +104,8 @@ class Proxy:
         self.forked = False
         self.function: Callable[[Any], Any] | None = None
         self.told: dict[str, Any] = {}  # what the environment says of the last run
+        self.overlaps = False  # the function is an ``async def``
+        self.adopt: Callable[[int], None] | None = None  # takes later connections, if anything
 
     def init(self, body: bytes) -> bytes:
         """Perform POST /init and return the answer."""
@@ -114,7 +124,9 @@ class Proxy:
                 answer = failure(b"403 Forbidden", message)
             else:
                 self.function = load(value)
-                answer = reply(b"200 OK", b'{"ok":true}')
+                self.overlaps = is_async(self.function)
+                body = b'{"ok":true,"concurrent":true}' if self.overlaps else b'{"ok":true}'
+                answer = reply(b"200 OK", body)
         except BaseException as error:  # SystemExit of the module's own code included
             message = "Initialization has failed due to: " + stack_of(error)
             answer = failure(b"502 Bad Gateway", message)
@@ -135,17 +147,9 @@ class Proxy:
             return failure(b"403 Forbidden", "System not initialized.")
         self.running = True
         try:
-            request = loads(body)
-            if type(request) is not dict:
-                raise TypeError("it is not an object")
-            value = request.pop("value", {})
-            told = self.told
-            for key, text in request.items():
-                if told.get(key) != text:  # half of them are the same in every run
-                    tell(key, text if type(text) is str else as_text(text), key in told)
-                    told[key] = text
+            value = self.begin(body)
         except (ValueError, TypeError, OSError) as error:
-            answer = failure(b"400 Bad Request", f"The request of the run is malformed: {error}")
+            answer = malformed(error)
         else:
             try:
                 result = function(value)
@@ -159,6 +163,43 @@ class Proxy:
             answer = encode(result)
         self.end_logs()
         self.running = False
+        return answer
+
+    def begin(self, body: bytes) -> Any:
+        """Set the environment of a run and return its arguments.
+
+        Raises: ValueError, TypeError, OSError for a body that is no request.
+        """
+        request = loads(body)
+        if type(request) is not dict:
+            raise TypeError("it is not an object")
+        value = request.pop("value", {})
+        told = self.told
+        for key, text in request.items():
+            if told.get(key) != text:  # half of them are the same in every run
+                tell(key, text if type(text) is str else as_text(text), key in told)
+                told[key] = text
+        return value
+
+    async def overlapping_run(self, body: bytes) -> bytes:
+        """Perform POST /run of an ``async def`` function; see ``run``.
+
+        What runs at the same time shares the environment and the logs.
+        """
+        function: Any = self.function
+        try:
+            value = self.begin(body)
+        except (ValueError, TypeError, OSError) as error:
+            answer = malformed(error)
+        else:
+            try:
+                result = await function(value)
+            except BaseException as error:
+                report(error)
+                result = {"error": message_of(error)}
+            self.end_if_forked()
+            answer = encode(result)
+        self.end_logs()
         return answer
 
     def end_logs(self) -> None:
@@ -201,13 +242,8 @@ def serve(connection: int, proxy: Proxy) -> None:
             end = buffer.find(b"\r\n\r\n")
         head = buffer[:end].lower()
         length = content_length(head)
-        if length < 0:
-            message = "Requests need a Content-Length."
-            write_all(connection, failure(b"411 Length Required", message))
-            return
-        if length > BODY_BYTES_MAX:
-            message = f"The body of {length} bytes exceeds the limit of {BODY_BYTES_MAX}."
-            write_all(connection, failure(b"413 Content Too Large", message))
+        if not 0 <= length <= BODY_BYTES_MAX:
+            write_all(connection, refusal(length))
             return
         start = end + 4
         end = start + length
@@ -221,9 +257,25 @@ def serve(connection: int, proxy: Proxy) -> None:
             answer = proxy.run(body)
         elif head.startswith(b"post /init "):
             answer = proxy.init(body)
+            if proxy.overlaps:
+                overlap(connection, buffer, proxy, answer)
+                return
         else:
-            answer = failure(b"404 Not Found", "There are only POST /init and POST /run.")
+            answer = not_found()
         write_all(connection, answer)
+
+
+def not_found() -> bytes:
+    """Return the answer to any other request."""
+    return failure(b"404 Not Found", "There are only POST /init and POST /run.")
+
+
+def refusal(length: int) -> bytes:
+    """Return the answer to a request whose body has no length, or too much of it."""
+    if length < 0:
+        return failure(b"411 Length Required", "Requests need a Content-Length.")
+    message = f"The body of {length} bytes exceeds the limit of {BODY_BYTES_MAX}."
+    return failure(b"413 Content Too Large", message)
 
 
 def content_length(head: bytes) -> int:
@@ -257,7 +309,79 @@ def write_all(connection: int, data: bytes) -> None:
         written = os.write(connection, data)
 
 
+# Functions that wait: all connections in one event loop
+
+
+def overlap(connection: int, buffer: bytes, proxy: Proxy, answer: bytes) -> None:
+    """Answer /init, then serve the host and whoever comes later until its connection closes."""
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    talks: set[Any] = set()
+
+    def start(fd: int) -> None:
+        if len(talks) == OVERLAPPING_MAX:
+            os.close(fd)
+            return
+        talk = loop.create_task(converse(loop, fd, b"", proxy))
+        talks.add(talk)
+        talk.add_done_callback(talks.discard)
+
+    def adopt(fd: int) -> None:
+        loop.call_soon_threadsafe(start, fd)
+
+    proxy.adopt = adopt  # before the host hears that it may connect once more
+    write_all(connection, answer)
+    loop.run_until_complete(converse(loop, connection, buffer, proxy))
+
+
+async def converse(loop: Any, fd: int, buffer: bytes, proxy: Proxy) -> None:
+    """Answer the requests on a connection; see ``serve``."""
+    os.set_blocking(fd, False)
+    connection = _socket.socket(fileno=fd)
+    try:
+        while True:
+            while (end := buffer.find(b"\r\n\r\n")) < 0 and len(buffer) <= HEAD_BYTES_MAX:
+                data = await loop.sock_recv(connection, READ_BYTES)
+                if not data:
+                    return
+                buffer += data
+            head = buffer[:end].lower()
+            length = content_length(head) if end >= 0 else -1
+            if not 0 <= length <= BODY_BYTES_MAX:
+                await loop.sock_sendall(connection, refusal(length))
+                return
+            parts = [buffer[end + 4 :]]
+            missing = length - len(parts[0])
+            while missing > 0:
+                data = await loop.sock_recv(connection, min(missing, 256 * 1024))
+                if not data:
+                    return
+                parts.append(data)
+                missing -= len(data)
+            body = b"".join(parts)
+            body, buffer = body[:length], body[length:]
+            if head.startswith(b"post /run "):
+                answer = await proxy.overlapping_run(body)
+            elif head.startswith(b"post /init "):
+                answer = proxy.init(body)
+            else:
+                answer = not_found()
+            await loop.sock_sendall(connection, answer)
+    except OSError:
+        pass  # the other side has gone
+    finally:
+        connection.close()
+
+
 # Loading an action
+
+
+def is_async(function: Any) -> bool:
+    """Tell whether calling it only makes a coroutine: then the loop can run several at once."""
+    code = getattr(function, "__code__", None)
+    return bool(getattr(code, "co_flags", 0) & 0x80)  # inspect.CO_COROUTINE
 
 
 def load(value: dict[str, Any]) -> Callable[[Any], Any]:
@@ -591,7 +715,11 @@ def attend(listener: _socket.socket, connection: int, proxy: Proxy) -> None:
             elif ready in visitors:
                 if not receive(ready, visitors[ready], proxy):
                     leave(ready)
-            elif (visitor := accept(listener)) >= 0:
+            elif (visitor := accept(listener)) < 0:
+                pass
+            elif proxy.adopt is not None:
+                proxy.adopt(visitor)
+            else:
                 if len(visitors) == VISITORS_MAX:
                     leave(next(iter(visitors)))
                 os.set_blocking(visitor, False)
