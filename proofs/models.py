@@ -83,6 +83,8 @@ class SeenQueue:
     spec: ev.QueueSpec
     epoch: int
     unheard: set[str]
+    # Invokers that joined later, and have not told either.
+    joining: set[str] = field(default_factory=set)
     line: list[str] = field(default_factory=list)
     pending: tuple[fx.Place, ...] = ()
     serial: int = -1
@@ -121,7 +123,7 @@ class Outside:
         self.creates: dict[str, tuple[str, str]] = {}
         self.unreserve: set[str] = set()
         self.forward: list[str] | None = None
-        self.adopt = ""
+        self.adopt: set[tuple[str, str]] = set()
         self.room_came = False
         self.now_us = 0
 
@@ -145,16 +147,21 @@ class Outside:
 
     def _told_QueueOpened(self, event: ev.QueueOpened) -> None:  # noqa: N802
         self.queues[event.spec.queue] = SeenQueue(event.spec, event.epoch, set(self.invokers))
-        self.adopt = event.spec.queue
+        self.adopt = {(event.spec.queue, "")}
         self.opened.add(event.spec.queue)
         if event.history_us > 0:
             self.queues[event.spec.queue].runs_us.add(event.history_us)
 
     def _told_Adopted(self, event: ev.Adopted) -> None:  # noqa: N802
         queue = self.queues.get(event.queue)
-        if queue is None or queue.epoch != event.epoch or event.invoker not in queue.unheard:
+        if queue is None or queue.epoch != event.epoch:
             return
-        queue.unheard.remove(event.invoker)
+        if event.invoker not in queue.unheard | queue.joining:
+            return
+        if event.invoker in queue.joining:  # what failed before may succeed there
+            queue.retry_us = 0
+        queue.unheard.discard(event.invoker)
+        queue.joining.discard(event.invoker)
         for held in event.held:
             if held.container in self.containers:
                 continue
@@ -198,6 +205,8 @@ class Outside:
         places = queue.pending if queue is not None and asked else ()
         granted = [place for place in places if place.container in event.containers]
         usable = [place for place in granted if place.invoker in self.invokers]
+        if queue is not None:  # S5: nor where it is not known yet what there is
+            usable = [place for place in usable if place.invoker not in queue.joining]
         self.unreserve = set(event.containers) - self.containers.keys()
         if queue is None or not granted:
             return
@@ -275,9 +284,10 @@ class Outside:
                 queue.hopeless = True
 
     def _told_InvokerReported(self, event: ev.InvokerReported) -> None:  # noqa: N802
-        if event.invoker not in self.invokers:  # what failed before may succeed there
-            for queue in self.queues.values():
-                queue.retry_us = 0
+        if event.invoker not in self.invokers:
+            for key, queue in self.queues.items():
+                queue.joining.add(event.invoker)
+                self.adopt.add((key, event.invoker))
         self.invokers[event.invoker] = event
 
     def _told_InvokerGone(self, event: ev.InvokerGone) -> None:  # noqa: N802
@@ -289,6 +299,7 @@ class Outside:
                 del self.containers[name]
         for queue in self.queues.values():
             queue.unheard.discard(event.invoker)
+            queue.joining.discard(event.invoker)
 
     def _told_LimitsChanged(self, event: ev.LimitsChanged) -> None:  # noqa: N802
         self.caps[event.namespace] = event.containers_max
@@ -331,8 +342,8 @@ class Outside:
     # --- what it asks for --------------------------------------------------------------------
 
     def _asked_Adopt(self, effect: fx.Adopt) -> None:  # noqa: N802
-        assert (effect.queue, effect.epoch) == (self.adopt, self.queues[self.adopt].epoch)
-        self.adopt = ""
+        self.adopt.remove((effect.queue, effect.invoker))
+        assert effect.epoch == self.queues[effect.queue].epoch
 
     def _asked_Deliver(self, effect: fx.Deliver) -> None:  # noqa: N802
         name = effect.activation.activation_id
@@ -407,6 +418,7 @@ class Outside:
         queue = self.queues.pop(effect.queue)
         assert queue.epoch == effect.epoch
         assert not queue.line
+        assert not (queue.closing and queue.joining)  # what these hold has to go first
         assert not queue.pending
         assert not queue.throttled  # L3
         assert not any(c.queue == effect.queue for c in self.containers.values())
@@ -432,6 +444,7 @@ class Outside:
         if spec.action_limit is not None:
             assert self.counted(spec.namespace, effect.queue) <= spec.action_limit
         for invoker in {place.invoker for place in effect.places}:
+            assert invoker not in queue.joining  # S5
             report = self.invokers[invoker]
             assert self.used_mb(invoker) <= report.memory_mb - report.elsewhere_mb
 
@@ -535,7 +548,7 @@ class Outside:
             if shown["state"] == "UNINITIALIZED":
                 assert queue.unheard  # S5, L3: no longer than that
             if queue.closing:  # L3: a closing queue ends as soon as nothing is left of it
-                assert queue.line or mine or queue.pending or queue.unheard
+                assert queue.line or mine or queue.pending or queue.unheard or queue.joining
             lacks = len(self.kept(key)) < queue.spec.containers_min
             if lacks and not (queue.pending or queue.unheard or queue.closing):
                 assert due_us is not None  # L6: somebody will look

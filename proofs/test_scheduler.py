@@ -133,8 +133,8 @@ class HostileWorld(RuleBasedStateMachine):
                 assert name not in self.started or name in self.sent_again  # S2
 
     def adopt(self, effect: fx.Adopt) -> None:
-        """Every invoker obeys at once; its answer is under way."""
-        for invoker in self.outside.invokers:
+        """Every invoker that is asked obeys at once; its answer is under way."""
+        for invoker in [effect.invoker] if effect.invoker else self.outside.invokers:
             held: list[ev.Held] = []
             pulls: list[ev.Event] = []
             for name, container in self.real.items():

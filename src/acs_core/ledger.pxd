@@ -82,6 +82,8 @@ cdef class InvokerEntry:
     cdef public dict containers
     cdef public long long used_mb
     cdef public Py_ssize_t creations
+    cdef public dict unheard
+    cdef public dict unasked
 
 
 @cython.final
@@ -90,3 +92,4 @@ cdef class Ledger:
     cdef readonly dict containers
     cdef readonly dict namespaces
     cdef readonly dict invokers
+    cdef readonly dict reserving

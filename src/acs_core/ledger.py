@@ -105,7 +105,8 @@ class QueueEntry:
         self.open_to_calls: list[ContainerEntry] = []
         # Activations delivered and not ended, the oldest delivery first.
         self.delivered: dict[str, Activation] = {}
-        # Invokers that have not told yet what they hold of this queue.
+        # Invokers that have not told yet what they hold of this queue, without those that joined
+        # after it had opened: nothing waits for these.
         self.adopting: dict[str, bool] = {}
         self.reserving: tuple[Place, ...] = ()
         self.reserving_level = 0
@@ -164,6 +165,10 @@ class InvokerEntry:
         self.containers: dict[str, ContainerEntry] = {}
         self.used_mb = 0
         self.creations = 0
+        # Queues of which it has not told yet what it holds: nothing of theirs is placed there.
+        self.unheard: dict[str, QueueEntry] = {}
+        # Those of them that were open when it joined, and of which it was not asked yet.
+        self.unasked: dict[str, QueueEntry] = {}
 
 
 class Ledger:
@@ -177,6 +182,8 @@ class Ledger:
         self.containers: dict[str, ContainerEntry] = {}
         self.namespaces: dict[str, NamespaceEntry] = {}
         self.invokers: dict[str, InvokerEntry] = {}
+        # The queues that wait for an answer of the coordination.
+        self.reserving: dict[str, QueueEntry] = {}
 
     # --- a container's way --------------------------------------------------------------------
 
@@ -185,6 +192,7 @@ class Ledger:
     ) -> None:
         """Count places as reserved for the queue until the coordination has answered."""
         assert not queue.reserving
+        self.reserving[queue.spec.queue] = queue
         queue.reserving = places
         queue.reserving_serial = serial
         queue.reserving_level = level
@@ -195,6 +203,7 @@ class Ledger:
 
     def end_reservation(self, queue: QueueEntry) -> None:
         """Count the queue's reserved places no longer; what was granted is entered anew."""
+        del self.reserving[queue.spec.queue]
         for spot in queue.reserving:
             invoker = self.invokers.get(spot.invoker)
             if invoker is not None:
@@ -278,23 +287,30 @@ class Ledger:
     # --- invokers -----------------------------------------------------------------------------
 
     def report(self, report: InvokerReported) -> bool:
-        """Take an invoker's report; tell whether it is new here."""
+        """Take an invoker's report; tell whether it is new here.
+
+        A new one has to tell of every open queue first.  Cost: O(queues), of a copy, for that one.
+        """
         entry = self.invokers.get(report.invoker)
         if entry is not None:
             entry.report = report
             return False
         entry = InvokerEntry(report)
         self.invokers[report.invoker] = entry
-        for queue in self.queues.values():
+        entry.unheard = dict(self.queues)
+        entry.unasked = dict(self.queues)
+        for queue in self.reserving.values():
             # It may have been gone while places there were asked for.
             there = [spot for spot in queue.reserving if spot.invoker == report.invoker]
             entry.used_mb += len(there) * queue.spec.memory_mb
         return True
 
-    def views(self) -> list[InvokerView]:
-        """Return what ``placement`` looks at.  Cost: O(invokers)."""
+    def views(self, queue: str = "") -> list[InvokerView]:
+        """Return what ``placement`` looks at, for a queue or for any.  Cost: O(invokers)."""
         views = []
         for name, entry in self.invokers.items():
+            if queue in entry.unheard:
+                continue
             report = entry.report
             free_mb = report.memory_mb - report.elsewhere_mb - entry.used_mb
             creation_us = report.creation_us or limits.CREATION_US
@@ -330,6 +346,7 @@ class Ledger:
         """Assert that everything is counted wherever it counts.  Cost: O(everything)."""
         for key, queue in self.queues.items():
             assert key == queue.spec.queue
+            assert all(key in self.invokers[name].unheard for name in queue.adopting)  # S5
             queue.line.check()
             delivered: dict[str, Activation] = {}
             for container in (*queue.serving.values(), *queue.in_progress.values()):
@@ -374,7 +391,10 @@ class Ledger:
             for spot in queue.reserving:
                 if spot.invoker in reserved_mb:
                     reserved_mb[spot.invoker] += queue.spec.memory_mb
+        assert self.reserving == {key: q for key, q in self.queues.items() if q.reserving}
         for name, invoker in self.invokers.items():
+            for key, queue in invoker.unheard.items():
+                assert self.queues[key] is queue
             there = invoker.containers.values()
             used_mb = sum(c.queue.spec.memory_mb for c in there) + reserved_mb[name]
             assert invoker.used_mb == used_mb  # B1

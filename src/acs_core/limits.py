@@ -27,6 +27,10 @@ LOOKS_MAX: Final = 16
 """Queues that one step looks at because of the time.  The next step does the rest: a look takes
 5 us, and 10,000 that are due at once would otherwise hold up arrivals for 50 ms."""
 
+ASKS_MAX: Final = 100
+"""Queues of which one step asks an invoker that has joined what it holds; the next ones ask of the
+rest.  One takes 2 us, and where there are 10,000 queues there is no hurry."""
+
 LINE_MAX: Final = 16
 """Queues without room for which room is made at one time, the poorest first, and that look again at
 once when some appears.  The others wait until they are among the first; each of these may let a

@@ -48,6 +48,7 @@ cdef class Scheduler:
     cdef object _shadow
     cdef long long _shadow_stale_us
     cdef Py_ssize_t _scanned
+    cdef dict _asking
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)

@@ -75,7 +75,7 @@ from .events import (
 )
 from .explanation import INPUTS, binds, explain
 from .forecast import Forecast
-from .ledger import ContainerEntry, Ledger, NamespaceEntry, QueueEntry
+from .ledger import ContainerEntry, InvokerEntry, Ledger, NamespaceEntry, QueueEntry
 from .load import QueueLoad
 from .nesting import Calls
 from .placement import place
@@ -184,6 +184,8 @@ class Scheduler:
         self._starving = Starving()
         # Containers that this step has looked through to make room.
         self._scanned = 0
+        # Invokers that have joined and were not asked of every queue yet.
+        self._asking: dict[str, InvokerEntry] = {}
         self._calls = Calls()
         self._accepted = 0
         self._ended = 0
@@ -236,6 +238,8 @@ class Scheduler:
 
         It may be a time that has passed: one step looks at a bounded number of queues.
         """
+        if self._asking:
+            return self._now_us
         due_us = self._due.next_us()
         return None if due_us < 0 else due_us
 
@@ -611,6 +615,8 @@ class Scheduler:
         capacity = self.config.waiting_max
         queue = QueueEntry(spec, event.epoch, capacity, namespace, load, now_us, self._calls)
         queue.adopting = dict.fromkeys(self._invokers, True)
+        for invoker in self._invokers.values():
+            invoker.unheard[spec.queue] = queue
         self._queues[spec.queue] = queue
         out.append(Adopt(spec.queue, event.epoch))
         self._adoption_over(queue, now_us, out)
@@ -625,8 +631,11 @@ class Scheduler:
                     f"container {held.container} holds {len(held.activation_ids)} activations; "
                     f"it must be at most {queue.spec.concurrency}"
                 )
-        if queue.adopting.pop(event.invoker, None) is None:
+        invoker = self._invokers.get(event.invoker)
+        if invoker is None or invoker.unheard.pop(event.queue, None) is None:
             return
+        if queue.adopting.pop(event.invoker, None) is None and queue.failures:
+            queue.retry_us = now_us  # it has joined: what failed before may succeed there
         for held in event.held:
             if held.container in self._containers:
                 continue
@@ -724,13 +733,22 @@ class Scheduler:
                 text = f"{queue.line.waiting} activations wait"
                 self._move(queue, Signal.BACKLOG_LOW, text, out)
                 self._consider(queue, now_us, out)
-        elif state == _REMOVING and not (queue.line.waiting or queue.delivered or queue.adopting):
+        elif (
+            state == _REMOVING
+            and not (queue.line.waiting or queue.delivered)
+            and not self._is_unheard(queue)
+        ):
             for container in list(queue.serving.values()):
                 if container.container not in queue.leaving:
                     self._release(container, queue.cause, now_us, out)
             if not (queue.serving or queue.in_progress or queue.reserving):
                 queue.life.fire(Signal.EMPTIED)
                 self._close(queue, out)
+
+    def _is_unheard(self, queue: QueueEntry) -> bool:
+        """Tell whether an invoker has not told yet what it holds of the queue."""
+        key = queue.spec.queue
+        return bool([key for invoker in self._invokers.values() if key in invoker.unheard])
 
     def _close(self, queue: QueueEntry, out: list[object]) -> None:
         self._drop_queue(queue)
@@ -741,6 +759,8 @@ class Scheduler:
         del self._queues[key]
         self._due.discard(key)
         self._starving.drop(key)
+        for invoker in self._invokers.values():
+            invoker.unheard.pop(key, None)
         queue.namespace.queues -= 1
         self._tidy(queue.spec.namespace)
 
@@ -976,7 +996,7 @@ class Scheduler:
             return False
         names = []
         if not self._is_overtaking(queue, now_us):
-            names = place(self._ledger.views(), memory_mb, count)
+            names = place(self._ledger.views(queue.spec.queue), memory_mb, count)
         if len(names) < count:
             self._make_room(queue, count - len(names), False, give_back, now_us, out)
         if names:
@@ -1184,7 +1204,7 @@ class Scheduler:
         asked = queue is not None and event.serial == queue.reserving_serial
         spots = queue.reserving if queue is not None and asked else ()
         granted = [spot for spot in spots if spot.container in event.containers]
-        usable = [spot for spot in granted if spot.invoker in self._invokers]
+        usable = [spot for spot in granted if self._may_create(event.queue, spot.invoker)]
         kept = [spot.container for spot in usable]
         # A repeated grant may name containers that exist by now: they keep their places.
         late = tuple([n for n in event.containers if n not in kept and n not in self._containers])
@@ -1208,6 +1228,11 @@ class Scheduler:
             self._consider(queue, now_us, out)
             self._settle(queue, now_us, out)
         self._wake(queue, self._next_look_us(queue, now_us))
+
+    def _may_create(self, queue: str, invoker: str) -> bool:
+        """Tell whether the invoker is there, and has told what it holds of the queue."""
+        entry = self._invokers.get(invoker)
+        return entry is not None and queue not in entry.unheard
 
     def _denied(self, event: Denied, now_us: int, out: list[object]) -> None:
         queue = self._queues.get(event.queue)
@@ -1360,28 +1385,43 @@ class Scheduler:
     # --- invokers and time -------------------------------------------------------------------
 
     def _invoker_reported(self, event: InvokerReported, now_us: int, out: list[object]) -> None:
-        if self._ledger.report(event):
-            for queue in list(self._queues.values()):
-                if queue.failures:
-                    queue.retry_us = now_us
-                    self._consider(queue, now_us, out)
+        if self._ledger.report(event) and self._queues:
+            self._asking[event.invoker] = self._invokers[event.invoker]
+            self._ask_joined(out)
         self._feed_starved(None, now_us, out)
+
+    def _ask_joined(self, out: list[object]) -> None:
+        """Ask invokers that have joined what they hold of the queues that were open then."""
+        left = limits.ASKS_MAX
+        for name, invoker in list(self._asking.items()):
+            while invoker.unasked and left > 0:
+                left -= 1
+                key, queue = invoker.unasked.popitem()
+                if invoker.unheard.get(key) is queue:
+                    out.append(Adopt(key, queue.epoch, name))
+            if not invoker.unasked:
+                del self._asking[name]
 
     def _invoker_gone(self, event: InvokerGone, now_us: int, out: list[object]) -> None:
         entry = self._invokers.pop(event.invoker, None)
         if entry is None:
             return
+        self._asking.pop(event.invoker, None)
         touched: dict[str, QueueEntry] = {}
         for container in list(entry.containers.values()):
             touched[container.queue.spec.queue] = container.queue
             self._lose(container, f"invoker {event.invoker} is gone", out)
-        for queue in list(self._queues.values()):
+        for queue in entry.unheard.values():
             if queue.adopting.pop(event.invoker, None) is not None:
                 self._adoption_over(queue, now_us, out)
+            elif queue.life.state_index == _REMOVING:
+                self._settle(queue, now_us, out)
         for queue in touched.values():
             self._after_loss(queue, now_us, out)
 
     def _time_reached(self, now_us: int, out: list[object]) -> None:
+        if self._asking:
+            self._ask_joined(out)
         for _ in range(_LOOKS_MAX):
             key = self._due.pop_due(now_us)
             if key is None:

@@ -730,7 +730,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
     },
     events.DrainRequested: {"limit_us": _integer},
     # --- a scheduler asks an invoker
-    effects.Adopt: {"queue": _text, "epoch": _integer},
+    effects.Adopt: {"queue": _text, "epoch": _integer, "invoker": _text},
     effects.Create: {
         "container": _text,
         "invoker": _text,
