@@ -73,6 +73,7 @@ class SeenContainer:
     paused: bool = False
     woken: bool = False
     keep: bool = False
+    since_us: int = 0
     offered: int = 0
     held: list[str] = field(default_factory=list)
     started: set[str] = field(default_factory=set)
@@ -88,6 +89,7 @@ class SeenQueue:
     line: list[str] = field(default_factory=list)
     pending: tuple[fx.Place, ...] = ()
     serial: int = -1
+    asked_us: int = 0
     throttled: bool = False
     closing: bool = False
     hopeless: bool = False
@@ -114,6 +116,9 @@ class Outside:
         self.spent: list[ev.Activation] = []
         self.objects: dict[str, ev.Activation] = {}
         self.names: set[str] = set()
+        # Containers whose creation was given up: what a release of them says.
+        self.given_up: dict[str, tuple[str, int]] = {}
+        self.late = ""
         self.serials: set[int] = set()
         self.totals = {"accepted": 0, "ended": 0, "rejected": 0, "forwarded": 0}
         # What this one step owes.
@@ -166,7 +171,9 @@ class Outside:
             if held.container in self.containers:
                 continue
             self.names.add(held.container)
+            self.given_up.pop(held.container, None)
             container = SeenContainer(event.queue, event.invoker, keep=held.keep)
+            container.since_us = self.now_us
             self.containers[held.container] = container
             if held.serving:
                 self._serves(container)
@@ -222,10 +229,33 @@ class Outside:
             queue.pending = ()
 
     def _told_ContainerServing(self, event: ev.ContainerServing) -> None:  # noqa: N802
+        self._comes_late(event.container)
         if event.container in self.containers:
             self._serves(self.containers[event.container])
 
+    def _told_TimeReached(self, event: ev.TimeReached) -> None:  # noqa: N802
+        """L7: what was not answered in time has failed, no later than this."""
+        for queue in self.queues.values():
+            if queue.pending and self.now_us >= queue.asked_us + self.config.reserve_answer_us:
+                self.unreserve |= {place.container for place in queue.pending}
+                queue.pending = ()
+                self._fails(queue)
+        for name, container in list(self.containers.items()):
+            over = self.now_us >= container.since_us + self.config.create_answer_us
+            if over and not container.serving:
+                queue = self.queues[container.queue]
+                self._fails(queue)
+                self.lost |= set(container.held)
+                self.given_up[name] = (container.invoker, queue.epoch)
+                del self.containers[name]
+                self.room_came = True
+
+    def _comes_late(self, name: str) -> None:
+        if name in self.given_up:
+            self.late = name
+
     def _told_Pulled(self, event: ev.Pulled) -> None:  # noqa: N802
+        self._comes_late(event.container)
         container = self.containers.get(event.container)
         if container is None or event.epoch != self.queues[container.queue].epoch:
             return
@@ -269,11 +299,13 @@ class Outside:
             container.leaving, container.offered, container.paused = True, 0, False
 
     def _told_ContainerGone(self, event: ev.ContainerGone) -> None:  # noqa: N802
+        self.given_up.pop(event.container, None)
         container = self.containers.pop(event.container, None)
         if container is not None:
             self.lost |= set(container.held)
 
     def _told_CreationFailed(self, event: ev.CreationFailed) -> None:  # noqa: N802
+        self.given_up.pop(event.container, None)
         container = self.containers.pop(event.container, None)
         if container is not None:
             self.lost |= set(container.held)
@@ -438,6 +470,7 @@ class Outside:
         assert effect.serial not in self.serials  # no answer fits two of them
         self.serials.add(effect.serial)
         queue.pending, queue.serial = effect.places, effect.serial
+        queue.asked_us = self.now_us
         # S4: with these, were they all granted, no cap is exceeded and no invoker overbooked.
         # N4: nobody here makes calls, so the places that are for calls stay free.
         assert self.counted(spec.namespace, None) <= self.shared(spec.namespace)
@@ -466,8 +499,13 @@ class Outside:
         lacks = seen.spec.containers_min - len(self.kept(queue))
         assert effect.keep == (lacks > 0 and not seen.closing)
         self.containers[effect.container] = SeenContainer(queue, invoker, keep=effect.keep)
+        self.containers[effect.container].since_us = self.now_us
 
     def _asked_Release(self, effect: fx.Release) -> None:  # noqa: N802
+        if effect.container == self.late:  # L7
+            assert (effect.invoker, effect.epoch) == self.given_up.pop(self.late)
+            self.late = ""
+            return
         container = self.containers[effect.container]
         queue = self.queues[container.queue]
         assert effect.why
@@ -513,7 +551,15 @@ class Outside:
 
     def _settled(self) -> None:
         """Assert that the step owes nothing, and that what it shows of itself is so."""
-        owed = (self.cancelled, self.lost, self.creates, self.unreserve, self.forward, self.adopt)
+        owed = (
+            self.late,
+            self.cancelled,
+            self.lost,
+            self.creates,
+            self.unreserve,
+            self.forward,
+            self.adopt,
+        )
         assert not any(owed), owed
         self.creates, self.unreserve, self.lost, self.new = {}, set(), set(), ""
         held = sum([len(c.held) for c in self.containers.values()])

@@ -57,6 +57,7 @@ cdef class QueueEntry:
     cdef public long long reserving_serial
     cdef public dict kept
     cdef public long long floor_us
+    cdef public long long asked_us
     cpdef Py_ssize_t floor_lacks(self) except? -1
 
 
@@ -74,6 +75,7 @@ cdef class ContainerEntry:
     cdef public bint leaving
     cdef public Py_ssize_t level
     cdef public bint keep
+    cdef public long long entered_us
 
 
 @cython.final

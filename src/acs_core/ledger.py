@@ -112,6 +112,7 @@ class QueueEntry:
         self.reserving_level = 0
         # Which of the scheduler's reservations that is, or the last one was.
         self.reserving_serial = -1
+        self.asked_us = 0
         self.decided_us = -1
         self.decision: Decision | None = None
         self.forecast: Forecast | None = None
@@ -155,6 +156,8 @@ class ContainerEntry:
         self.level = 0
         # It belongs to the queue's floor.
         self.keep = keep
+        # When it began to count, as one in progress.
+        self.entered_us = 0
 
 
 class InvokerEntry:
@@ -188,13 +191,19 @@ class Ledger:
     # --- a container's way --------------------------------------------------------------------
 
     def reserve(
-        self, queue: QueueEntry, serial: int, places: tuple[Place, ...], level: int
+        self,
+        queue: QueueEntry,
+        serial: int,
+        places: tuple[Place, ...],
+        level: int,
+        now_us: int,
     ) -> None:
         """Count places as reserved for the queue until the coordination has answered."""
         assert not queue.reserving
         self.reserving[queue.spec.queue] = queue
         queue.reserving = places
         queue.reserving_serial = serial
+        queue.asked_us = now_us
         queue.reserving_level = level
         queue.namespace.reserving += len(places)
         queue.namespace.count_level(level, len(places))
@@ -213,10 +222,11 @@ class Ledger:
         queue.reserving = ()
         queue.reserving_level = 0
 
-    def enter(self, container: ContainerEntry) -> None:
+    def enter(self, container: ContainerEntry, now_us: int) -> None:
         """Count a container as in progress; its invoker is a known one."""
         name = container.container
         self.containers[name] = container
+        container.entered_us = now_us
         container.queue.in_progress[name] = container
         if container.keep:
             container.queue.kept[name] = container
@@ -360,6 +370,8 @@ class Ledger:
             mine = {**queue.in_progress, **queue.serving}
             staying = {name for name, c in mine.items() if c.keep and not c.leaving}
             assert queue.kept.keys() == staying
+            entered = [container.entered_us for container in queue.in_progress.values()]
+            assert entered == sorted(entered)
             assert queue.leaving.keys() <= queue.serving.keys()
             assert queue.paused.keys() <= queue.serving.keys() - queue.leaving.keys()
             assert not any(c.free or c.outstanding for c in queue.paused.values())  # C8

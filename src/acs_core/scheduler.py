@@ -129,6 +129,8 @@ class SchedulerConfig:
     stop_grace_us: int = limits.STOP_GRACE_US
     retry_min_us: int = limits.RETRY_MIN_US
     retry_max_us: int = limits.RETRY_MAX_US
+    reserve_answer_us: int = limits.RESERVE_ANSWER_US
+    create_answer_us: int = limits.CREATE_ANSWER_US
     report_decisions: bool = False
     give_back: bool = True
     throttle_by_wait: bool = True
@@ -144,6 +146,8 @@ class SchedulerConfig:
             "stop_grace_us",
             "retry_min_us",
             "retry_max_us",
+            "reserve_answer_us",
+            "create_answer_us",
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= limits.TIME_MAX_US:
@@ -165,7 +169,7 @@ class SchedulerConfig:
 class Scheduler:
     """Queues, containers and decisions of one scheduler node; see the module.
 
-    Invariants: S1-S7, K1, L1-L6, B1, N1-N4, W1, W2, X1 (docs/invariants.md).
+    Invariants: S1-S7, K1, L1-L7, B1, N1-N4, W1, W2, X1 (docs/invariants.md).
     """
 
     def __init__(self, config: SchedulerConfig | None = None) -> None:
@@ -186,6 +190,8 @@ class Scheduler:
         self._scanned = 0
         # Invokers that have joined and were not asked of every queue yet.
         self._asking: dict[str, InvokerEntry] = {}
+        # Containers whose creation was given up: invoker and epoch, the oldest first.
+        self._given_up: dict[str, tuple[str, int]] = {}
         self._calls = Calls()
         self._accepted = 0
         self._ended = 0
@@ -193,6 +199,8 @@ class Scheduler:
         self._forwarded = 0
         self._wait_max_us = self.config.wait_max_us
         self._decision_interval_us = self.config.decision_interval_us
+        self._reserve_answer_us = self.config.reserve_answer_us
+        self._create_answer_us = self.config.create_answer_us
         self._backlog_interval_us = self.config.backlog_interval_us
         self._throttle_by_wait = self.config.throttle_by_wait
         self._stale_us = int(getattr(self.config.rule, "stale_ms", 0) * 1000)
@@ -287,7 +295,9 @@ class Scheduler:
             assert queue.life.state_index != QueueState.REMOVED
             assert bool(queue.adopting) or queue.life.state_index != _UNINITIALIZED
             assert not queue.adopting or queue.life.state_index != _RUNNING
-            if queue.line.waiting or queue.load.arrivals or self._sees_to_floor(queue):
+            asks = queue.reserving or (queue.in_progress and not queue.adopting)
+            works = queue.line.waiting or queue.load.arrivals
+            if works or asks or self._sees_to_floor(queue):
                 assert self._due.time_of(key) >= 0  # L3: somebody will look
             if queue.line.waiting:
                 # L1: nobody idles beside work, once it may be served (S5).
@@ -347,7 +357,9 @@ class Scheduler:
     def _pulled(self, event: Pulled, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None or event.epoch != container.queue.epoch:
-            return  # late: the container is gone, or speaks to an earlier leader
+            # late: the container is gone or was given up, or speaks to an earlier leader
+            self._release_late(event.container, out)
+            return
         queue = container.queue
         if container.serving_since_us < 0:
             self._serve(container, now_us)  # its ContainerServing was overtaken
@@ -640,7 +652,8 @@ class Scheduler:
             if held.container in self._containers:
                 continue
             container = ContainerEntry(held.container, event.invoker, queue, held.keep)
-            self._ledger.enter(container)
+            self._given_up.pop(held.container, None)
+            self._ledger.enter(container, now_us)
             if held.serving:
                 self._serve(container, now_us)
             for activation_id in held.activation_ids:
@@ -1005,7 +1018,8 @@ class Scheduler:
                 self._serial += 1
                 places.append(Place(f"{self.config.name}-{self._serial}", name))
             serial = self._serial
-            self._ledger.reserve(queue, serial, tuple(places), level)
+            self._ledger.reserve(queue, serial, tuple(places), level, now_us)
+            self._wake(queue, now_us + self._reserve_answer_us)
             spec = queue.spec
             out.append(
                 Reserve(spec.queue, queue.epoch, serial, spec.namespace, memory_mb, queue.reserving)
@@ -1222,7 +1236,7 @@ class Scheduler:
             keep = queue.floor_lacks() > 0 and not closing
             container = ContainerEntry(spot.container, spot.invoker, queue, keep)
             container.level = level
-            self._ledger.enter(container)
+            self._ledger.enter(container, now_us)
             out.append(Create(spot.container, spot.invoker, queue.epoch, queue.spec, keep))
         if not usable:
             self._consider(queue, now_us, out)
@@ -1275,9 +1289,36 @@ class Scheduler:
     def _container_serving(self, event: ContainerServing, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
-            return
-        if event.container in container.queue.in_progress:
+            self._release_late(event.container, out)
+        elif event.container in container.queue.in_progress:
             self._serve(container, now_us)
+
+    def _release_late(self, name: str, out: list[object]) -> None:
+        """Let a container go that serves after its creation was given up (L7)."""
+        given_up = self._given_up.pop(name, None)
+        if given_up is not None:
+            invoker, epoch = given_up
+            out.append(Release(name, invoker, epoch, "it serves too late: it was given up"))
+
+    def _give_up(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Take for failed what the queue has asked for and not been answered in time (L7)."""
+        if queue.reserving and now_us - queue.asked_us >= self._reserve_answer_us:
+            cause = f"no answer to a reservation for {self._reserve_answer_us // 1000} ms"
+            self._drop_reservation(queue, queue.reserving, out)
+            self._failed(queue, cause, False, now_us, out)
+        given_up = False
+        for container in list(queue.in_progress.values()):
+            if now_us - container.entered_us < self._create_answer_us:
+                break
+            cause = f"no answer to a creation for {self._create_answer_us // 1000} ms"
+            given_up = True
+            self._given_up[container.container] = (container.invoker, queue.epoch)
+            if len(self._given_up) > limits.GIVEN_UP_MAX:
+                del self._given_up[next(iter(self._given_up))]
+            self._lose(container, cause, out)
+            self._failed(queue, cause, False, now_us, out)
+        if given_up:
+            self._feed_starved(queue.spec.namespace, now_us, out)
 
     def _container_leaving(self, event: ContainerLeaving, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -1303,6 +1344,7 @@ class Scheduler:
     def _container_gone(self, event: ContainerGone, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
+            self._given_up.pop(event.container, None)
             return
         self._lose(container, event.cause, out)
         self._after_loss(container.queue, now_us, out)
@@ -1327,6 +1369,7 @@ class Scheduler:
     def _creation_failed(self, event: CreationFailed, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
+            self._given_up.pop(event.container, None)
             return
         queue = container.queue
         self._lose(container, event.cause, out)
@@ -1435,6 +1478,8 @@ class Scheduler:
             queue.line.drop_head()
             self._reject(head, Cause.EXPIRED, self._expiry_reason(queue, head), 0, out)
             head = queue.line.head()
+        if queue.reserving or queue.in_progress:
+            self._give_up(queue, now_us, out)
         self._resume_paused(queue, now_us, out)
         if now_us >= queue.retry_us and (
             queue.line.waiting > 0
@@ -1485,6 +1530,12 @@ class Scheduler:
             idle = queue.life.state_index == _IDLE
             grace_us = self.config.stop_grace_us if idle else self.config.idle_grace_us
             due_us = queue.quiet_since_us + grace_us
+        if queue.reserving:
+            due_us = min(due_us, queue.asked_us + self._reserve_answer_us)
+        if queue.in_progress:
+            for container in queue.in_progress.values():  # the oldest first
+                due_us = min(due_us, container.entered_us + self._create_answer_us)
+                break
         if self._sees_to_floor(queue):
             due_us = min(due_us, max(now_us, queue.floor_us, queue.retry_us))
         return -1 if due_us == _NEVER else due_us

@@ -849,6 +849,8 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "stop_grace_us": _integer,
         "retry_min_us": _integer,
         "retry_max_us": _integer,
+        "reserve_answer_us": _integer,
+        "create_answer_us": _integer,
         "report_decisions": _flag,
         "give_back": _flag,
         "throttle_by_wait": _flag,

@@ -72,7 +72,7 @@ def test_what_goes_is_replaced_once_a_second_at_most() -> None:
 
 
 def test_failed_creations_of_a_floor_are_tried_again_ever_later() -> None:
-    desk = made()
+    desk = made(reserve_answer_us=20_000_000)
     keeps(desk)
     desk.do(ev.Denied("n/a", 1, "no"))
     for number in range(2, 9):
