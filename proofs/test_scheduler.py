@@ -74,7 +74,7 @@ class HostileWorld(RuleBasedStateMachine):
             waiting_max=waiting_max,
             waiting_low_fraction=0.0 if low else 0.6,
             wait_max_us=3_000_000,
-            namespace_containers_max=2,
+            namespace_containers_max=3,
             idle_grace_us=2_000_000,
             stop_grace_us=1_000_000,
             retry_max_us=800_000,
@@ -294,6 +294,25 @@ class HostileWorld(RuleBasedStateMachine):
             if not container.up:
                 del self.real[name]
                 self.step(ev.CreationFailed(name, failure, "the engine says no"))
+
+    @rule(queue=queues, rounds=st.integers(1, 3), final=st.booleans())
+    def a_creation_fails_beside_others(self, queue: str, rounds: int, final: bool) -> None:
+        for _ in range(rounds):
+            if queue not in self.outside.queues:
+                return
+            for _ in range(SPECS[queue]["concurrency"] + 1):
+                self.arrive(queue)
+            asked, self.asked = self.asked, []
+            for reserve in asked:
+                self.step(self.granted(reserve))
+            self.now_us += 500_000
+            self.step(ev.TimeReached())
+        there = [name for name, container in self.real.items() if container.queue == queue]
+        coming = [name for name in there if not self.real[name].up]
+        if len(there) > 1 and coming:
+            failure = ev.FailureClass.FINAL if final else ev.FailureClass.RECOVERABLE
+            del self.real[coming[-1]]
+            self.step(ev.CreationFailed(coming[-1], failure, "the engine says no"))
 
     @rule(queue=queues, answered=st.booleans())
     def closes_while_it_asks(self, queue: str, answered: bool) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +37,23 @@ def docker_images(docker_client: DockerClient) -> None:
     from acs_node.images import build_images
 
     build_images(docker_client, mode="host")
+
+
+@pytest.fixture(scope="session")
+def etcd_endpoint() -> Iterator[str]:
+    """Where a real etcd of these tests listens; every test takes a cluster name of its own."""
+    try:
+        from acs_node.cluster.etcd_process import EtcdMissing, EtcdProcess
+    except ImportError as error:
+        missing("etcd", f"the node's dependencies are not installed: {error}")
+    with tempfile.TemporaryDirectory(prefix="acs-etcd-") as folder:
+        etcd = EtcdProcess(Path(folder))
+        try:
+            etcd.start()
+        except EtcdMissing as error:
+            missing("etcd", str(error))
+        yield etcd.endpoint
+        etcd.kill()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

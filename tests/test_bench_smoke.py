@@ -82,7 +82,37 @@ def test_the_added_wait_is_measured_in_an_open_loop(tmp_path: Path) -> None:
         assert 0 < result[f"{what}_p50_ms"] <= result[f"{what}_p99_ms"]
 
 
-@pytest.mark.parametrize("program", ["standalone.py", "added_wait.py"])
+@pytest.mark.usefixtures("wrk", "docker_images")
+def test_containers_and_activations_leave_nothing_behind(tmp_path: Path) -> None:
+    result = result_of(
+        tmp_path,
+        "leaks.py",
+        *("--sandbox", "docker", "--cycles", "24", "--activations", "5000"),
+    )
+    assert result["leaks"] == []
+    assert len(result["seen"]) == 3
+    for seen in result["seen"].values():
+        assert seen["containers"] == seen["folders"] == 0
+        assert seen["descriptors"] > seen["sockets"] > 0 < seen["rss_mb"]
+
+
+def test_what_is_left_behind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    leaks = load_program("leaks", monkeypatch)
+    before = leaks.Seen(0, 0, 1, 7, 49, 31, 6, 76.0)
+    assert leaks.leaks(before, leaks.Seen(0, 0, 1, 9, 57, 39, 6, 80.0)) == []
+    assert leaks.leaks(before, leaks.Seen(1, 2, 1, 10, 58, 40, 7, 80.5)) == [
+        "containers: 0 before, 1 after (allowed: 0 more)",
+        "folders: 0 before, 2 after (allowed: 0 more)",
+        "threads: 7 before, 10 after (allowed: 2 more)",
+        "descriptors: 49 before, 58 after (allowed: 8 more)",
+        "sockets: 31 before, 40 after (allowed: 8 more)",
+        "pipes: 6 before, 7 after (allowed: 0 more)",
+        "rss_mb: 76 before, 80.5 after (allowed: 4 more)",
+    ]
+
+
+@pytest.mark.parametrize("program", ["standalone.py", "added_wait.py", "leaks.py"])
 def test_without_a_load_generator_it_says_so(program: str, tmp_path: Path) -> None:
     done = run(program, environ={"PATH": str(tmp_path)})
     assert done.returncode == 1
@@ -213,3 +243,19 @@ def test_every_kind_of_error_of_the_load_generator_counts(standalone: ModuleType
 def test_output_without_a_result_is_an_error(standalone: ModuleType) -> None:
     with pytest.raises(standalone.BenchFailed, match="unable to connect"):
         standalone.parse_wrk("unable to connect to 127.0.0.1:7100 Connection refused")
+
+
+@pytest.mark.usefixtures("docker_images")
+def test_the_start_of_a_container_is_measured(tmp_path: Path) -> None:
+    result = result_of(tmp_path, "cold_start.py", "--rounds", "1", "--network", "none")
+    samples, summary = result["samples"], result["summary"]
+    runs = {"bare": 1, "cold": 1, "warm": 20, "prewarmed": 1, "resumed": 1}
+    assert {kind: len(parts["total"]) for kind, parts in samples.items()} == runs
+    cold = {part: values[0] for part, values in samples["cold"].items()}
+    engine_ms = cold["create"] + cold["start"] + cold["ready"]
+    assert cold["total"] == pytest.approx(engine_ms + cold["function"] + cold["added"], abs=0.01)
+    assert cold["init"] > 0
+    assert summary["cold"]["total"] == dict.fromkeys(("p50", "p90", "p99"), cold["total"])
+    assert {*samples["warm"]["init"], *samples["resumed"]["init"]} == {0}
+    assert "create" not in samples["prewarmed"], "it stood ready"
+    assert samples["resumed"]["unpause"][0] > 0, "it slept"

@@ -56,7 +56,7 @@ TESTS = {
         "proofs/test_containers.py",
     ],
     "demand": ["tests/core/test_demand.py", "tests/core/test_limits.py", "proofs/test_demand.py"],
-    "effects": ["tests/core/test_events.py", "tests/core/test_trace.py"],
+    "effects": ["tests/core/test_events.py", "proofs/test_events.py", "tests/core/test_trace.py"],
     "events": ["tests/core/test_events.py", "proofs/test_events.py", *_TRACE],
     "fairness": [
         "tests/core/test_fairness.py",
@@ -80,6 +80,7 @@ TESTS = {
     "scheduler": _SCHEDULER,
     "semaphores": ["tests/core/test_semaphores.py", "proofs/test_semaphores.py"],
     "shadow": ["proofs/test_shadow.py"],
+    "starving": ["tests/core/test_starving.py", *_SCHEDULER],
     "trace": _TRACE,
 }
 

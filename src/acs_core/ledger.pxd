@@ -55,6 +55,7 @@ cdef class QueueEntry:
     cdef public Forecast forecast
     cdef public object shadow
     cdef public long long reserving_serial
+    cdef public bint soon
     cdef public dict kept
     cdef public long long floor_us
     cdef public long long asked_us

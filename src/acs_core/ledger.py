@@ -124,6 +124,8 @@ class QueueEntry:
         self.final = False
         self.cause = ""
         self.quiet_since_us = now_us
+        # It waits for a look that an event's own step could not take.
+        self.soon = False
         # Containers of the floor, in progress or serving, and when it is seen to next at the
         # earliest.
         self.kept: dict[str, ContainerEntry] = {}

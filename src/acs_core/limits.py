@@ -114,6 +114,40 @@ PREWARM_EXPIRIES_MAX: Final = 100
 PREWARM_MAX: Final = 1_000
 """Prewarmed sandboxes of one kind and memory: a guard, memory binds long before."""
 
+# The baseline's, of ``sharding`` and its neighbours: the values that OpenWhisk ships.
+
+MANAGED_FRACTION: Final = 0.9
+BLACKBOX_FRACTION: Final = 0.1
+"""Shares of the invokers that serve actions of known images, and those of the users' own."""
+
+SHARD_MIN_MB: Final = 128
+"""Least memory of an invoker that a controller has for itself: that of the smallest action."""
+
+ACK_FACTOR: Final = 2
+ACK_ADDON_US: Final = 60_000_000
+ACK_TIMEOUT_MIN_US: Final = 60_000_000
+"""A completion is given up after the action's time limit, at least the last of these, times the
+first and the second: 180 s for most."""
+
+HEALTH_RESULTS_MAX: Final = 10
+HEALTH_TOLERANCE: Final = 3
+"""Of so many last results so many may be bad before an invoker gets no more work."""
+
+HEALTH_SILENCE_US: Final = 10_000_000
+"""After so long without a word an invoker is taken to be down; it pings every second."""
+
+HEALTH_TEST_INTERVAL_US: Final = 60_000_000
+"""Between two test activations to an invoker that is not well."""
+
+PUSH_KEEP_ALIVE_US: Final = 600_000_000
+PUSH_PAUSE_GRACE_US: Final = 10_000_000
+"""How long its containers idle: paused after the second, removed after the first."""
+
+PUSH_MEMORY_UNIT_MB: Final = 128
+PUSH_PEEK_FACTOR: Final = 0.5
+"""How much an invoker takes out of its topic: one per such unit of its memory, or by the second
+where containers run several at once."""
+
 CONCURRENCY_MAX: Final = 1_000
 """Runs at once inside one container."""
 
@@ -141,3 +175,7 @@ CREATION_MAX_US: Final = 2**40
 
 CREATIONS_MIN_PER_S: Final = 0.001
 """Slowest engine; one that manages less counts as unknown."""
+
+ENGINE_SPAN_MAX: Final = 8
+"""Creations after which an engine's rate is counted anew though others are still under way: some
+seconds of a loaded engine, so that its rate follows the load."""

@@ -34,6 +34,7 @@ cdef class Scheduler:
     cdef dict _namespaces
     cdef dict _invokers
     cdef DeadlineIndex _due
+    cdef object _soon
     cdef object _starving
     cdef long long _accepted
     cdef long long _ended

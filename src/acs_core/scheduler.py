@@ -15,6 +15,7 @@ index, never later than its next due moment; a look that finds nothing due costs
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -184,6 +185,8 @@ class Scheduler:
         self._invokers = self._ledger.invokers
         self._activations = ActivationTable()
         self._due = DeadlineIndex()
+        # Queues that an event concerned beyond those that its step could look at.
+        self._soon: deque[QueueEntry] = deque()
         # Queues that found no room: looked at again when room appears.
         self._starving = Starving()
         # Containers that this step has looked through to make room.
@@ -246,7 +249,7 @@ class Scheduler:
 
         It may be a time that has passed: one step looks at a bounded number of queues.
         """
-        if self._asking:
+        if self._soon or self._asking:
             return self._now_us
         due_us = self._due.next_us()
         return None if due_us < 0 else due_us
@@ -291,6 +294,8 @@ class Scheduler:
         assert len(self._activations) == counts["waiting"] + counts["delivered"]
         self._starving.check()
         assert set(self._starving.names()) <= self._queues.keys()
+        soon = [queue for queue in self._queues.values() if queue.soon]
+        assert soon == [q for q in soon if q in self._soon]
         for key, queue in self._queues.items():
             assert queue.life.state_index != QueueState.REMOVED
             assert bool(queue.adopting) or queue.life.state_index != _UNINITIALIZED
@@ -676,14 +681,16 @@ class Scheduler:
 
     def _adoption_over(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Begin to serve, unless some invoker has not told yet what it holds."""
-        if queue.adopting:
-            return
+        if not queue.adopting:
+            self._begin(queue, now_us, out)
+            self._consider(queue, now_us, out)
+            self._settle(queue, now_us, out)
+
+    def _begin(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         queue.adopting = {}  # without the table that the emptied one keeps
         if queue.life.state_index == _UNINITIALIZED:
             queue.life.fire(Signal.ADOPTED)
         self._serve_line(queue, now_us, out)
-        self._consider(queue, now_us, out)
-        self._settle(queue, now_us, out)
 
     def _queue_closing(self, event: QueueClosing, now_us: int, out: list[object]) -> None:
         queue = self._entry(event.queue)
@@ -731,11 +738,20 @@ class Scheduler:
         namespace.containers_max = event.containers_max
         namespace.reserve = event.reserve
         namespace.weight = event.weight
-        for queue in list(self._queues.values()):
-            if queue.namespace is namespace:
-                queue.retry_us = now_us  # what failed before may succeed now
-                self._decide(queue, now_us, out)
+        concerned = [queue for queue in self._queues.values() if queue.namespace is namespace]
+        for queue in concerned:
+            queue.retry_us = now_us  # what failed before may succeed now
+        for queue in self._rest_soon(concerned):
+            self._decide(queue, now_us, out)
         self._tidy(event.namespace)
+
+    def _rest_soon(self, queues: list[QueueEntry]) -> list[QueueEntry]:
+        """Return the first LOOKS_MAX queues, which this step sees to; ticks look at the others."""
+        for queue in queues[_LOOKS_MAX:]:
+            if not queue.soon:
+                queue.soon = True
+                self._soon.append(queue)
+        return queues[:_LOOKS_MAX]
 
     def _settle(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Lift throttles whose cause is gone, and end a queue that has nothing left."""
@@ -1455,21 +1471,32 @@ class Scheduler:
             touched[container.queue.spec.queue] = container.queue
             self._lose(container, f"invoker {event.invoker} is gone", out)
         for queue in entry.unheard.values():
-            if queue.adopting.pop(event.invoker, None) is not None:
-                self._adoption_over(queue, now_us, out)
+            if queue.adopting.pop(event.invoker, None) is not None and not queue.adopting:
+                self._begin(queue, now_us, out)
+                touched[queue.spec.queue] = queue
             elif queue.life.state_index == _REMOVING:
-                self._settle(queue, now_us, out)
+                touched[queue.spec.queue] = queue
         for queue in touched.values():
-            self._after_loss(queue, now_us, out)
+            if not (queue.serving or queue.in_progress):
+                queue.quiet_since_us = now_us
+        for queue in self._rest_soon(list(touched.values())):
+            self._consider(queue, now_us, out)
+            self._settle(queue, now_us, out)
 
     def _time_reached(self, now_us: int, out: list[object]) -> None:
         if self._asking:
             self._ask_joined(out)
         for _ in range(_LOOKS_MAX):
             key = self._due.pop_due(now_us)
-            if key is None:
+            if key is not None:
+                self._look(self._queues[key], now_us, out)
+            elif self._soon:
+                queue = self._soon.popleft()
+                queue.soon = False
+                if self._queues.get(queue.spec.queue) is queue:
+                    self._look(queue, now_us, out)
+            else:
                 return
-            self._look(self._queues[key], now_us, out)
 
     def _look(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Do what time alone brings: expiry, a decision, idleness, the end."""

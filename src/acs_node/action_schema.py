@@ -10,22 +10,46 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import orjson
+from acs_core.limits import CONTAINERS_MAX, COUNT_MAX
 
-from acs_core.limits import COUNT_MAX
-
-from .entity_types import CONTAINERS_MIN, Action, ActionLimits, Exec, NamespaceLimits, Parameter
+from .entity_types import (
+    CONTAINERS_MIN,
+    NETWORK_NOTE,
+    Action,
+    ActionLimits,
+    Exec,
+    NamespaceLimits,
+    Parameter,
+)
 from .errors import ApiError, kind_forbidden, malformed_content, too_large
+from .fields import (
+    FIRST_VERSION,
+    check_size,
+    entity_name,
+    next_version,
+    pairs,
+    publish,
+    version,
+)
 
 __all__ = [
     "RuntimeKind",
     "RuntimeKinds",
+    "SEQUENCE",
+    "SEQUENCE_ACTIONS_MAX",
     "SystemLimits",
+    "components",
     "create_action",
     "update_action",
 ]
 
 MIB: Final = 1024 * 1024
+
+SEQUENCE: Final = "sequence"
+"""The kind of an action that is other actions, one after the other."""
+
+SEQUENCE_ACTIONS_MAX: Final = 50
+"""Actions of a sequence, those of sequences in it included, and of a composition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +65,24 @@ class RuntimeKinds:
     """The kinds that can run here, by family."""
 
     families: Mapping[str, tuple[RuntimeKind, ...]] = field(
-        default_factory=lambda: {"python": (RuntimeKind("python:3", default=True),)}
+        default_factory=lambda: {
+            "python": (RuntimeKind("python:3", default=True),),
+            "nodejs": (RuntimeKind("nodejs:20", default=True),),
+        }
     )
 
-    def resolve(self, kind: str) -> str:
+    def resolve(self, kind: str, also: tuple[str, ...] = ()) -> str:
         """Return the real kind of ``kind``, which may be ``<family>:default``.
 
-        Raises: ApiError 400 for one that cannot run here.
+        Raises: ApiError 400 for one that cannot run here, naming those that can, and ``also``.
         """
         wanted = kind.strip().lower()
         for family, kinds in self.families.items():
             for each in kinds:
                 if wanted == each.kind or (each.default and wanted == f"{family}:default"):
                     return each.kind
-        known = ", ".join(f"'{each.kind}'" for kinds in self.families.values() for each in kinds)
+        here = [each.kind for kinds in self.families.values() for each in kinds]
+        known = ", ".join(f"'{each}'" for each in (*here, *also))
         raise malformed_content(
             f"The specified runtime '{wanted}' is not supported by this platform."
             f" Valid values are: {known}."
@@ -92,6 +120,12 @@ class SystemLimits:
     def body_bytes_max(self) -> int:
         """Largest PUT body: everything at its maximum, and 1 MiB for JSON's escapes and keys."""
         return self.code_bytes_max + self.parameters_bytes_max + self.annotations_bytes_max + MIB
+
+    @property
+    def instances_max(self) -> int:
+        """Most containers that an action may be given."""
+        most = self.concurrent_invocations
+        return CONTAINERS_MAX if most is None else most
 
     def of_namespace(self, limits: NamespaceLimits) -> SystemLimits:
         """Return what holds for a namespace: its own limits, never above the system's maxima."""
@@ -131,10 +165,10 @@ def create_action(
     Raises: ApiError 400, 403 (kind not allowed to the namespace) or 413, naming the field.
     """
     effective = limits.of_namespace(owner)
-    execution = _exec(body, kinds, effective, owner)
+    execution = _exec(body, kinds, effective, owner, namespace)
     if execution is None:
         raise ApiError(400, "exec undefined")
-    notes = _pairs(body, "annotations", effective.annotations_bytes_max) or ()
+    notes = pairs(body, "annotations", effective.annotations_bytes_max) or ()
     if not any(note.key == "provide-api-key" for note in notes):
         notes = (*notes, Parameter("provide-api-key", False))
     defaults = ActionLimits(
@@ -147,12 +181,12 @@ def create_action(
         namespace=namespace,
         package=package,
         name=name,
-        version=_version(body) or "0.0.1",
+        version=version(body) or FIRST_VERSION,
         revision=revision,
         updated=now_ms,
-        publish=_publish(body, False),
+        publish=publish(body, False),
         exec=execution,
-        parameters=_pairs(body, "parameters", effective.parameters_bytes_max) or (),
+        parameters=_parameters(body, execution, effective) or (),
         limits=_limits(body, defaults, effective),
         annotations=_checked_notes(notes, execution.kind, effective),
     )
@@ -174,20 +208,20 @@ def update_action(
     Raises: as ``create_action``.
     """
     effective = limits.of_namespace(owner)
-    execution = _exec(body, kinds, effective, owner) or old.exec
-    parameters = _pairs(body, "parameters", effective.parameters_bytes_max)
+    execution = _exec(body, kinds, effective, owner, old.namespace) or old.exec
+    parameters = _parameters(body, execution, effective)
     removed = _removed_annotations(body)
     notes = {note.key: note for note in old.annotations if note.key not in removed}
-    for note in _pairs(body, "annotations", effective.annotations_bytes_max) or ():
+    for note in pairs(body, "annotations", effective.annotations_bytes_max) or ():
         notes[note.key] = note
     # The merged set counts, or many small updates would grow it beyond the bound.
-    _check_size("annotations", notes.values(), effective.annotations_bytes_max)
+    check_size("annotations", notes.values(), effective.annotations_bytes_max)
     return replace(
         old,
-        version=_version(body) or _next_version(old.version),
+        version=version(body) or next_version(old.version),
         revision=revision,
         updated=now_ms,
-        publish=_publish(body, old.publish),
+        publish=publish(body, old.publish),
         exec=execution,
         parameters=old.parameters if parameters is None else parameters,
         limits=_limits(body, old.limits, effective),
@@ -195,8 +229,21 @@ def update_action(
     )
 
 
+def _parameters(
+    body: Mapping[str, Any], execution: Exec, limits: SystemLimits
+) -> tuple[Parameter, ...] | None:
+    """Read the parameters; those of a sequence are its components, whatever the body says."""
+    if execution.kind == SEQUENCE:
+        return (Parameter("_actions", list(execution.components)),)
+    return pairs(body, "parameters", limits.parameters_bytes_max)
+
+
 def _exec(
-    body: Mapping[str, Any], kinds: RuntimeKinds, limits: SystemLimits, owner: NamespaceLimits
+    body: Mapping[str, Any],
+    kinds: RuntimeKinds,
+    limits: SystemLimits,
+    owner: NamespaceLimits,
+    namespace: str,
 ) -> Exec | None:
     value = body.get("exec")
     if value is None:
@@ -205,7 +252,9 @@ def _exec(
         raise malformed_content("exec must be an object")
     if not isinstance(value.get("kind"), str):
         raise malformed_content("exec.kind must be a string")
-    kind = kinds.resolve(value["kind"])
+    if _is_sequence(value["kind"]):
+        return Exec(SEQUENCE, None, False, components=_components(value, namespace))
+    kind = kinds.resolve(value["kind"], (SEQUENCE,))
     if owner.allowed_kinds is not None and kind not in owner.allowed_kinds:
         raise kind_forbidden(kind)
     code, main = value.get("code"), value.get("main")
@@ -219,6 +268,32 @@ def _exec(
     return Exec(kind=kind, code=code, binary=_is_base64(code), main=main)
 
 
+def components(body: Mapping[str, Any], namespace: str) -> tuple[str, ...]:
+    """Return the names of the actions of what ``body`` makes a sequence; else none.
+
+    Whether they exist is not known here.  Raises: ApiError 400.
+    """
+    value = body.get("exec")
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        return ()
+    return _components(value, namespace) if _is_sequence(value["kind"]) else ()
+
+
+def _is_sequence(kind: str) -> bool:
+    return kind.strip().lower() == SEQUENCE
+
+
+def _components(value: Mapping[str, Any], namespace: str) -> tuple[str, ...]:
+    names = value.get("components")
+    if not isinstance(names, list):
+        raise malformed_content("exec.components must be an array of names of actions")
+    if not names:
+        raise ApiError(400, "No component specified for the sequence.")
+    if len(names) > SEQUENCE_ACTIONS_MAX:
+        raise ApiError(400, "Too many actions in the sequence.")
+    return tuple("/" + "/".join(entity_name("component", each, namespace)) for each in names)
+
+
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 
 
@@ -226,31 +301,6 @@ def _is_base64(code: str) -> bool:
     """Say whether ``code`` looks like an archive; a short word such as "code" does as well."""
     text = code.strip()
     return len(text) % 4 == 0 and _BASE64.fullmatch(text) is not None
-
-
-def _pairs(body: Mapping[str, Any], name: str, size_bytes_max: int) -> tuple[Parameter, ...] | None:
-    """Read ``[{"key":…,"value":…}]``; None when absent; of a key given twice the last wins."""
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, list):
-        raise malformed_content(f"{name} malformed!")
-    pairs: dict[str, Parameter] = {}
-    for each in value:
-        if not (isinstance(each, dict) and isinstance(each.get("key"), str) and "value" in each):
-            raise malformed_content(f"{name} malformed!")
-        init = each.get("init", False)
-        if not isinstance(init, bool):
-            raise malformed_content(f"{name} malformed!")
-        pairs[each["key"]] = Parameter(each["key"], each["value"], init and name == "parameters")
-    _check_size(name, pairs.values(), size_bytes_max)
-    return tuple(pairs.values())
-
-
-def _check_size(name: str, pairs: Iterable[Parameter], size_bytes_max: int) -> None:
-    size = sum(len(each.key.encode()) + len(orjson.dumps(each.value)) for each in pairs)
-    if size > size_bytes_max:
-        raise too_large(name, size, size_bytes_max)
 
 
 def _removed_annotations(body: Mapping[str, Any]) -> frozenset[str]:
@@ -265,12 +315,15 @@ def _removed_annotations(body: Mapping[str, Any]) -> frozenset[str]:
 def _checked_notes(
     notes: Iterable[Parameter], kind: str, allowed: SystemLimits
 ) -> tuple[Parameter, ...]:
-    """Return the annotations with the kind among them; the one that the scheduler obeys is right.
+    """Return the annotations with the kind among them; those that are obeyed here are right.
 
     Raises: ApiError 400.
     """
     kept = [note for note in notes if note.key != "exec"]
     for note in kept:
+        # A word that means nothing would leave an action the network that it was to lose.
+        if note.key == NETWORK_NOTE and note.value != "none":
+            raise malformed_content(f"annotation {NETWORK_NOTE} must be 'none'")
         if note.key == CONTAINERS_MIN:
             if not isinstance(note.value, int) or isinstance(note.value, bool):
                 raise malformed_content(f"annotation {CONTAINERS_MIN} must be a whole number")
@@ -278,32 +331,6 @@ def _checked_notes(
             most = COUNT_MAX if most is None else most
             _check_range({"floor": note.value}, "floor", CONTAINERS_MIN, "", 0, most)
     return (*kept, Parameter("exec", kind))
-
-
-def _publish(body: Mapping[str, Any], default: bool) -> bool:
-    value = body.get("publish")
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise malformed_content("publish must be true or false")
-    return value
-
-
-_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", re.ASCII)
-
-
-def _version(body: Mapping[str, Any]) -> str | None:
-    value = body.get("version")
-    if value is None:
-        return None
-    if not isinstance(value, str) or not _VERSION.fullmatch(value):
-        raise malformed_content("version must be a string such as '0.0.1'")
-    return value
-
-
-def _next_version(version: str) -> str:
-    major, minor, patch = version.split(".")
-    return f"{major}.{minor}.{int(patch) + 1}"
 
 
 def _limits(body: Mapping[str, Any], old: ActionLimits, allowed: SystemLimits) -> ActionLimits:
@@ -322,7 +349,7 @@ def _limits(body: Mapping[str, Any], old: ActionLimits, allowed: SystemLimits) -
                  allowed.logs_mb_min, allowed.logs_mb_max)  # fmt: skip
     _check_range(given, "concurrency", "concurrency", "",
                  allowed.concurrency_min, allowed.concurrency_max)  # fmt: skip
-    _check_range(given, "instances", "instances", "", 1, allowed.concurrent_invocations)
+    _check_range(given, "instances", "instances", "", 1, allowed.instances_max)
     return replace(old, **{_LIMIT_FIELDS[name]: number for name, number in given.items()})
 
 
@@ -343,7 +370,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _check_range(
-    given: Mapping[str, int], field: str, label: str, unit: str, least: int, most: int | None
+    given: Mapping[str, int], field: str, label: str, unit: str, least: int, most: int
 ) -> None:
     value = given.get(field)
     if value is None:
@@ -351,6 +378,6 @@ def _check_range(
     if value < least:
         detail = f"{label} {value}{unit} below allowed threshold of {least}{unit}"
         raise malformed_content(detail)
-    if most is not None and value > most:
+    if value > most:
         detail = f"{label} {value}{unit} exceeds allowed threshold of {most}{unit}"
         raise malformed_content(detail)

@@ -303,6 +303,13 @@ class ActivationStore:
 
     async def get(self, namespace: str, activation_id: str) -> Record | None:
         """Return a record, also one that is not written yet; None while it has not ended."""
+        best = await self.find(activation_id)
+        if best is None or best.rank == ACCEPTED or best.namespace != namespace:
+            return None
+        return best
+
+    async def find(self, activation_id: str) -> Record | None:
+        """Return what is known of an activation, of whatever rank and namespace."""
         key = bytes.fromhex(activation_id)
         found: list[Record] = []  # oldest first: of equal rank the first stays, as in a write
         for batch in (self._writing, self._waiting):
@@ -312,10 +319,7 @@ class ActivationStore:
         stored = await self._database.read(partial(records.get, key=key))
         if stored is not None:
             found.insert(0, stored)
-        best = max(found, key=lambda each: each.rank, default=None)
-        if best is None or best.rank == ACCEPTED or best.namespace != namespace:
-            return None
-        return best
+        return max(found, key=lambda each: each.rank, default=None)
 
     async def list(
         self,

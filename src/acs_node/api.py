@@ -1,4 +1,4 @@
-"""The REST API but for invoking: authentication, namespaces, actions, limits, activations.
+"""The REST API but for invoking: authentication, namespaces, limits, activations; all routes.
 
 An ASGI application on Starlette's router.  ``POST`` on an action is answered before it comes
 here, by the server's protocol; see ``front``.
@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .activations import ActivationStore, Record
 from .entities import EntityStore, Identity, SystemLimits
+from .entity_api import EntityApi, Fire
 from .errors import (
     API_HEADERS,
     ApiError,
@@ -27,9 +27,9 @@ from .errors import (
     internal_error,
     method_not_allowed,
     not_found,
-    not_found_named,
     request_id,
     route_not_found,
+    unavailable,
 )
 from .names import (
     check_activation_id,
@@ -37,7 +37,11 @@ from .names import (
     check_name_filter,
     resolve_namespace,
 )
-from .requests import authenticate_header, epoch_ms, flag, header, json_object, page
+from .openapi import API_VERSION, openapi_document
+from .requests import authenticate_header, epoch_ms, flag, header, page
+from .responses import json_bytes, json_response
+from .web import PREFIX as WEB_PREFIX
+from .web import Invoke, WebActions
 
 __all__ = ["authenticate_header", "create_app"]
 
@@ -53,36 +57,41 @@ async def _settled(activation_id: str) -> None:
     """Nothing is on its way."""
 
 
+async def _no_fire(*_: object) -> str | None:
+    """Nobody invokes actions here."""
+    raise unavailable()
+
+
+def _no_invoke(*_: object) -> None:
+    """Nobody invokes actions here."""
+    raise unavailable()
+
+
 def create_app(
     entities: EntityStore,
     activations: ActivationStore,
     *,
     info: Mapping[str, str],
     settled: Callable[[str], Awaitable[None]] = _settled,
+    fire: Fire = _no_fire,
+    invoke: Invoke = _no_invoke,
 ) -> ASGIApp:
     """Return the application; ``info`` holds ``build`` (a date) and ``buildno``.
 
     ``settled`` returns when the record of an activation that has ended is in the store.
+    ``fire`` is ``Firing.fire``, ``invoke`` is ``Controller.invoke``.
     """
     api = _Api(entities, activations, info, settled)
+    web = WebActions(entities, invoke)
     base = "/api/v1/namespaces"
     routes = [
+        Route(f"{WEB_PREFIX}{{rest:path}}", web),
         Route("/ping", _Open(api.ping)),
         *_both("/api/v1", _Open(api.describe)),
+        Route("/api/v1/openapi.json", _Open(api.openapi)),
         *_both(base, _Guarded(entities, {"GET": api.list_namespaces})),
         *_both(f"{base}/{{ns}}/limits", _Guarded(entities, {"GET": api.limits})),
         Route(f"{base}/{{ns}}/limits/{{rest:path}}", _Guarded(entities, {"GET": api.no_sublimits})),
-        *_both(f"{base}/{{ns}}/actions", _Guarded(entities, {"GET": api.list_actions})),
-        Route(f"{base}/{{ns}}/actions/{{package}}/", _Guarded(entities, {"GET": api.list_package})),
-    ]
-    action = _Guarded(
-        entities,
-        {"GET": api.get_action, "PUT": api.put_action, "DELETE": api.delete_action},
-        elsewhere=("POST",),
-    )
-    routes += [
-        Route(f"{base}/{{ns}}/actions/{{name}}", action),
-        Route(f"{base}/{{ns}}/actions/{{package}}/{{name}}", action),
         *_both(f"{base}/{{ns}}/activations", _Guarded(entities, {"GET": api.list_activations})),
     ]
     for suffix, handler in (
@@ -92,7 +101,52 @@ def create_app(
     ):
         path = f"{base}/{{ns}}/activations/{{id}}{suffix}"
         routes += _both(path, _Guarded(entities, {"GET": handler}))
+    routes += _entity_routes(EntityApi(entities, fire), entities, f"{base}/{{ns}}")
     return _Envelope(Router(routes, redirect_slashes=False, default=_no_route))
+
+
+def _entity_routes(api: EntityApi, entities: EntityStore, base: str) -> list[Route]:
+    def guarded(
+        shared: bool = False, elsewhere: tuple[str, ...] = (), **handlers: Handler
+    ) -> ASGIApp:
+        return _Guarded(entities, handlers, elsewhere=elsewhere, shared=shared)
+
+    action: dict[str, Handler] = {
+        "GET": api.get_action,
+        "PUT": api.put_action,
+        "DELETE": api.delete_action,
+    }
+    return [
+        *_both(f"{base}/actions", guarded(GET=api.list_actions)),
+        Route(f"{base}/actions/{{package}}/", guarded(True, GET=api.list_package_actions)),
+        Route(f"{base}/actions/{{name}}", guarded(False, ("POST",), **action)),
+        Route(f"{base}/actions/{{package}}/{{name}}", guarded(True, ("POST",), **action)),
+        *_both(f"{base}/packages", guarded(True, GET=api.list_packages)),
+        *_both(f"{base}/triggers", guarded(GET=api.list_triggers)),
+        *_both(
+            f"{base}/triggers/{{name}}",
+            guarded(
+                GET=api.get_trigger,
+                PUT=api.put_trigger,
+                DELETE=api.delete_trigger,
+                POST=api.fire_trigger,
+            ),
+        ),
+        *_both(f"{base}/rules", guarded(GET=api.list_rules)),
+        *_both(
+            f"{base}/rules/{{name}}",
+            guarded(
+                GET=api.get_rule,
+                PUT=api.put_rule,
+                DELETE=api.delete_rule,
+                POST=api.set_rule_status,
+            ),
+        ),
+        *_both(
+            f"{base}/packages/{{name}}",
+            guarded(True, GET=api.get_package, PUT=api.put_package, DELETE=api.delete_package),
+        ),
+    ]
 
 
 class _Envelope:
@@ -106,7 +160,7 @@ class _Envelope:
             await self._app(scope, receive, send)
             return
         tid = request_id(header(scope, b"x-request-id"))
-        headers = [*API_HEADERS, (b"x-request-id", tid.encode("latin-1"))]
+        headers = [(b"x-request-id", tid.encode("latin-1"))]
         started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -118,9 +172,13 @@ class _Envelope:
 
         # Routed by the raw segments, which are decoded one by one: "%2F" separates nothing.
         raw_path = scope.get("raw_path") or scope["path"].encode()
-        inner: MutableMapping[str, Any] = {**scope, "path": raw_path.decode("latin-1")}
+        path = raw_path.decode("latin-1")
+        inner: MutableMapping[str, Any] = {**scope, "path": path, "tid": tid}
+        is_web = path.startswith(WEB_PREFIX)
+        if not is_web:
+            headers += API_HEADERS
         try:
-            if scope["method"] == "OPTIONS" and inner["path"].startswith("/api/"):
+            if scope["method"] == "OPTIONS" and path.startswith("/api/") and not is_web:
                 await Response()(inner, receive, send_with_headers)
             else:
                 await self._app(inner, receive, send_with_headers)
@@ -152,7 +210,8 @@ class _Guarded:
     """A resource whose ``handlers``, by method, are called with who asks.
 
     The order of the refusals: 401, illegal names, 405, 403; the handler's own come after.
-    ``elsewhere``: methods that are supported, but not answered here.
+    ``elsewhere``: methods that are supported, but not answered here.  ``shared``: what others
+    own may be read, if its handler finds that it is published.
     """
 
     def __init__(
@@ -160,9 +219,11 @@ class _Guarded:
         entities: EntityStore,
         handlers: Mapping[str, Handler],
         elsewhere: tuple[str, ...] = (),
+        shared: bool = False,
     ) -> None:
         self._entities = entities
         self._handlers = handlers
+        self._shared = shared
         self._supported = sorted((*handlers, *elsewhere))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,7 +242,8 @@ class _Guarded:
         handler = self._handlers.get(method)
         if handler is None:
             raise method_not_allowed(self._supported)
-        if names.get("ns", caller.namespace) != caller.namespace:
+        foreign = names.get("ns", caller.namespace) != caller.namespace
+        if foreign and not (self._shared and method == "GET"):
             rest = [names[field] for field in ("package", "name") if field in names]
             raise forbidden("/".join([names["ns"], *rest]))
         response = await handler(Request(scope, receive), caller)
@@ -207,10 +269,10 @@ class _Api:
         return PlainTextResponse("pong")
 
     def describe(self) -> Response:
-        return _json(
+        return json_response(
             {
                 "description": "OpenWhisk API",
-                "api_version": "1.0.0",
+                "api_version": API_VERSION,
                 "api_version_path": "v1",
                 "build": self._info["build"],
                 "buildno": self._info["buildno"],
@@ -218,43 +280,20 @@ class _Api:
             }
         )
 
+    def openapi(self) -> Response:
+        return json_response(openapi_document(self._entities.limits, self._entities.kinds))
+
     async def list_namespaces(self, request: Request, caller: Identity) -> Response:
-        return _json([caller.namespace])
+        return json_response([caller.namespace])
 
     async def limits(self, request: Request, caller: Identity) -> Response:
-        return _json(_limits_document(self._entities.limits.of_namespace(caller.limits), caller))
+        return json_response(
+            _limits_document(self._entities.limits.of_namespace(caller.limits), caller)
+        )
 
     async def no_sublimits(self, request: Request, caller: Identity) -> Response:
         rest = request.path_params["rest"]
         raise ApiError(400, f"The limits of a namespace have no part '{rest}'.")
-
-    # Actions.
-
-    async def list_actions(self, request: Request, caller: Identity) -> Response:
-        skip, limit = page(request, "actions")
-        if flag(request, "count"):
-            return _json({"actions": await self._entities.count_actions(caller.namespace, skip)})
-        found = await self._entities.list_actions(caller.namespace, skip, limit)
-        return _json([action.summary() for action in found])
-
-    async def list_package(self, request: Request, caller: Identity) -> Response:
-        raise not_found_named(f"{caller.namespace}/{request.path_params['package']}")
-
-    async def get_action(self, request: Request, caller: Identity) -> Response:
-        with_code = flag(request, "code", default=True)
-        action = await self._entities.action(caller.namespace, _path(request))
-        return _json(action.document(code=with_code))
-
-    async def put_action(self, request: Request, caller: Identity) -> Response:
-        overwrite = flag(request, "overwrite")
-        body = await json_object(request, self._entities.limits.body_bytes_max)
-        path = _path(request)
-        action = await self._entities.put_action(caller.namespace, path, body, overwrite)
-        return _json(action.document())
-
-    async def delete_action(self, request: Request, caller: Identity) -> Response:
-        action = await self._entities.delete_action(caller.namespace, _path(request))
-        return _json(action.document())
 
     # Activations.
 
@@ -271,24 +310,24 @@ class _Api:
             number = await self._activations.count(
                 caller.namespace, name=name, since=since, upto=upto, skip=skip
             )
-            return _json({"activations": number})
+            return json_response({"activations": number})
         rows = await self._activations.list(
             caller.namespace,
             name=name, since=since, upto=upto, skip=skip, limit=limit, docs=docs,
         )  # fmt: skip
-        return _json_bytes(b"[" + b",".join(rows) + b"]")
+        return json_bytes(b"[" + b",".join(rows) + b"]")
 
     async def get_activation(self, request: Request, caller: Identity) -> Response:
         record = await self._record(request, caller)
-        return _json_bytes(record.full())
+        return json_bytes(record.full())
 
     async def get_result(self, request: Request, caller: Identity) -> Response:
         record = await self._record(request, caller)
-        return _json_bytes(record.response())
+        return json_bytes(record.response())
 
     async def get_logs(self, request: Request, caller: Identity) -> Response:
         record = await self._record(request, caller)
-        return _json_bytes(b'{"logs":' + record.logs + b"}")
+        return json_bytes(b'{"logs":' + record.logs + b"}")
 
     async def _record(self, request: Request, caller: Identity) -> Record:
         activation_id = request.path_params["id"]
@@ -308,23 +347,10 @@ async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
     raise route_not_found()
 
 
-def _json(value: Any) -> Response:
-    return _json_bytes(orjson.dumps(value))
-
-
-def _json_bytes(body: bytes, status: int = 200) -> Response:
-    return Response(body, status, media_type="application/json")
-
-
 def _error_response(error: ApiError, tid: str) -> Response:
-    response = _json_bytes(error_body(error.text, tid), error.status)
+    response = json_bytes(error_body(error.text, tid), error.status)
     response.headers.update(dict(error.headers))
     return response
-
-
-def _path(request: Request) -> str:
-    names = request.path_params
-    return f"{names['package']}/{names['name']}" if "package" in names else str(names["name"])
 
 
 def _limits_document(limits: SystemLimits, caller: Identity) -> dict[str, Any]:
@@ -344,7 +370,7 @@ def _limits_document(limits: SystemLimits, caller: Identity) -> dict[str, Any]:
         "maxActionConcurrency": limits.concurrency_max,
         "minActionConcurrency": limits.concurrency_min,
         "maxParameterSize": f"{limits.parameters_bytes_max} B",
-        "maxActionInstances": number(limits.concurrent_invocations),
+        "maxActionInstances": limits.instances_max,
     }
     if caller.limits.allowed_kinds is not None:
         document["allowedKinds"] = list(caller.limits.allowed_kinds)

@@ -12,21 +12,27 @@ import logging
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import orjson
 
 from acs_core.effects import Cause, Reject, Throttle
-from acs_core.events import Activation, QueueSpec
+from acs_core.events import Activation
 from acs_core.limits import CAUSES_MAX, WAIT_MAX_US
 
-from . import clock, runtime_protocol
+from . import clock, records, runtime_protocol
 from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
+from .composer import Composer, Run
+from .compositions import is_composition
 from .entities import CACHED_CODE_BYTES_MAX, EntityStore
-from .entity_types import CONTAINERS_MIN, Action, Identity, annotation
-from .errors import ApiError, forbidden, internal_error, malformed_content, unavailable
+from .entity_types import Action, Entity, Identity
+from .errors import ApiError, forbidden, internal_error, unavailable
 from .links import Close, Link, Logs, QueueClosed, Result, Submit
-from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR, STATUS_TEXTS, RunTemplate
+from .packages import Package
+from .resolution import Resolved, resolve_action
+from .routes import CompositionRoute, Route
+from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR
+from .throttles import Throttles
 
 log = logging.getLogger(__name__)
 
@@ -76,114 +82,8 @@ class Invocation:
     timeout_ms: int = BLOCKING_MS_MAX
 
 
-class Route:
-    """All that is the same for every invocation of one revision of an action by one namespace."""
-
-    def __init__(self, action: Action, identity: Identity) -> None:
-        limits = action.limits
-        self.action = action
-        self.namespace = identity.namespace
-        self.spec = QueueSpec(
-            f"{identity.namespace}/{action.namespace}/{action.path}@{action.revision}",
-            identity.namespace,
-            f"{action.namespace}/{action.path}",
-            action.revision,
-            memory_mb=limits.memory_mb,
-            concurrency=limits.concurrency,
-            timeout_us=limits.timeout_ms * 1000,
-            action_limit=limits.instances,
-            kind=action.exec.kind,
-            containers_min=annotation(action, CONTAINERS_MIN, 0),
-        )
-        # It waits, is initialised and runs, each for as long as it may.
-        self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us
-        self.template = RunTemplate(action, identity.namespace)
-        # The credential that its runs may call with, if any.
-        self.uuid = identity.uuid if annotation(action, "provide-api-key", True) else ""
-        self.defaults: dict[str, Any] = {p.key: p.value for p in action.parameters if not p.init}
-        self.reserved: frozenset[str] = frozenset()
-        if annotation(action, "final") is True:
-            self.reserved = frozenset(p.key for p in action.parameters if p.value is not None)
-        known = orjson.dumps(
-            {
-                "namespace": identity.namespace,
-                "name": action.name,
-                "version": action.version,
-                "subject": identity.subject,
-                "publish": False,
-            }
-        )
-        self.record_start = known[:-1] + b',"activationId":"'
-        notes = orjson.dumps(
-            [
-                {"key": "path", "value": f"{action.full_namespace}/{action.name}"},
-                {"key": "kind", "value": action.exec.kind},
-                {"key": "limits", "value": limits.document()},
-            ]
-        )
-        self.record_notes = b'"annotations":' + notes[:-1] + b',{"key":"timeout","value":'
-
-    def arguments(self, body: bytes) -> bytes:
-        """Return the JSON of the arguments: the action's own ones under the request's.
-
-        Raises: ApiError 400.
-        """
-        if not body:
-            return orjson.dumps(self.defaults) if self.defaults else b"{}"
-        try:
-            given = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise malformed_content(str(error)) from None
-        if not isinstance(given, dict):
-            raise malformed_content("The body must be a JSON object.")
-        if self.reserved and not self.reserved.isdisjoint(given):
-            raise ApiError(
-                400, "Request defines parameters that are not allowed (e.g., reserved properties)."
-            )
-        if not self.defaults:
-            return body
-        try:
-            return orjson.dumps({**self.defaults, **given})
-        except orjson.JSONEncodeError as error:  # nested deeper than can be written
-            raise malformed_content(str(error)) from None
-
-    def record_head(
-        self,
-        activation_id: str,
-        start_ms: int,
-        end_ms: int,
-        outcome: int,
-        response: bytes,
-        notes: bytes,
-        timed_out: bool,
-    ) -> bytes:
-        """Return the record's JSON without its logs and closing brace."""
-        return (
-            b'%b%b","start":%d,"end":%d,"duration":%d,"response":{"status":"%b","success":%b,'
-            b'"result":%b,"size":%d},%b%b}%b]'
-        ) % (
-            self.record_start,
-            activation_id.encode(),
-            start_ms,
-            end_ms,
-            end_ms - start_ms,
-            STATUS_TEXTS[outcome],
-            b"false" if outcome else b"true",
-            response,
-            len(response),
-            self.record_notes,
-            b"true" if timed_out else b"false",
-            notes,
-        )
-
-    def accept_head(self, activation_id: str, start_ms: int) -> bytes:
-        """Return what is known of the record when the activation is accepted."""
-        return b'%b%b","start":%d,%bfalse}]' % (
-            self.record_start,
-            activation_id.encode(),
-            start_ms,
-            self.record_notes,
-        )
+_COMPONENT: Final = Invocation("", "")
+"""What a composition invokes has no request of its own."""
 
 
 @dataclass(slots=True)
@@ -197,6 +97,8 @@ class _Pending:
     arrived_ms: int
     causes: tuple[str, ...] = ()
     timer: asyncio.TimerHandle | None = None
+    cause: str = ""  # the composition that this is a part of, and who in it waits for the end
+    ended: asyncio.Future[tuple[Record, bytes]] | None = None
 
 
 class Controller:
@@ -207,14 +109,18 @@ class Controller:
         entities: EntityStore,
         activations: ActivationStore,
         namespace_containers_max: int,
+        number: int | None = None,
     ) -> None:
+        """``number``: 0..4095, which controller this is of several; its ids say so."""
+        self._mark = "" if number is None else f"{number:03x}"
         self._entities = entities
         self._activations = activations
         self._containers_max = namespace_containers_max
         self._scheduler: Link | None = None
+        self._throttles = Throttles(entities.limits)
         self._routes: dict[tuple[str, str, str], Route] = {}
         self._routes_code_bytes = 0
-        self._open_queues: dict[str, Action] = {}
+        self._open_queues: dict[str, Route] = {}
         self._throttled: dict[str, str] = {}
         self._pending: dict[str, _Pending] = {}  # in the order of arrival
         # Blocking callers with the usual wait, in the order in which it ends.
@@ -228,16 +134,18 @@ class Controller:
         self._idle: asyncio.Future[None] | None = None
         self._randomness: list[str] = []  # 18 hexadecimal characters for each id
         self._tasks: set[asyncio.Task[None]] = set()
+        self._composer = Composer(entities, self._run_component, self._next_id, self._record)
         self._loop = asyncio.get_running_loop()
         entities.listeners.append(self._on_change)
+        entities.namespace_listeners.append(self._on_namespace)
 
     def connect(self, scheduler: Link) -> None:
         """Set the link on which this node speaks."""
         self._scheduler = scheduler
 
     def action_of(self, queue: str) -> Action:
-        """Return the action of an open queue."""
-        return self._open_queues[queue]
+        """Return the action of an open queue.  Raises: KeyError."""
+        return self._open_queues[queue].action
 
     def receive(self, message: object) -> None:
         """Take a message of an invoker or a scheduler."""
@@ -270,33 +178,59 @@ class Controller:
         if self._stopping or not self._activations.has_room():
             raise unavailable()
         namespace = invocation.namespace
-        if namespace != identity.namespace:
-            raise forbidden(f"{namespace}/{invocation.path}")
         route = self._routes.get((identity.namespace, namespace, invocation.path))
         if route is None:
-            action = self._entities.cached_action(namespace, invocation.path)
-            if action is None:
+            foreign = namespace != identity.namespace
+            if foreign and "/" not in invocation.path:
+                raise forbidden(f"{namespace}/{invocation.path}")
+            action = self._entities.cached(Action, namespace, invocation.path)
+            ready = action is not None and action.package is None and not is_composition(action)
+            if action is None or foreign or not ready:
                 self._start(self._invoke_uncached(identity, invocation, body, tid, caller))
                 return
-            route = self._make_route(identity, action)
+            route = self._make_route(identity, Resolved(action, (namespace, action.path)))
         self._invoke(route, identity.caller, invocation, body, tid, caller)
+
+    def fire_id(self, identity: Identity) -> str:
+        """Return the id of a trigger activation of a namespace.
+
+        Raises: ApiError 429 or 503.
+        """
+        if self._stopping or not self._activations.has_room():
+            raise unavailable()
+        now_ms = clock.wall_ms()
+        throttle = self._throttles.of(identity)
+        if throttle is not None:
+            throttle.admit_fire(now_ms)
+        return self._next_id(now_ms)
 
     async def _invoke_uncached(
         self, identity: Identity, invocation: Invocation, body: bytes, tid: str, caller: Caller
     ) -> None:
         try:
-            action = await self._entities.action(invocation.namespace, invocation.path)
-            # What was read may be older than a change that was committed since.
-            action = self._entities.cached_action(invocation.namespace, invocation.path) or action
+            resolved = await self._resolve(identity, invocation)
+            if is_composition(resolved.action):
+                await self._composer.check(identity, resolved)
+                self._compose(identity, resolved, invocation, body, tid, caller)
+                return
             if self._stopping:
                 raise unavailable()
-            route = self._make_route(identity, action)
+            route = self._make_route(identity, resolved)
             self._invoke(route, identity.caller, invocation, body, tid, caller)
         except ApiError as error:
             caller.fail(error)
         except Exception:
             log.exception("request %s failed", tid)
             caller.fail(internal_error())
+
+    async def _resolve(self, identity: Identity, invocation: Invocation) -> Resolved:
+        """Return what an invocation means.  Raises: ApiError."""
+        at = invocation.namespace, invocation.path
+        resolved = await resolve_action(self._entities, identity.namespace, *at)
+        if not self._is_newest(resolved):
+            # What was read may be older than a change that was committed since.
+            resolved = await resolve_action(self._entities, identity.namespace, *at)
+        return resolved
 
     def _invoke(
         self,
@@ -313,7 +247,27 @@ class Controller:
         if self._containers_max <= 0:
             raise self._too_many("the namespace may hold no containers (allowed: 0)")
         arguments = route.arguments(body)
+        causes = self._causes(calling_id) if calling_id and invocation.blocking else ()
         now_ms = clock.wall_ms()
+        throttle = route.throttle
+        if throttle is not None:
+            throttle.admit(now_ms)
+        activation = self._activation(route, arguments, tid, causes, now_ms)
+        activation_id = activation.activation_id
+        if throttle is not None:
+            throttle.in_flight.add(activation_id)
+        pending = _Pending(route, invocation, caller, activation.arrived_us, now_ms, causes)
+        self._pending[activation_id] = pending
+        if not invocation.blocking:
+            self._start(self._accept_then_submit(activation, pending))
+            return
+        self._wait(activation_id, pending)
+        self._submit(route, activation)
+
+    def _activation(
+        self, route: Route, arguments: bytes, tid: str, causes: tuple[str, ...], now_ms: int
+    ) -> Activation:
+        """Return a new activation of an action."""
         activation_id = self._next_id(now_ms)
         api_key = ""
         if route.uuid:
@@ -321,23 +275,19 @@ class Controller:
             api_key = self._entities.run_keys.key(route.uuid, activation_id, until_ms)
             api_key = f"{route.uuid}:{api_key}"
         payload = route.template.payload(arguments, activation_id, orjson.dumps(tid)[1:-1], api_key)
-        now_us = clock.now_us()
-        causes = self._causes(calling_id) if calling_id and invocation.blocking else ()
-        activation = Activation(activation_id, payload, now_us, causes=causes)
-        pending = _Pending(route, invocation, caller, now_us, now_ms, causes)
-        self._pending[activation_id] = pending
-        if not invocation.blocking:
-            self._start(self._accept_then_submit(activation, pending))
-            return
-        if invocation.timeout_ms == BLOCKING_MS_MAX:
-            self._waiting[activation_id] = now_us + BLOCKING_MS_MAX * 1000
+        return Activation(activation_id, payload, clock.now_us(), causes=causes)
+
+    def _wait(self, activation_id: str, pending: _Pending) -> None:
+        """See to it that a blocking caller does not wait too long."""
+        timeout_ms = pending.invocation.timeout_ms
+        if timeout_ms == BLOCKING_MS_MAX:
+            self._waiting[activation_id] = pending.arrived_us + BLOCKING_MS_MAX * 1000
             if self._wait_timer is None:
                 self._wait_timer = self._loop.call_later(WAIT_TICK_S, self._end_waits)
         else:
             pending.timer = self._loop.call_later(
-                invocation.timeout_ms / 1000, self._waited_long_enough, activation_id
+                timeout_ms / 1000, self._waited_long_enough, activation_id
             )
-        self._submit(route, activation)
 
     def _causes(self, calling_id: str) -> tuple[str, ...]:
         """Return the chain of callers that ends with this one; none if it has ended.
@@ -355,12 +305,19 @@ class Controller:
 
     def _submit(self, route: Route, activation: Activation) -> None:
         # Not before now: while an accept row was written the queue may have been closed.
-        self._open_queues[route.spec.queue] = route.action
+        self._open_queues[route.spec.queue] = route
         assert self._scheduler is not None
         self._scheduler.send(Submit(route.spec, activation))
 
     async def _accept_then_submit(self, activation: Activation, pending: _Pending) -> None:
         activation_id = activation.activation_id
+        caller = await self._accepted(activation_id, pending)
+        if caller is not None:
+            self._submit(pending.route, activation)
+            caller.reply(202, _accepted_body(activation_id), activation_id)
+
+    async def _accepted(self, activation_id: str, pending: _Pending) -> Caller | None:
+        """Accept what nobody waits for; return who asked, or None: it is refused."""
         caller, pending.caller = pending.caller, None
         assert caller is not None
         try:
@@ -368,9 +325,8 @@ class Controller:
         except StoreFailing:
             self._forget(activation_id)
             caller.fail(unavailable())
-            return
-        self._submit(pending.route, activation)
-        caller.reply(202, _accepted_body(activation_id), activation_id)
+            return None
+        return caller
 
     async def _accept(self, activation_id: str, pending: _Pending) -> None:
         """Commit the accept row.  Raises: StoreFailing."""
@@ -411,13 +367,93 @@ class Controller:
             return
         caller.reply(202, _accepted_body(activation_id), activation_id)
 
+    # --- compositions --------------------------------------------------------------------------
+
+    def _compose(
+        self,
+        identity: Identity,
+        resolved: Resolved,
+        invocation: Invocation,
+        body: bytes,
+        tid: str,
+        caller: Caller,
+    ) -> None:
+        """Start a sequence or a conductor.  Raises: ApiError."""
+        if self._stopping:
+            raise unavailable()
+        throttle = self._throttles.of(identity)
+        route = CompositionRoute(resolved, identity, throttle)
+        arguments = route.arguments(body)
+        calling_id = identity.caller if invocation.blocking else ""
+        causes = self._causes(calling_id) if calling_id else ()
+        now_ms = clock.wall_ms()
+        if throttle is not None:
+            throttle.admit(now_ms)
+        run = Run(identity, tid, causes, self._next_id(now_ms), start_ms=now_ms)
+        if throttle is not None:
+            throttle.in_flight.add(run.activation_id)
+        pending = _Pending(route, invocation, caller, clock.now_us(), now_ms, causes)
+        self._pending[run.activation_id] = pending
+        if invocation.blocking:
+            self._wait(run.activation_id, pending)
+        self._start(self._run_composition(run, route, pending, arguments))
+
+    async def _run_composition(
+        self, run: Run, route: CompositionRoute, pending: _Pending, arguments: bytes
+    ) -> None:
+        if not pending.invocation.blocking:
+            caller = await self._accepted(run.activation_id, pending)
+            if caller is None:
+                return
+            caller.reply(202, _accepted_body(run.activation_id), run.activation_id)
+        try:
+            record, result = await self._composer.run(run, route, arguments)
+        except Exception:
+            log.exception("composition %s failed", run.activation_id)
+            text = "There was an internal error while the composition ran."
+            result = runtime_protocol.failure(PLATFORM_ERROR, text).result
+            record = route.record(run, PLATFORM_ERROR, result)
+        if self._forget(run.activation_id) is None:
+            return  # an end that was told before
+        self._record(record)
+        if pending.caller is not None:
+            self._answer(pending, record, result)
+
+    def _record(self, record: Record) -> None:
+        self._activations.note(record)
+        self._activations.put(record)
+
+    async def _run_component(
+        self, run: Run, resolved: Resolved, arguments: bytes
+    ) -> tuple[Record, bytes]:
+        """Run an action as a part of a composition; see ``composer.Component``."""
+        if is_composition(resolved.action):
+            route = Route(resolved, run.identity)  # the conductor; invoking it is something else
+        else:
+            key = (run.identity.namespace, *resolved.at)
+            route = self._routes.get(key) or self._make_route(run.identity, resolved)
+        if route.spec.queue in self._throttled:
+            raise self._too_many(self._throttled[route.spec.queue])
+        now_ms = clock.wall_ms()
+        activation = self._activation(
+            route, route.component_arguments(arguments), run.tid, run.causes, now_ms
+        )
+        ended: asyncio.Future[tuple[Record, bytes]] = self._loop.create_future()
+        self._pending[activation.activation_id] = _Pending(
+            route, _COMPONENT, None, activation.arrived_us, now_ms, run.causes,
+            cause=run.activation_id, ended=ended,
+        )  # fmt: skip
+        self._submit(route, activation)
+        return await ended
+
     # --- ends --------------------------------------------------------------------------------
 
     def _on_result(self, result: Result) -> None:
         activation_id = result.activation_id
         pending = self._forget(activation_id)
         if pending is None:
-            return  # an end that was told before
+            self._start(self._on_late_result(result))
+            return
         route = pending.route
         end_ms = result.start_ms + result.duration_us // 1000
         if result.init_us:
@@ -435,6 +471,7 @@ class Controller:
             result.response,
             notes,
             result.timed_out,
+            pending.cause,
         )
         record = Record(
             activation_id,
@@ -455,12 +492,25 @@ class Controller:
             self._activations.put(record)
         if pending.caller is not None:
             self._answer(pending, record, result.response)
+        elif pending.ended is not None:
+            _tell(pending.ended, record, result.response)
+
+    async def _on_late_result(self, result: Result) -> None:
+        """Record the end of what another controller accepted, or an earlier start of this one."""
+        known = await self._activations.find(result.activation_id)
+        if known is None or known.rank == DEFINITE:
+            return  # told before, or never accepted: its caller went with its controller
+        end_ms = result.start_ms + result.duration_us // 1000
+        record = records.with_end(
+            known, result.outcome, result.response, result.start_ms, end_ms, result.timed_out
+        )
+        self._activations.put(record)
 
     def _answer(self, pending: _Pending, record: Record, response: bytes) -> None:
         """Send the answer of a blocking invocation; a JSON array is sent bare, as upstream."""
         assert pending.caller is not None
         bare = pending.invocation.result_only or response.lstrip()[:1] == b"["
-        body = response if bare else record.head + b',"logs":[]}'
+        body = response if bare else record.full()
         pending.caller.reply(_HTTP_STATUS[record.status_code], body, record.activation_id)
 
     def _on_logs(self, logs: Logs) -> None:
@@ -496,7 +546,9 @@ class Controller:
         route = pending.route
         response = runtime_protocol.failure(outcome, reason).result
         now_ms = clock.wall_ms()
-        head = route.record_head(activation_id, now_ms, now_ms, outcome, response, b"", False)
+        head = route.record_head(
+            activation_id, now_ms, now_ms, outcome, response, b"", False, pending.cause
+        )
         record = Record(
             activation_id,
             route.namespace,
@@ -508,10 +560,11 @@ class Controller:
             head,
             b"[]",
         )
-        self._activations.note(record)
-        self._activations.put(record)
+        self._record(record)
         if pending.caller is not None:
             self._answer(pending, record, response)
+        elif pending.ended is not None:
+            _tell(pending.ended, record, response)
 
     def _forget(self, activation_id: str) -> _Pending | None:
         """Return what was pending, and hold it no longer."""
@@ -521,6 +574,8 @@ class Controller:
         self._waiting.pop(activation_id, None)
         if pending.timer is not None:
             pending.timer.cancel()
+        if pending.route.throttle is not None:
+            pending.route.throttle.in_flight.discard(activation_id)
         if self._idle is not None and not self._pending and not self._idle.done():
             self._idle.set_result(None)
         return pending
@@ -586,6 +641,7 @@ class Controller:
     def close(self) -> None:
         """Write what is left, as the invoker is gone: records without logs, and *unknown* ones."""
         self._entities.listeners.remove(self._on_change)
+        self._entities.namespace_listeners.remove(self._on_namespace)
         for task in self._tasks:
             task.cancel()
         for activation_id in list(self._pending):
@@ -597,37 +653,52 @@ class Controller:
 
     # --- routes ------------------------------------------------------------------------------
 
-    def _make_route(self, identity: Identity, action: Action) -> Route:
-        route = Route(action, identity)
+    def _make_route(self, identity: Identity, resolved: Resolved) -> Route:
+        route = Route(resolved, identity, self._throttles.of(identity))
         # One that was changed or deleted since it was read serves this once: nobody would tell.
-        if self._entities.cached_action(action.namespace, action.path) is action:
-            key = (identity.namespace, action.namespace, action.path)
+        if self._is_newest(resolved):
+            key = (identity.namespace, *resolved.at)
             self._drop_route(key)
             self._routes[key] = route
-            self._routes_code_bytes += len(action.exec.code or "")
+            self._routes_code_bytes += len(resolved.action.exec.code or "")
             while len(self._routes) > ROUTES_MAX or self._routes_code_bytes > CACHED_CODE_BYTES_MAX:
                 self._drop_route(next(iter(self._routes)))
         return route
+
+    def _is_newest(self, resolved: Resolved) -> bool:
+        """Tell whether nothing of it was changed since it was read."""
+        parts: tuple[Action | Package, ...] = (resolved.action, *resolved.packages)
+        for each in parts:
+            known = self._entities.cached(type(each), each.namespace, each.path)
+            if known is None or known.revision != each.revision:
+                return False
+        return True
 
     def _drop_route(self, key: tuple[str, str, str]) -> None:
         route = self._routes.pop(key, None)
         if route is not None:
             self._routes_code_bytes -= len(route.action.exec.code or "")
 
-    def _on_change(self, old: Action, new: Action | None) -> None:
-        """An action was updated or deleted: the next invocation starts a queue of the new one."""
-        for key in [k for k in self._routes if k[1:] == (old.namespace, old.path)]:
+    def _on_change(self, old: Entity, new: Entity | None) -> None:
+        """Something was updated or deleted: the next invocation starts a queue of the new one."""
+        for key in [key for key, route in self._routes.items() if route.depends_on(old)]:
             self._drop_route(key)
-        why = "the action was deleted" if new is None else "the action was updated"
-        self._start(self._close_queues(old, why))
+        if isinstance(old, (Action, Package)):
+            what = type(old).__name__.lower()
+            why = f"the {what} was {'deleted' if new is None else 'updated'}"
+            self._start(self._close_queues(old, why))
 
-    async def _close_queues(self, old: Action, why: str) -> None:
+    def _on_namespace(self, name: str) -> None:
+        """Its owner's limits changed, or it is gone."""
+        for key in [key for key, route in self._routes.items() if route.is_in(name)]:
+            self._drop_route(key)
+
+    async def _close_queues(self, old: Action | Package, why: str) -> None:
         # A closing queue takes nothing more, so what is being accepted for it goes first.
         await self._activations.flush()
         assert self._scheduler is not None
-        for queue, action in list(self._open_queues.items()):
-            same = action.namespace == old.namespace and action.path == old.path
-            if same and action.revision <= old.revision:
+        for queue, route in list(self._open_queues.items()):
+            if route.is_of(old):
                 self._scheduler.send(Close(queue, why))
 
     def _too_many(self, reason: str, retry_after_us: int = 0) -> ApiError:
@@ -649,7 +720,7 @@ class Controller:
             text = os.urandom(9 * _SPARE_IDS).hex()
             spare.extend(text[at : at + 18] for at in range(0, len(text), 18))
         chance = spare.pop()
-        return f"{now_ms:012x}7{chance[:3]}8{chance[3:]}"
+        return f"{now_ms:012x}7{self._mark or chance[:3]}8{chance[3:]}"
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -660,6 +731,11 @@ class Controller:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("the controller lost a task", exc_info=task.exception())
+
+
+def _tell(ended: asyncio.Future[tuple[Record, bytes]], record: Record, response: bytes) -> None:
+    if not ended.done():
+        ended.set_result((record, response))
 
 
 def _accepted_body(activation_id: str) -> bytes:

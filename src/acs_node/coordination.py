@@ -1,7 +1,6 @@
-"""Who leads a queue, and which containers are reserved where: in memory, for one process.
+"""Who leads a queue, and which containers are reserved where: the interface, and one in memory.
 
-The interface is the one that a cluster needs, with a transaction and an epoch, so that the
-nodes around it do not know the difference.
+A cluster's is in ``etcd_coordination``; the nodes around do not know the difference.
 """
 
 from __future__ import annotations
@@ -12,11 +11,22 @@ from typing import Protocol
 from acs_core.effects import Place
 
 
+class LedElsewhere(Exception):
+    """Another scheduler leads the queue: that of the instance ``leader``."""
+
+    def __init__(self, queue: str, leader: str) -> None:
+        super().__init__(f"queue {queue} is led by {leader}")
+        self.leader = leader
+
+
 class Coordination(Protocol):
     """Leadership and reservations, shared by all nodes."""
 
     async def lead(self, queue: str) -> int:
-        """Become the leader of the queue and return the epoch, higher than any before it."""
+        """Become the leader of the queue and return the epoch, higher than any before it.
+
+        Raises: LedElsewhere.
+        """
         ...
 
     async def resign(self, queue: str) -> None:
@@ -29,6 +39,13 @@ class Coordination(Protocol):
         """Reserve as many of the places as the caps allow, in one transaction.
 
         Returns the names of the granted containers, and why the others were not granted.
+        """
+        ...
+
+    async def convert(self, namespace: str, container: str, invoker: str, memory_mb: int) -> bool:
+        """Say, as its invoker, that a reserved container is up; no run may start in it before.
+
+        Returns False when its reservation is gone: then it must not serve.  May be repeated.
         """
         ...
 
@@ -79,6 +96,9 @@ class MemoryCoordination:
             held += 1
             granted.append(place.container)
         return granted, reason
+
+    async def convert(self, namespace: str, container: str, invoker: str, memory_mb: int) -> bool:
+        return self._containers.get(container) == (namespace, invoker, memory_mb)
 
     def release(self, container: str) -> None:
         self._containers.pop(container, None)

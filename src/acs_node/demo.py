@@ -291,7 +291,7 @@ def _make_images(say: Callable[[str], object]) -> None:
         def progress(text: str) -> None:
             say(f"image: {text}")
 
-        build_images(client, progress)
+        build_images(client, progress, kinds=["python:3"])
     except SandboxError as error:
         raise DemoFailed(f"the image was not made: {error}") from error
     finally:

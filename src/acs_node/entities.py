@@ -1,18 +1,14 @@
-"""The store of namespaces and actions: credentials in memory, actions in a bounded cache.
+"""The store of entities: namespaces, and the actions, packages, triggers and rules in them.
 
+All kinds lie in one table and one bounded cache.  What a change means is decided in the pure
+modules of each kind; here it is read, written whole or not at all, and told to listeners.
 Used from one event loop; only the database itself is used in other threads.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import hmac
-import secrets
-import uuid as uuids
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -22,10 +18,10 @@ from sqlalchemy.exc import IntegrityError
 from .action_schema import RuntimeKind, RuntimeKinds, SystemLimits, create_action, update_action
 from .database import Database, meta
 from .database import entities as entities_table
-from .database import namespaces as namespaces_table
 from .entity_types import (
     Action,
     ActionLimits,
+    Entity,
     Exec,
     Identity,
     NamespaceLimits,
@@ -33,14 +29,16 @@ from .entity_types import (
     annotation,
 )
 from .errors import (
+    ApiError,
     already_exists,
     concurrent_modification,
     not_found,
     not_found_named,
     wrong_collection,
 )
-from .names import check_namespace, split_path
-from .run_keys import SECRET_BYTES, RunKeys
+from .names import split_path
+from .namespaces import NamespaceStore
+from .packages import Package, create_package, update_package
 
 __all__ = [
     "Action",
@@ -56,25 +54,21 @@ __all__ = [
     "annotation",
 ]
 
-T = TypeVar("T")
-Listener = Callable[[Action, Action | None], None]
+E = TypeVar("E", bound=Entity)
+Listener = Callable[[Entity, Entity | None], None]
+Guard = Callable[[Connection], None]
 
-CACHED_ACTIONS_MAX: Final = 10_000
-"""Actions kept in memory: the ones in use on a large node, at about 3 KB each without code."""
+CACHED_ENTITIES_MAX: Final = 10_000
+"""Entities kept in memory: those in use on a large node, at about 3 KB each without code."""
 
 CACHED_CODE_BYTES_MAX: Final = 256 * 1024 * 1024
 """Code kept in memory; at least five actions of the largest size."""
 
-_ACTIONS = "actions"
-_KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-_KEY_CHARACTERS = 64
-_NO_HASH = bytes(32)
 
+class EntityStore(NamespaceStore):
+    """Namespaces and what is in them; call ``open`` first.
 
-class EntityStore:
-    """Namespaces with their credentials, and actions; call ``open`` first.
-
-    ``listeners`` are called in the event loop, in the order of the commits, with the action
+    ``listeners`` are called in the event loop, in the order of the commits, with an entity
     before an update or a deletion, and the one after it or None.  Creations are not told.
     They must not raise.
     """
@@ -87,146 +81,83 @@ class EntityStore:
         limits: SystemLimits,
         clock_ms: Callable[[], int],
     ) -> None:
+        super().__init__(database, clock_ms=clock_ms)
         self.kinds = kinds
         self.limits = limits
         self.listeners: list[Listener] = []
-        self._database = database
-        self._clock_ms = clock_ms
-        # Functions do not outlive the process whose keys they hold.
-        self.run_keys = RunKeys(secrets.token_bytes(SECRET_BYTES))
-        self._identities: dict[str, tuple[bytes, Identity]] = {}  # by uuid, with the key's hash
-        self._namespaces: dict[str, Identity] = {}
-        self._cache: OrderedDict[tuple[str, str], Action] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str], Entity] = OrderedDict()
         self._cached_code_bytes = 0
         self._changes = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.namespace_listeners.append(self._forget_contents)
 
-    async def open(self) -> None:
-        """Read the namespaces and their credentials."""
-        rows = await self._database.read(
-            lambda connection: connection.execute(select(namespaces_table)).all()
-        )
-        for row in rows:
-            limits = NamespaceLimits.from_document(orjson.loads(row.limits))
-            self._remember(Identity(row.name, row.subject, row.uuid, limits), row.key_hash)
+    # Look-up.
 
-    # Namespaces.
-
-    def authenticate(self, uuid: str, key: str) -> Identity | None:
-        """Return whose credential this is, or None.  About 1 µs; no I/O.
-
-        The time taken does not depend on how much of the key is right.
-        """
-        expected, identity = self._identities.get(uuid, (_NO_HASH, None))
-        if hmac.compare_digest(_hash(key), expected):
-            return identity
-        activation_id = self.run_keys.activation_of(uuid, key, self._clock_ms())
-        if identity is None or activation_id is None:
-            return None
-        return replace(identity, caller=activation_id)
-
-    def is_current(self, identity: Identity) -> bool:
-        """Tell whether an identity that was authenticated before still stands as it was."""
-        known = self._identities.get(identity.uuid)
-        if known is None:
-            return False
-        return known[1] is identity or known[1] == replace(identity, caller="")
-
-    async def create_namespace(
-        self, name: str, *, limits: NamespaceLimits | None = None
-    ) -> tuple[str, str]:
-        """Create a namespace; return its uuid and its key, of which only a hash is kept.
-
-        Raises: ApiError 400 for an illegal name, 409 when it exists, and nothing changed.
-        """
-        check_namespace(name)
-        limits = limits or NamespaceLimits()
-        identity = Identity(name, name, str(uuids.uuid4()), limits)
-        key = "".join(secrets.choice(_KEY_ALPHABET) for _ in range(_KEY_CHARACTERS))
-        key_hash = _hash(key)
-        row = {
-            "name": name,
-            "subject": identity.subject,
-            "uuid": identity.uuid,
-            "key_hash": key_hash,
-            "limits": orjson.dumps(limits.document()),
-        }
-
-        async def create() -> None:
-            try:
-                await self._database.write(lambda c: c.execute(namespaces_table.insert(), row))
-            except IntegrityError:
-                raise already_exists() from None
-            self._remember(identity, key_hash)
-
-        await self._to_the_end(create())
-        return identity.uuid, key
-
-    async def namespace(self, name: str) -> Identity | None:
-        """Return the owner of namespace ``name``, or None when there is no such namespace."""
-        return self._namespaces.get(name)
-
-    def _remember(self, identity: Identity, key_hash: bytes) -> None:
-        self._identities[identity.uuid] = (key_hash, identity)
-        self._namespaces[identity.namespace] = identity
-
-    # Actions: look-up.
-
-    def cached_action(self, namespace: str, path: str) -> Action | None:
-        """Return the action if it is in memory.  None says nothing about whether it exists."""
+    def cached(self, kind: type[E], namespace: str, path: str) -> E | None:
+        """Return the entity if it is in memory.  None says nothing about whether it exists."""
         key = (namespace, path)
-        action = self._cache.get(key)
-        if action is not None:
-            self._cache.move_to_end(key)
-        return action
+        entity = self._cache.get(key)
+        if not isinstance(entity, kind):
+            return None
+        self._cache.move_to_end(key)
+        return entity
 
-    async def action(self, namespace: str, path: str) -> Action:
-        """Return the action ``path`` ("hello" or "package/hello") of ``namespace``.
+    async def find(self, kind: type[E], namespace: str, path: str) -> E | None:
+        """Return the entity of this name, or None.
 
-        Raises: ApiError 404; 409 when the name belongs to something that is no action.
+        Raises: ApiError 409 when the name belongs to something of another kind.
         """
-        action = self.cached_action(namespace, path)
-        if action is None:
-            action = await self._load(namespace, path)
-            if action is None:
-                raise not_found()
-        return action
+        entity = self.cached(kind, namespace, path)
+        return await self._load(kind, namespace, path) if entity is None else entity
 
-    async def _load(self, namespace: str, path: str) -> Action | None:
+    async def get(self, kind: type[E], namespace: str, path: str) -> E:
+        """Return the entity of this name.  Raises: ApiError 404; 409 as ``find``."""
+        entity = await self.find(kind, namespace, path)
+        if entity is None:
+            raise not_found()
+        return entity
+
+    async def _load(self, kind: type[E], namespace: str, path: str) -> E | None:
         changes = self._changes
         statement = select(entities_table).where(*_at(namespace, path))
         row = await self._database.read(lambda c: c.execute(statement).one_or_none())
         if row is None:
             return None
-        if row.collection != _ACTIONS:
+        if row.collection != kind.collection:
             raise wrong_collection()
-        action = _from_row(row, row.code)
+        entity = _from_row(kind, row, row.code)
         # A change that was committed meanwhile may be newer than what was read.
         if changes == self._changes:
-            self._cache_put(action)
-        return action
+            self._cache_put(entity)
+        return entity
 
-    async def list_actions(self, namespace: str, skip: int, limit: int) -> list[Action]:
-        """Return the actions of a namespace without their code, last updated first."""
+    async def list(
+        self, kind: type[E], namespace: str, skip: int, limit: int | None, *, package: str = ""
+    ) -> Sequence[E]:
+        """Return the entities of a kind without their code, last updated first.
+
+        With ``package`` only the actions in it.
+        """
         columns = [column for column in entities_table.c if column.name != "code"]
         statement = (
             select(*columns)
-            .where(*_actions_of(namespace))
+            .where(*_all_of(kind, namespace, package))
             .order_by(entities_table.c.updated.desc(), entities_table.c.revision.desc())
             .offset(skip)
             .limit(limit)
         )
         return await self._database.read(
-            lambda c: [_from_row(row, None) for row in c.execute(statement)]
+            lambda c: [_from_row(kind, row, None) for row in c.execute(statement)]
         )
 
-    async def count_actions(self, namespace: str, skip: int = 0) -> int:
-        """Return how many actions there are after the first ``skip``."""
-        statement = select(func.count()).select_from(entities_table).where(*_actions_of(namespace))
+    async def count(
+        self, kind: type[E], namespace: str, skip: int = 0, *, package: str = ""
+    ) -> int:
+        """Return how many entities of a kind there are after the first ``skip``."""
+        statement = _count_of(kind, namespace, package)
         total = await self._database.read(lambda c: c.scalar(statement))
         return max(0, (total or 0) - skip)
 
-    # Actions: change.
+    # Change.
 
     async def put_action(
         self, namespace: str, path: str, body: dict[str, Any], overwrite: bool
@@ -236,18 +167,10 @@ class EntityStore:
         Raises: ApiError 400, 403, 404 (no such package), 409 (exists and not ``overwrite``;
         changed by someone else meanwhile) or 413, and nothing changed.
         """
-        return await self._to_the_end(self._put(namespace, path, body, overwrite))
-
-    async def _put(
-        self, namespace: str, path: str, body: dict[str, Any], overwrite: bool
-    ) -> Action:
         package, name = split_path(path)
-        # From the database: the basis of a change must not be what another node changed since.
-        old = await self._load(namespace, path)
-        if old is not None and not overwrite:
-            raise already_exists()
-        if old is None and package is not None:
-            raise not_found_named(f"{namespace}/{package}")
+        if package is not None:
+            await self.own_package(namespace, package)
+        old = await self.basis(Action, namespace, path, overwrite)
         owner = self._namespaces.get(namespace)
         # Validated before a revision is drawn and outside of the transaction, which is short.
         rules: dict[str, Any] = {
@@ -262,120 +185,230 @@ class EntityStore:
         else:
             draft = update_action(old, body, **rules)
 
-        def store(connection: Connection) -> int:
-            revision = _next_revision(connection)
-            row = _to_row(draft, revision)
-            if old is None:
-                connection.execute(entities_table.insert(), row)
-                return revision
-            unchanged = entities_table.c.revision == old.revision
-            statement = entities_table.update().where(*_at(namespace, path), unchanged)
-            if connection.execute(statement.values(**row)).rowcount != 1:
-                raise concurrent_modification()
-            return revision
+        def package_exists(connection: Connection) -> None:
+            if package is not None:
+                where = _at(namespace, package)
+                if connection.scalar(select(entities_table.c.revision).where(*where)) is None:
+                    raise not_found_named(f"{namespace}/{package}")
 
-        try:
-            revision = await self._database.write(store)
-        except IntegrityError:  # created by someone else since the look-up
-            raise (concurrent_modification() if overwrite else already_exists()) from None
-        action = replace(draft, revision=revision)
-        self._changes += 1
-        self._cache_put(action)
-        if old is not None:
-            self._tell(old, action)
+        (action,) = await self.save([(old, draft)], overwrite=overwrite, guard=package_exists)
+        assert isinstance(action, Action)
         return action
+
+    async def own_package(self, namespace: str, name: str) -> Package:
+        """Return a package in which its owner may change actions.
+
+        Raises: ApiError 404; 400 for a binding.
+        """
+        package = await self.find(Package, namespace, name)
+        if package is None:
+            raise not_found_named(f"{namespace}/{name}")
+        if package.binding is not None:
+            raise ApiError(400, "Operation not permitted on package binding.")
+        return package
+
+    async def put_package(
+        self, namespace: str, name: str, body: dict[str, Any], overwrite: bool
+    ) -> Package:
+        """Create or update a package as the PUT body says; return it as stored.
+
+        Raises: ApiError as ``put_action``, and nothing changed.  What a binding stands for is
+        the business of ``resolution.check_binding``.
+        """
+        old = await self.basis(Package, namespace, name, overwrite)
+        rules: dict[str, Any] = {"now_ms": self._clock_ms(), "limits": self.limits}
+        if old is None:
+            draft = create_package(namespace, name, body, **rules)
+        else:
+            draft = update_package(old, body, **rules)
+        (package,) = await self.save([(old, draft)], overwrite=overwrite)
+        assert isinstance(package, Package)
+        return package
+
+    async def delete_package(self, namespace: str, name: str, force: bool) -> Package:
+        """Delete a package, with the actions in it if ``force``; return it as it was.
+
+        Raises: ApiError 404; 409 when it is not empty, and nothing changed.
+        """
+        package = await self.existing(Package, namespace, name)
+        inside = await self.list(Action, namespace, 0, None, package=name)
+        if inside and not force:
+            entities = "entity" if len(inside) == 1 else "entities"
+            raise ApiError(
+                409,
+                f"Package not empty (contains {len(inside)} {entities}). "
+                "Set force param or delete package contents.",
+            )
+
+        def nothing_new(connection: Connection) -> None:
+            count = connection.scalar(_count_of(Action, namespace, name))
+            if count != len(inside):
+                raise concurrent_modification()
+
+        await self.save([*((each, None) for each in inside), (package, None)], guard=nothing_new)
+        return package
 
     async def delete_action(self, namespace: str, path: str) -> Action:
         """Delete an action and return it as it was.
 
         Raises: ApiError 404; 409 when it was changed meanwhile, and nothing changed.
         """
-        return await self._to_the_end(self._delete(namespace, path))
-
-    async def _delete(self, namespace: str, path: str) -> Action:
-        old = await self._load(namespace, path)
-        if old is None:
-            raise not_found()
-        unchanged = entities_table.c.revision == old.revision
-        statement = entities_table.delete().where(*_at(namespace, path), unchanged)
-
-        def remove(connection: Connection) -> None:
-            if connection.execute(statement).rowcount != 1:
-                raise concurrent_modification()
-
-        await self._database.write(remove)
-        self._changes += 1
-        self._cache_drop((namespace, path))
-        self._tell(old, None)
+        package, _ = split_path(path)
+        if package is not None:
+            await self.own_package(namespace, package)
+        old = await self.existing(Action, namespace, path)
+        await self.save([(old, None)])
         return old
 
-    def _tell(self, old: Action, new: Action | None) -> None:
-        for listener in self.listeners:
-            listener(old, new)
+    async def basis(self, kind: type[E], namespace: str, path: str, overwrite: bool) -> E | None:
+        """Return what a PUT changes; None: it creates.  Raises: ApiError 409.
 
-    async def _to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
-        """Run a change to its end even if the caller is cancelled in the middle.
-
-        Else a committed change could be missing in the cache, and its listeners not told.
+        From the database: the basis must not be what another node changed since.
         """
-        task = asyncio.get_running_loop().create_task(change)
-        self._tasks.add(task)  # the loop keeps only a weak reference
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        old = await self._load(kind, namespace, path)
+        if old is not None and not overwrite:
+            raise already_exists()
+        return old
+
+    async def existing(self, kind: type[E], namespace: str, path: str) -> E:
+        """Return what is to be changed, from the database.  Raises: ApiError 404; 409."""
+        old = await self._load(kind, namespace, path)
+        if old is None:
+            raise not_found()
+        return old
+
+    def now_ms(self) -> int:
+        """Return the time of a change that is made now, in ms since the epoch."""
+        return self._clock_ms()
+
+    async def save(
+        self,
+        changes: Sequence[tuple[Entity | None, Entity | None]],
+        *,
+        overwrite: bool = True,
+        guard: Guard | None = None,
+    ) -> Sequence[Entity]:
+        """Commit changes, each from an old entity to a new one, all of them or none.
+
+        None is what is created or deleted.  A caller that is cancelled meanwhile does not stop
+        it.  ``guard`` looks at the database in the same
+        transaction and raises if it may not be.  Returns the new ones, with their revisions.
+        Raises: ApiError 409 when something was changed meanwhile, what ``guard`` raises, and
+        nothing changed.
+        """
+        return await self._to_the_end(self._save(changes, overwrite, guard))
+
+    async def _save(
+        self,
+        changes: Sequence[tuple[Entity | None, Entity | None]],
+        overwrite: bool,
+        guard: Guard | None,
+    ) -> Sequence[Entity]:
+        def write(connection: Connection) -> list[Entity]:
+            if guard is not None:
+                guard(connection)
+            stored = []
+            for old, new in changes:
+                if new is not None:
+                    new = new.with_revision(_next_revision(connection))
+                    stored.append(new)
+                _write(connection, old, new)
+            return stored
+
+        try:
+            stored = await self._database.write(write)
+        except IntegrityError:  # created by someone else since the look-up
+            raise (concurrent_modification() if overwrite else already_exists()) from None
+        self._changes += 1
+        for old, new in changes:
+            if new is None and old is not None:
+                self._cache_drop((old.namespace, old.path))
+        for new in stored:
+            self._cache_put(new)
+        now = {(each.namespace, each.path): each for each in stored}
+        for old, _ in changes:
+            if old is not None:
+                for listener in self.listeners:
+                    listener(old, now.get((old.namespace, old.path)))
+        return stored
+
+    def _forget_contents(self, namespace: str) -> None:
+        """A namespace is not what it was: what is read of it next comes from the database."""
+        self._changes += 1
+        for key in [key for key in self._cache if key[0] == namespace]:
+            self._cache_drop(key)
 
     # The cache: bounded by count and by code, the longest unused goes first.
 
-    def _cache_put(self, action: Action) -> None:
-        key = (action.namespace, action.path)
+    def _cache_put(self, entity: Entity) -> None:
+        key = (entity.namespace, entity.path)
         self._cache_drop(key)
-        self._cache[key] = action
-        self._cached_code_bytes += _code_bytes(action)
+        self._cache[key] = entity
+        self._cached_code_bytes += len(entity.code or "")
         while (
-            len(self._cache) > CACHED_ACTIONS_MAX or self._cached_code_bytes > CACHED_CODE_BYTES_MAX
+            len(self._cache) > CACHED_ENTITIES_MAX
+            or self._cached_code_bytes > CACHED_CODE_BYTES_MAX
         ):
             self._cache_drop(next(iter(self._cache)))
 
     def _cache_drop(self, key: tuple[str, str]) -> None:
-        action = self._cache.pop(key, None)
-        if action is not None:
-            self._cached_code_bytes -= _code_bytes(action)
-
-
-def _hash(key: str) -> bytes:
-    # A key is 64 random characters: it cannot be guessed from a fast hash, unlike a password.
-    return hashlib.sha256(key.encode("utf-8", "replace")).digest()
-
-
-def _code_bytes(action: Action) -> int:
-    return len(action.exec.code or "")
+        entity = self._cache.pop(key, None)
+        if entity is not None:
+            self._cached_code_bytes -= len(entity.code or "")
 
 
 def _at(namespace: str, path: str) -> tuple[Any, Any]:
     return entities_table.c.namespace == namespace, entities_table.c.path == path
 
 
-def _actions_of(namespace: str) -> tuple[Any, Any]:
-    return entities_table.c.namespace == namespace, entities_table.c.collection == _ACTIONS
+def _all_of(kind: type[Entity], namespace: str, package: str) -> list[Any]:
+    columns = entities_table.c
+    where = [columns.namespace == namespace, columns.collection == kind.collection]
+    if package:
+        # No LIKE: SQLite's takes upper and lower case for the same.
+        start = f"{package}/"
+        where.append(func.substr(columns.path, 1, len(start)) == start)
+    return where
+
+
+def _count_of(kind: type[Entity], namespace: str, package: str) -> Any:
+    statement = select(func.count()).select_from(entities_table)
+    return statement.where(*_all_of(kind, namespace, package))
 
 
 def _next_revision(connection: Connection) -> int:
-    """Draw a revision that was never used, not even by an action that is deleted since."""
+    """Draw a revision that was never used, not even by an entity that is deleted since."""
     where = meta.c.name == "revision"
     connection.execute(meta.update().where(where).values(value=meta.c.value + 1))
     return int(connection.execute(select(meta.c.value).where(where)).scalar_one())
 
 
-def _to_row(action: Action, revision: int) -> dict[str, Any]:
+def _write(connection: Connection, old: Entity | None, new: Entity | None) -> None:
+    """Insert, update or delete a row that is still what ``old`` was.  Raises: ApiError 409."""
+    if old is None:
+        assert new is not None, "a change from nothing to nothing"
+        connection.execute(entities_table.insert(), _to_row(new))
+        return
+    where = (*_at(old.namespace, old.path), entities_table.c.revision == old.revision)
+    if new is None:
+        done = connection.execute(entities_table.delete().where(*where))
+    else:
+        done = connection.execute(entities_table.update().where(*where).values(**_to_row(new)))
+    if done.rowcount != 1:
+        raise concurrent_modification()
+
+
+def _to_row(entity: Entity) -> dict[str, Any]:
     return {
-        "namespace": action.namespace,
-        "path": action.path,
-        "collection": _ACTIONS,
-        "revision": revision,
-        "updated": action.updated,
-        "document": orjson.dumps(action.document(code=False)),
-        "code": action.exec.code,
+        "namespace": entity.namespace,
+        "path": entity.path,
+        "collection": entity.collection,
+        "revision": entity.revision,
+        "updated": entity.updated,
+        "document": orjson.dumps(entity.stored()),
+        "code": entity.code,
     }
 
 
-def _from_row(row: Row[Any], code: str | None) -> Action:
-    return Action.from_document(orjson.loads(row.document), revision=row.revision, code=code)
+def _from_row(kind: type[E], row: Row[Any], code: str | None) -> E:
+    return kind.from_document(orjson.loads(row.document), revision=row.revision, code=code)

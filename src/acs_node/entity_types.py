@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol, Self
 
 __all__ = [
     "CONTAINERS_MIN",
+    "NETWORK_NOTE",
     "Action",
     "ActionLimits",
+    "Entity",
     "Exec",
     "Identity",
     "NamespaceLimits",
     "Parameter",
     "annotation",
+    "has_network",
 ]
 
 CONTAINERS_MIN: Final = "acs-containers-min"
@@ -124,9 +127,51 @@ class Parameter:
         return document
 
 
+class Entity(Protocol):
+    """What the store asks of an action, a package, a trigger, a rule.
+
+    All kinds of a namespace share one key space.  No two changes of any entity share a
+    ``revision``.
+    """
+
+    collection: ClassVar[str]
+
+    @property
+    def namespace(self) -> str: ...
+
+    @property
+    def path(self) -> str:
+        """The name within the namespace: ``hello`` or ``package/hello``."""
+        ...
+
+    @property
+    def revision(self) -> int: ...
+
+    @property
+    def updated(self) -> int: ...
+
+    @property
+    def code(self) -> str | None:
+        """What is stored apart, as lists leave it out."""
+        ...
+
+    def stored(self) -> dict[str, Any]:
+        """Return what ``from_document`` takes, without the code."""
+        ...
+
+    @classmethod
+    def from_document(
+        cls, document: Mapping[str, Any], *, revision: int, code: str | None
+    ) -> Self: ...
+
+    def with_revision(self, revision: int) -> Self: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One revision of a function.  No two changes of any action share a ``revision``."""
+    """One revision of a function."""
+
+    collection: ClassVar[str] = "actions"
 
     namespace: str
     package: str | None
@@ -149,6 +194,16 @@ class Action:
     def full_namespace(self) -> str:
         """The namespace as clients see it: ``guest`` or ``guest/package``."""
         return self.namespace if self.package is None else f"{self.namespace}/{self.package}"
+
+    @property
+    def code(self) -> str | None:
+        return self.exec.code
+
+    def with_revision(self, revision: int) -> Action:
+        return replace(self, revision=revision)
+
+    def stored(self) -> dict[str, Any]:
+        return self.document(code=False)
 
     def document(self, *, code: bool = True) -> dict[str, Any]:
         """Return the JSON of a single action, with or without its code."""
@@ -212,9 +267,23 @@ class Action:
         )
 
 
-def annotation(action: Action, key: str, default: Any = None) -> Any:
-    """Return the value of an action's annotation, or ``default``."""
-    for note in action.annotations:
+class Annotated(Protocol):
+    @property
+    def annotations(self) -> tuple[Parameter, ...]: ...
+
+
+def annotation(entity: Annotated, key: str, default: Any = None) -> Any:
+    """Return the value of an entity's annotation, or ``default``."""
+    for note in entity.annotations:
         if note.key == key:
             return note.value
     return default
+
+
+NETWORK_NOTE = "acs-network"
+"""The annotation by which an action does without a network; its only value is ``none``."""
+
+
+def has_network(action: Action) -> bool:
+    """Say whether the containers of an action get the network that the server gives."""
+    return annotation(action, NETWORK_NOTE) is None

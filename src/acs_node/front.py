@@ -7,7 +7,8 @@ an event and three awaits per request, which cost more than the scheduler.
 
 from __future__ import annotations
 
-from asyncio import Transport, get_running_loop
+import resource
+from asyncio import TimerHandle, Transport, get_running_loop
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -31,11 +32,31 @@ from .errors import (
     unsupported_media_type,
 )
 from .names import check_entity_name, resolve_namespace
+from .pace import LOOK_S, Pace
 from .requests import authenticate_header
 
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers; more is answered with 431."""
+
+HEADERS_MAX: Final = 256
+"""Each takes some 150 bytes of memory, however short it is."""
+
+STRANGER_BYTES_MAX: Final = 64 * 1024
+"""Of a body that is kept before it is known that the client may invoke."""
+
+SURPLUS_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Read and thrown away of a body that is too large, for the answer to be heard; then the end."""
+
+FRAMING_BYTES_MAX: Final = 512 * 1024
+"""What may come with a body and is none of it (sizes of chunks, trailers), beyond what small
+chunks need.  A read has up to 256 KiB of what comes after, which is counted with it."""
+
+FRAMING_BYTES_PER_BYTE: Final = 8
+"""The smallest chunk: one byte, with its size and the ends of two lines."""
+
+CONNECTIONS_MAX: Final = 10_000
+"""At once, or half of the descriptors that the process may open; more are answered with 503."""
 
 _PREFIX: Final = b"/api/v1/namespaces/"
 _CACHED_MAX: Final = 4096
@@ -59,6 +80,9 @@ class Front:
         self._invocations: dict[tuple[bytes, str], Invocation] = {}
         self._identities: dict[bytes, Identity] = {}
         self.heads: dict[bytes, _Head] = {}
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.body_bytes_max = entities.limits.body_bytes_max
+        self.connections_max = min(CONNECTIONS_MAX, descriptors // 2)
         self.is_current = entities.is_current
         self._answers: list[tuple[Transport, bytes]] = []
         self._loop = get_running_loop()
@@ -163,10 +187,23 @@ class _Protocol(HttpToolsProtocol):
         self._whole = True  # the parser stands between two requests
         self._head_bytes = -1  # none is being read
         self._head_chunks_bytes = 0
+        self._in_head = False
+        self._framing_bytes = 0  # of this request, behind its head
+        self._body_bytes = 0
+        self._pace = Pace()
         self._refused = False
         self._declining = False
         self._idle_since = 0.0
-        self._idle_timer: Any = None
+        self._look_timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.front.connections_max:
+            self.url, self.headers = b"", []
+            self._refuse(_too_many_connections(self.front.connections_max))
+            return
+        self._idle_since = self.loop.time()
+        self._look_later()
 
     # --- parser callbacks ------------------------------------------------------------------------
 
@@ -176,8 +213,11 @@ class _Protocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._whole = False
+        self._in_head = True
         self._head_bytes = 0
         self._head_chunks_bytes = 0
+        self._framing_bytes = 0
+        self._body_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._head_bytes += len(url)
@@ -186,7 +226,11 @@ class _Protocol(HttpToolsProtocol):
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: it must not count as a header
         self._head_bytes += len(name) + len(value)
+        if len(self.headers) >= HEADERS_MAX:
+            self._head_bytes = HEAD_BYTES_MAX + 1
         if self._head_bytes > HEAD_BYTES_MAX:
             raise _HeadTooLarge
         name = name.lower()
@@ -208,6 +252,7 @@ class _Protocol(HttpToolsProtocol):
                 cycle.invoke(head.identity, head.invocation, data[head_end:])
                 return
         headers = self.headers
+        self._pace.received += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -219,6 +264,8 @@ class _Protocol(HttpToolsProtocol):
             self._head_chunks_bytes += len(data)
             if self._head_chunks_bytes > HEAD_BYTES_MAX:
                 self._refuse(_head_too_large())
+        if not self._whole and not self._in_head:
+            self._bound_body(len(data))
         if 3 < head_end <= _CACHED_BYTES_MAX and self._whole:
             self._remember_head(data, head_end)
 
@@ -263,6 +310,16 @@ class _Protocol(HttpToolsProtocol):
         if offer is not None:
             self._refused = True  # CONNECT: what follows its head is no HTTP
 
+    def _bound_body(self, read_bytes: int) -> None:
+        """End a body that goes on and on, after so many more bytes of it have been read."""
+        self._framing_bytes += read_bytes
+        is_invocation = isinstance(self.cycle, _Cycle)
+        used = PAYLOAD_BYTES_MAX if is_invocation else self.front.body_bytes_max
+        if self._body_bytes > used + SURPLUS_BYTES_MAX:
+            self._refuse(too_large("Request", self._body_bytes, used))
+        elif self._framing_bytes > FRAMING_BYTES_MAX + FRAMING_BYTES_PER_BYTE * self._body_bytes:
+            self._refuse(ApiError(400, "The body is little and its framing much."))
+
     def _refuse_unreadable(self) -> None:
         if self._head_bytes > HEAD_BYTES_MAX:
             self._refuse(_head_too_large())
@@ -282,8 +339,11 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_bytes = -1
+        self._in_head = False
         parser = self.parser
         method = parser.get_method()
+        if not self.url.startswith(b"/") and method != b"CONNECT":
+            self.url = _origin_form(self.url)
         if parser.should_upgrade() and method != b"CONNECT":
             self._declining = True
             return
@@ -312,6 +372,7 @@ class _Protocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
         cycle: Any = self.cycle
         if isinstance(cycle, _Cycle):
             cycle.add(body)
@@ -330,7 +391,7 @@ class _Protocol(HttpToolsProtocol):
         else:
             super().on_message_complete()
 
-    # --- keep-alive: one timer per connection instead of one per request -------------------------
+    # --- time-outs: one timer per connection instead of one per request --------------------------
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -343,8 +404,6 @@ class _Protocol(HttpToolsProtocol):
         if not self.flow.write_paused:
             self.flow.resume_reading()
         self._idle_since = self.loop.time()
-        if self._idle_timer is None:
-            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_idle)
 
     def _start_next(self) -> None:
         if self.transport.is_closing():
@@ -365,21 +424,32 @@ class _Protocol(HttpToolsProtocol):
         if not self.pipeline and not self.transport.is_closing():
             self.flow.resume_reading()
 
-    def _end_idle(self) -> None:
-        self._idle_timer = None
+    def _look_later(self) -> None:
+        self._look_timer = self.loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """End a connection on which nothing happens, or too little."""
+        unsent_bytes = self.transport.get_write_buffer_size()
         if self.transport.is_closing():
-            return
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if not self.cycle.response_complete:
-            left = float(self.timeout_keep_alive)
-        if left <= 0:
-            self.transport.close()
+            # It waits for the client to take what it was answered.
+            receiving = idle = False
         else:
-            self._idle_timer = self.loop.call_later(left, self._end_idle)
+            receiving = not (self._whole or self._refused or self.flow.read_paused)
+            cycle: Any = self.cycle
+            answered = cycle is None or cycle.response_complete
+            idle = self._whole and answered and self._idle_since + LOOK_S <= self.loop.time()
+        slow = self._pace.look(receiving=receiving, unsent_bytes=unsent_bytes)
+        if slow and unsent_bytes:
+            self.transport.abort()
+        elif slow:
+            self._refuse(ApiError(408, slow))
+        elif idle:
+            self.transport.close()
+        self._look_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        if self._look_timer is not None:
+            self._look_timer.cancel()
         super().connection_lost(exc)
 
 
@@ -388,7 +458,15 @@ class _HeadTooLarge(Exception):
 
 
 def _head_too_large() -> ApiError:
-    return ApiError(431, f"The head of the request is larger than allowed: {HEAD_BYTES_MAX} bytes.")
+    return ApiError(
+        431,
+        "The head of the request is larger than allowed:"
+        f" {HEAD_BYTES_MAX} bytes and {HEADERS_MAX} headers.",
+    )
+
+
+def _too_many_connections(connections_max: int) -> ApiError:
+    return ApiError(503, f"Too many connections are open (allowed: {connections_max}).")
 
 
 class _Ignored:
@@ -477,10 +555,18 @@ class _Cycle:
             self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def add(self, body: bytes) -> None:
-        """Take a part of the body; what exceeds the bound is counted, not kept."""
+        """Take a part of the body; one that is too large is counted, not kept."""
+        before = self._size
         self._size += len(body)
-        if self._size <= PAYLOAD_BYTES_MAX:
+        if self._error is None and before <= STRANGER_BYTES_MAX < self._size:
+            try:
+                self._protocol.front.identity(_header(self._headers, b"authorization"))
+            except ApiError as error:
+                self._error = error
+        if self._error is None and self._size <= PAYLOAD_BYTES_MAX:
             self._parts.append(body)
+        else:
+            self._parts.clear()
 
     def refuse(self, error: ApiError) -> None:
         """Answer with the error, as the rest of the body cannot be read."""
@@ -588,6 +674,23 @@ def _flag(key: str, value: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise malformed_query(key, f"The value '{value}' is neither true nor false.")
     return value.lower() == "true"
+
+
+def _header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
+    """Return the last header of this lower-case name."""
+    for name, value in reversed(headers):
+        if name == wanted:
+            return value
+    return None
+
+
+def _origin_form(url: bytes) -> bytes:
+    """Return the URL of a request without its scheme and host, which a proxy's client sends."""
+    parsed = httptools.parse_url(url)
+    if parsed.schema is None:
+        return url
+    path: bytes = parsed.path or b"/"
+    return path if parsed.query is None else b"%b?%b" % (path, parsed.query)
 
 
 def _remember(cache: dict[Any, Any], key: Any, value: Any) -> None:

@@ -13,7 +13,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.effects import (
@@ -27,6 +27,7 @@ from acs_core.effects import (
     Run,
     StartSandbox,
 )
+from acs_core.engine_speed import EngineSpeed
 from acs_core.events import (
     Activation,
     Adopted,
@@ -55,7 +56,7 @@ from acs_core.events import (
 
 from . import clock, runtime_protocol
 from .container_connection import ContainerConnection
-from .entity_types import Action
+from .entity_types import Action, has_network
 from .links import Link, Logs, Result
 from .runtime_protocol import Response
 from .sandboxes import Sandbox, SandboxEngine, SandboxError, SandboxSpec
@@ -79,6 +80,8 @@ that come first take 0.6 s."""
 
 LOGS_INCOMPLETE = "There was an issue while collecting your logs. Data might be missing."
 LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data might be missing."
+CONTAINER_FAILED = "The container failed: it {}."
+"""The error of the result is OpenWhisk's, and does not say why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +102,8 @@ class _Container:
     started_ms: int = 0
     wait_us: int = 0
     init_us: int = 0
+    # How it ended under its last run, if it did.
+    failed: str = ""
     # Ended runs whose logs were not handed on, with the time until which they are waited for.
     unlogged: list[tuple[str, int]] = field(default_factory=list)
 
@@ -107,7 +112,8 @@ class Invoker:
     """Runs one ``ContainerPool``; ``receive`` takes everything that links bring.
 
     ``action_of`` returns the action of an open queue; ``environment`` is given to every
-    sandbox.
+    sandbox.  ``convert`` is asked, where there are other nodes, before a container serves: False
+    when its reservation is gone.
     """
 
     def __init__(
@@ -116,6 +122,7 @@ class Invoker:
         engine: SandboxEngine,
         action_of: Callable[[str], Action],
         environment: Mapping[str, str],
+        convert: Callable[[str, QueueSpec], Awaitable[bool]] | None = None,
     ) -> None:
         self.pool = ContainerPool(config)
         self.waits = WaitHistogram()
@@ -123,6 +130,7 @@ class Invoker:
         self._engine = engine
         self._action_of = action_of
         self._environment = environment
+        self._convert = convert
         self._scheduler: Link | None = None
         self._controller: Link | None = None
         self._containers: dict[str, _Container] = {}
@@ -133,7 +141,7 @@ class Invoker:
         self._tick: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._creation_us = 0
+        self._speed = EngineSpeed()
         self._draining = False
         # The pool's names of prewarmed sandboxes begin anew with each start; an engine's must not.
         self._prewarm_names = map(f"p{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
@@ -181,7 +189,10 @@ class Invoker:
     def report(self) -> InvokerReported:
         """Return what a scheduler wants to know of this invoker."""
         return InvokerReported(
-            self._config.invoker, self._config.memory_mb, creation_us=self._creation_us
+            self._config.invoker,
+            self._config.memory_mb,
+            creation_us=self._speed.creation_us,
+            creations_per_s=self._speed.creations_per_s,
         )
 
     async def drain(self, limit_us: int = 0) -> None:
@@ -206,6 +217,11 @@ class Invoker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for container in self._containers.values():
+            # The engine ends them next: that is news to nobody.
+            connection, container.connection = container.connection, None
+            if connection is not None:
+                connection.close()
         await self._engine.close()
 
     # --- runs: the hot path --------------------------------------------------------------------
@@ -338,8 +354,9 @@ class Invoker:
     def _start_sandbox(self, effect: StartSandbox) -> None:
         container = _Container(effect.container)
         self._belongs_to(container, effect.spec)
-        kind = container.action.exec.kind
-        self._start(self._create(container, effect.container, kind, effect.spec.memory_mb))
+        action = container.action
+        spec = self._sandbox_spec(effect.container, action.exec.kind, effect.spec.memory_mb)
+        self._start(self._create(container, replace(spec, network=has_network(action))))
 
     def _prewarm_sandbox(self, effect: PrewarmSandbox) -> None:
         self._start(self._prewarm(_Container(effect.container), effect.kind, effect.memory_mb))
@@ -350,7 +367,8 @@ class Invoker:
                 failure = FailureClass.RECOVERABLE
                 self._stepper.step(SandboxFailed(container.name, failure, "the invoker drains"))
             else:
-                await self._create(container, next(self._prewarm_names), kind, memory_mb)
+                spec = self._sandbox_spec(next(self._prewarm_names), kind, memory_mb)
+                await self._create(container, spec)
 
     def _assign_sandbox(self, effect: AssignSandbox) -> None:
         container = self._containers.pop(effect.sandbox)
@@ -363,26 +381,34 @@ class Invoker:
         container.spec = spec
         container.action = self._action_of(spec.queue)
 
-    async def _create(
-        self, container: _Container, sandbox_name: str, kind: str, memory_mb: int
-    ) -> None:
+    def _sandbox_spec(self, name: str, kind: str, memory_mb: int) -> SandboxSpec:
+        return SandboxSpec(name, kind, memory_mb, self._environment)
+
+    async def _create(self, container: _Container, spec: SandboxSpec) -> None:
         """Start the sandbox of a container, connect to it, and tell the pool."""
         name = container.name
-        started_us = clock.now_us()
         self._containers[name] = container
-        try:
-            sandbox = await self._engine.start(
-                SandboxSpec(sandbox_name, kind, memory_mb, self._environment)
-            )
-        except SandboxError as error:
-            failure = FailureClass.FINAL if error.final else FailureClass.RECOVERABLE
-            self._creation_failed(name, failure, str(error))
+        self._speed.begin(spec.container, clock.now_us())
+        failure = await self._start_and_connect(container, spec)
+        self._speed.end(spec.container, clock.now_us(), created=failure is None)
+        if failure is not None:
+            self._creation_failed(name, *failure)
             return
+        self._to_scheduler(self.report())
+        self._stepper.step(SandboxReady(name))
+
+    async def _start_and_connect(
+        self, container: _Container, spec: SandboxSpec
+    ) -> tuple[FailureClass, str] | None:
+        """Give the container its sandbox and connection; return why not, if it has none."""
+        try:
+            sandbox = await self._engine.start(spec)
+        except SandboxError as error:
+            return (FailureClass.FINAL if error.final else FailureClass.RECOVERABLE), str(error)
         except Exception as error:
             # Whatever it is: a creation without an end would hold its memory for ever.
-            log.exception("container %s was not created", name)
-            self._creation_failed(name, FailureClass.RECOVERABLE, f"the invoker failed: {error!r}")
-            return
+            log.exception("container %s was not created", container.name)
+            return FailureClass.RECOVERABLE, f"the invoker failed: {error!r}"
         container.sandbox = sandbox
         try:
             container.connection = await ContainerConnection.open(
@@ -392,14 +418,26 @@ class Invoker:
                 raise ConnectionResetError("it closed the first connection")
         except OSError as error:
             container.sandbox = container.connection = None
-            await self._removed(name, sandbox)
-            text = f"container {name} does not accept connections: {error}"
-            self._creation_failed(name, FailureClass.RECOVERABLE, text)
-            return
-        took_us = clock.now_us() - started_us
-        self._creation_us = (3 * self._creation_us + took_us) // 4 if self._creation_us else took_us
-        self._to_scheduler(self.report())
-        self._stepper.step(SandboxReady(name))
+            await self._removed(container.name, sandbox)
+            text = f"container {container.name} does not accept connections: {error}"
+            return FailureClass.RECOVERABLE, text
+        if self._convert is not None and not await self._may_serve(container):
+            connection = container.connection
+            container.connection = None
+            if connection is not None:
+                connection.close()
+            container.sandbox = None
+            await self._removed(container.name, sandbox)
+            return FailureClass.RECOVERABLE, "its reservation is gone, or cannot be confirmed"
+        return None
+
+    async def _may_serve(self, container: _Container) -> bool:
+        assert self._convert is not None
+        try:
+            return await self._convert(container.name, container.spec)
+        except Exception as error:
+            log.warning("container %s is not confirmed: %s", container.name, error)
+            return False
 
     def _creation_failed(self, name: str, failure: FailureClass, cause: str) -> None:
         log.warning("container %s was not created: %s", name, cause)
@@ -420,15 +458,18 @@ class Invoker:
 
     async def _find_out(self, name: str, container: _Container) -> None:
         """Answer for the run of a container that died, and tell the pool."""
-        cause, out_of_memory = "it closed its connection", False
+        cause, out_of_memory = "closed its connection", False
         if container.sandbox is not None:
             try:
                 ending = await self._engine.ending(container.sandbox)
                 cause, out_of_memory = ending.cause, ending.out_of_memory
             except Exception as error:
-                cause = f"the engine does not say why: {error}"
+                # What engines say names the platform's files: it is for its operator.
+                log.warning("how container %s ended is not known: %s", name, error)
+                cause = "ended, and its engine does not say why"
         if container.activation is not None:
-            log.info("container %s ended during a run: %s", name, cause)
+            log.info("container %s %s during a run", name, cause)
+            container.failed = cause
             self._end(
                 name, container, runtime_protocol.broke(container.initialising, out_of_memory)
             )
@@ -550,6 +591,9 @@ class Invoker:
         self._collect(container, now_ns, clock.now_us())
         for activation_id, _ in container.unlogged:
             lines = sandbox.logs.take_rest(now_ns)
+            if container.failed:
+                said = CONTAINER_FAILED.format(container.failed)
+                lines.append(sandbox.logs.stderr_line(said, now_ns))
             lines.append(sandbox.logs.stderr_line(LOGS_AFTER_FAILURE, now_ns))
             self._collected.append((activation_id, lines))
         container.unlogged.clear()

@@ -79,6 +79,60 @@ class QueueClosed:
     queue: str
 
 
+# --- between processes alone -------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Misdirected:
+    """Scheduler to controller: ``leader`` leads the queue, not this one; nothing was done."""
+
+    activation_id: str
+    queue: str
+    leader: str
+
+
+@dataclass(slots=True)
+class ActionWanted:
+    """Invoker to controller: what is the action of this queue?  ``ActionFound`` answers."""
+
+    queue: str
+
+
+@dataclass(slots=True)
+class ActionFound:
+    """Controller to invoker: the action as JSON with its code, or why there is none."""
+
+    queue: str
+    document: bytes
+    revision: int
+    error: str
+
+
+@dataclass(slots=True)
+class Fence:
+    """Controller to invoker: take nothing more from the scheduler of this instance.
+
+    It is gone, or cut off; what it wrote may still be on its way.  ``Fenced`` answers for the
+    activations.
+    """
+
+    scheduler: str
+    activation_ids: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Fenced:
+    """Invoker to controller: it is done, and of those activations it was given ``known``."""
+
+    scheduler: str
+    known: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Drained:
+    """Invoker to controller: all that was given to it has ended, and nothing more will start."""
+
+
 class Link(Protocol):
     """One direction between two nodes."""
 

@@ -15,6 +15,7 @@ __all__ = [
     "check_activation_id",
     "check_entity_name",
     "check_namespace",
+    "is_path",
     "check_name_filter",
     "resolve_namespace",
     "split_path",
@@ -65,6 +66,12 @@ def check_name_filter(path: str) -> None:
             "name",
             f"Parameter may be a 'simple' name or 'package-name/simple' name: {path}",
         )
+
+
+def is_path(text: str) -> bool:
+    """Tell whether ``text`` is one to three names with slashes between; one may lead."""
+    segments = text.removeprefix("/").split("/")
+    return len(segments) <= 3 and all(_NAME.match(segment) for segment in segments)
 
 
 def resolve_namespace(segment: str, own: str) -> str:

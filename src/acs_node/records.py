@@ -13,6 +13,7 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, Row, select
 
 from .database import activations, upsert_text
+from .runtime_protocol import STATUS_TEXTS
 
 __all__ = [
     "ACCEPTED",
@@ -25,6 +26,7 @@ __all__ = [
     "summary",
     "sweep",
     "upsert",
+    "with_end",
 ]
 
 ACCEPTED: Final = 0
@@ -138,6 +140,37 @@ def _unknown(accepted: Record, now_ms: int) -> Record:
         status_code=_INTERNAL_ERROR,
         rank=UNKNOWN,
         head=accepted.head + ending,
+    )
+
+
+def with_end(
+    known: Record, outcome: int, response: bytes, start_ms: int, end_ms: int, timed_out: bool
+) -> Record:
+    """Return the definite record of what was accepted, or *unknown*, and is known after all.
+
+    ``response`` is JSON.  Costs a parse of the head.
+    """
+    document = orjson.loads(known.head + b"}")
+    notes = [note for note in document["annotations"] if note["key"] != "timeout"]
+    document |= {
+        "start": start_ms,
+        "end": end_ms,
+        "duration": end_ms - start_ms,
+        "response": {
+            "status": STATUS_TEXTS[outcome].decode(),
+            "success": outcome == 0,
+            "result": orjson.Fragment(response),
+            "size": len(response),
+        },
+        "annotations": [*notes, {"key": "timeout", "value": timed_out}],
+    }
+    return replace(
+        known,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        status_code=outcome,
+        rank=DEFINITE,
+        head=orjson.dumps(document)[:-1],
     )
 
 

@@ -21,7 +21,16 @@ from .errors import (
     unsupported_media_type,
 )
 
-__all__ = ["authenticate_header", "epoch_ms", "flag", "header", "json_object", "page"]
+__all__ = [
+    "authenticate_header",
+    "epoch_ms",
+    "flag",
+    "header",
+    "json_object",
+    "page",
+    "payload",
+    "read_body",
+]
 
 LIST_LIMIT: Final = 30
 LIST_LIMIT_MAX: Final = 200
@@ -111,12 +120,7 @@ async def json_object(request: Request, size_bytes_max: int) -> dict[str, Any]:
 
     Raises: ApiError 400, 413 or 415.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type not in ("application/json", ""):
-        raise unsupported_media_type()
-    body = await _read_body(request, size_bytes_max)
-    if body and not content_type:
-        raise unsupported_media_type()
+    body = await payload(request, size_bytes_max)
     if not body:
         raise malformed_content("The body is empty, a JSON object is expected.")
     try:
@@ -128,7 +132,22 @@ async def json_object(request: Request, size_bytes_max: int) -> dict[str, Any]:
     return value
 
 
-async def _read_body(request: Request, size_bytes_max: int) -> bytes:
+async def payload(request: Request, size_bytes_max: int) -> bytes:
+    """Return the body, which says that it is JSON or is empty; no more is read than the bound.
+
+    Raises: ApiError 413 or 415.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in ("application/json", ""):
+        raise unsupported_media_type()
+    body = await read_body(request, size_bytes_max)
+    if body and not content_type:
+        raise unsupported_media_type()
+    return body
+
+
+async def read_body(request: Request, size_bytes_max: int) -> bytes:
+    """Return the body; no more of it is read than the bound.  Raises: ApiError 413."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > size_bytes_max:
         raise too_large("Request", int(announced), size_bytes_max)

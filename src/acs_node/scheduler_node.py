@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 
 from acs_core.effects import (
     Adopt,
@@ -42,8 +42,8 @@ from acs_core.events import (
 )
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
-from .coordination import Coordination
-from .links import Cancel, Close, Link, QueueClosed, Submit
+from .coordination import Coordination, LedElsewhere
+from .links import Cancel, Close, Link, Misdirected, QueueClosed, Submit
 from .stepper import Recorder, Stepper
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class SchedulerNode:
         self._containers_max = config.namespace_containers_max
         self._coordination = coordination
         self._controller: Link | None = None
-        self._invokers: dict[str, Link] = {}
+        self._invokers: Mapping[str, Link] = {}
         # What came for queues whose leadership is being asked for.
         self._opening: dict[str, list[Submit | Close]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,8 +86,8 @@ class SchedulerNode:
             recorder,
         )
 
-    def connect(self, controller: Link, invokers: dict[str, Link]) -> None:
-        """Set the links on which this node speaks."""
+    def connect(self, controller: Link, invokers: Mapping[str, Link]) -> None:
+        """Set the links on which this node speaks; ``invokers`` may change."""
         self._controller = controller
         self._invokers = invokers
 
@@ -141,6 +141,12 @@ class SchedulerNode:
         try:
             epoch = await self._coordination.lead(spec.queue)
             self._stepper.step(QueueOpened(spec, epoch))
+        except LedElsewhere as error:
+            for message in self._opening.pop(spec.queue):
+                if isinstance(message, Submit):
+                    activation_id = message.activation.activation_id
+                    self._say(Misdirected(activation_id, spec.queue, error.leader))
+            return
         except Exception as error:
             log.exception("queue %s could not be opened", spec.queue)
             reason = f"The queue could not be opened: {error}"

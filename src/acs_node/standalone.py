@@ -37,9 +37,11 @@ from .activations import ActivationStore
 from .api import create_app
 from .controller import Controller
 from .coordination import MemoryCoordination
+from .data_folder import LOCK
 from .database import Database, DatabaseError
 from .entities import EntityStore, RuntimeKinds, SystemLimits
 from .errors import ApiError
+from .firing import Firing
 from .front import Front
 from .invoker import Invoker
 from .links import Inbox, LocalLink
@@ -65,6 +67,9 @@ REMOVE_S = 30.0
 RECORDS_S = 30.0
 """At the very end: how long the database may take to take the last records."""
 
+RETRY_S = 1.0
+"""After namespaces could not be read."""
+
 SWEEP_S = 10.0
 """Between two looks for activations that nobody ended."""
 
@@ -74,7 +79,7 @@ class StandaloneConfig:
     """``memory_mb`` for all containers, None: half of this machine's; ``namespace_containers``
     None: only memory bounds them.  ``port`` 0 takes a free one.  ``trace``: where to write the
     scheduler's trace.  ``pause_grace_s``: after how many idle seconds a container is paused, 0:
-    never.  ``prewarm``: which sandboxes stand ready."""
+    never.  ``prewarm``: which sandboxes stand ready.  ``network``: of functions in Docker."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -85,6 +90,7 @@ class StandaloneConfig:
     trace: Path | None = None
     pause_grace_s: float = PAUSE_GRACE_US / 1e6
     prewarm: tuple[Prewarm, ...] = ()
+    network: str = "acs"
 
 
 class StartError(Exception):
@@ -93,9 +99,11 @@ class StartError(Exception):
 
 def run(config: StandaloneConfig) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
+    # Until the namespaces are read: who changes them pokes the server, which must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         pool = _pool_config(config)
-        with _data_folder(config.data):
+        with data_folder(config.data):
             uvloop.run(_serve(config, pool))
     except (StartError, DatabaseError, SandboxError) as error:
         print(f"acs standalone: {error}", file=sys.stderr)
@@ -143,11 +151,11 @@ def _pool_config(config: StandaloneConfig) -> PoolConfig:
 
 
 @contextlib.contextmanager
-def _data_folder(path: Path) -> Iterator[None]:
+def data_folder(path: Path) -> Iterator[None]:
     """Make the folder and hold its lock: two servers on one database would undo each other."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unusable(path, error) from None
     try:
@@ -175,7 +183,10 @@ async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
     if config.sandbox in ("auto", "docker"):
         from .sandboxes.docker import DockerEngine
 
-        docker = DockerEngine(config.data, instance=instance)
+        try:
+            docker = DockerEngine(config.data, instance=instance, network=config.network)
+        except ValueError as error:
+            raise StartError(str(error)) from None
         try:
             await docker.ping()
         except SandboxError as error:
@@ -191,6 +202,11 @@ async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
             log.warning("no container engine answers: %s", error)
         else:
             return docker
+    if config.network == "none":
+        raise StartError(
+            "without a container engine functions cannot be kept from the network; "
+            "start one, or leave out --network none"
+        )
     from .sandboxes.process import ProcessEngine
 
     log.warning("functions run as PROCESSES OF THIS USER, WITHOUT ISOLATION; run only your own")
@@ -226,7 +242,7 @@ def _half_of_memory_mb() -> int:
     return max(1024, total_mb // 2)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Uvicorn without its signal handlers: in which order things stop is decided here."""
 
     @contextlib.contextmanager
@@ -284,7 +300,7 @@ def _trace(path: Path, config: SchedulerConfig) -> TraceFile:
 
 
 @contextlib.asynccontextmanager
-async def _stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, ActivationStore]]:
+async def stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, ActivationStore]]:
     database = Database(f"sqlite:///{config.data / 'acs.db'}")
     await database.open()
     try:
@@ -338,24 +354,31 @@ async def _write_rest(activations: ActivationStore, data: Path) -> None:
 async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
     instance = _instance(config.data)
     engine = await _engine(config, instance)
-    listener = _listen(config)
+    listener = listen(config)
     port = listener.getsockname()[1]
     shown = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
-    async with _stores(config) as (entities, activations):
+    async with stores(config) as (entities, activations):
         removed = await engine.remove_leftovers()
         if removed:
             log.info("removed %d containers that an earlier run left behind", removed)
         lost = await activations.sweep(clock.wall_ms(), everything=True)
         if lost:
             log.warning("%d accepted activations of an earlier run ended as unknown", lost)
-        await _first_start(entities, url)
+        await first_start(entities, url)
         house = _link(config, entities, activations, engine, pool, url)
         status = _Status(house, instance)
         info = {"build": "", "buildno": ""}
-        app = create_app(entities, activations, info=info, settled=house.controller.settled)
+        app = create_app(
+            entities,
+            activations,
+            info=info,
+            settled=house.controller.settled,
+            fire=Firing(entities, activations, house.controller).fire,
+            invoke=house.controller.invoke,
+        )
         front = Front(house.controller, entities)
-        server = _Server(
+        server = Server(
             uvicorn.Config(
                 _with_status(app, status),
                 http=front.protocol(),
@@ -371,10 +394,14 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, stop)
+        poked = asyncio.Event()
+        poked.set()  # they may have changed since they were read
+        loop.add_signal_handler(signal.SIGHUP, poked.set)
+        refreshing = asyncio.ensure_future(_refresh(entities, poked))
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         print(f"acs standalone: listening on {url}, sandbox {engine.name}", flush=True)
-        _spare_the_collector()
-        sweeping = asyncio.ensure_future(_sweep(house.controller, activations))
+        spare_the_collector()
+        sweeping = asyncio.ensure_future(sweep(house.controller, activations))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -382,9 +409,10 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
             await _stop(server, serving, house)
         finally:
             sweeping.cancel()
+            refreshing.cancel()
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Let the collector of cycles look seldom, and never at what stays for ever.
 
     What an activation leaves is freed by counting; with the usual 700 the collector would run
@@ -395,7 +423,7 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-async def _sweep(controller: Controller, activations: ActivationStore) -> None:
+async def sweep(controller: Controller, activations: ActivationStore) -> None:
     """See to it that every accepted activation ends in a record, whatever went wrong."""
     while True:
         await asyncio.sleep(SWEEP_S)
@@ -406,7 +434,22 @@ async def _sweep(controller: Controller, activations: ActivationStore) -> None:
             log.exception("a sweep failed; the next one is in %g s", SWEEP_S)
 
 
-async def _stop(server: _Server, serving: asyncio.Future[None], house: _House) -> None:
+async def _refresh(entities: EntityStore, poked: asyncio.Event) -> None:
+    """Take over what operators change of namespaces: a revoked key stops at once."""
+    while True:
+        await poked.wait()
+        poked.clear()
+        try:
+            await entities.refresh()
+        except Exception:
+            log.exception(
+                "the namespaces could not be read again; the next try is in %g s", RETRY_S
+            )
+            poked.set()
+            await asyncio.sleep(RETRY_S)
+
+
+async def _stop(server: Server, serving: asyncio.Future[None], house: _House) -> None:
     """Accept nothing more, let what was accepted end and be recorded, remove the containers."""
     log.info("stopping: %d activations to end", house.controller.counts()["pending"])
     house.controller.stop_accepting()
@@ -414,7 +457,7 @@ async def _stop(server: _Server, serving: asyncio.Future[None], house: _House) -
     try:
         async with asyncio.timeout(STOP_S):
             await house.controller.drained()
-        await _end_clients(server, serving)
+        await end_clients(server, serving)
         async with asyncio.timeout(REMOVE_S):
             await house.invoker.drain()
     except TimeoutError:
@@ -426,7 +469,7 @@ async def _stop(server: _Server, serving: asyncio.Future[None], house: _House) -
         house.trace.close()
 
 
-async def _end_clients(server: _Server, serving: asyncio.Future[None]) -> None:
+async def end_clients(server: Server, serving: asyncio.Future[None]) -> None:
     """Wait until clients have their answers; cut off those who neither read nor write."""
     await asyncio.wait([serving], timeout=CLIENTS_S)
     if not serving.done():
@@ -442,7 +485,7 @@ def _on_signal(stop: asyncio.Event) -> None:
     stop.set()
 
 
-def _listen(config: StandaloneConfig) -> socket.socket:
+def listen(config: StandaloneConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -458,9 +501,9 @@ def _listen(config: StandaloneConfig) -> socket.socket:
     return listener
 
 
-async def _first_start(entities: EntityStore, url: str) -> None:
-    """Create the namespace ``guest`` once, and say how to use it."""
-    if await entities.namespace("guest") is not None:
+async def first_start(entities: EntityStore, url: str) -> None:
+    """Create the namespace ``guest`` where there is none at all, and say how to use it."""
+    if entities.namespaces():
         return
     uuid, key = await entities.create_namespace("guest")
     path = wskprops.default_path()

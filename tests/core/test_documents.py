@@ -1,4 +1,7 @@
-"""The blocks of Python in the documents, of one document in one namespace, do what they say."""
+"""What documents say holds: blocks of Python run, and tests that are named are there.
+
+The blocks of one document run in one namespace.
+"""
 
 from __future__ import annotations
 
@@ -17,3 +20,11 @@ def test_blocks_run(name: str) -> None:
     namespace: dict[str, object] = {"__name__": "document"}
     for block in blocks:
         exec(compile(block, name, "exec"), namespace)
+
+
+def test_promises_of_security_name_tests_that_are_there() -> None:
+    files = {path.stem: path.read_text() for path in (ROOT / "tests" / "node").glob("test_*.py")}
+    named = set(re.findall(r"\btest_\w+", (ROOT / "docs" / "security.md").read_text()))
+    assert len(named) > 10
+    for name in named - files.keys():
+        assert any(f"def {name}(" in text for text in files.values()), name

@@ -96,6 +96,7 @@ def test_what_is_not_said_is_the_usual() -> None:
     assert (reported.memory_mb, reported.elsewhere_mb) == (7, 0)
     assert (reported.creation_us, reported.creations_per_s) == (0, 0.0)
     assert ev.LimitsChanged("n", 1).weight == 1.0
+    assert not fx.Abort("c", "a", 1).drained
 
 
 def test_what_an_invoker_is_asked_is_an_event_of_its_pool() -> None:

@@ -25,11 +25,12 @@ def test_what_a_scheduler_keeps_to_unless_told_otherwise() -> None:
 def test_what_a_pool_keeps_to_unless_told_otherwise() -> None:
     config = PoolConfig()
     assert (config.memory_mb, config.keep_alive_us) == (1_024, 10 * SECOND)
+    assert (config.pause_grace_us, config.prewarm_check_us) == (0, 600 * SECOND)
     assert ContainerPool().config == config
 
 
 def test_bounds_that_nobody_can_set() -> None:
-    assert limits.LOOKS_MAX == 16
+    assert (limits.LOOKS_MAX, limits.LINE_MAX, limits.ROOM_SCAN_MAX) == (16, 16, 10_000)
     assert limits.RESERVE_MAX == 100
     assert limits.CONCURRENCY_MAX == 1_000
     assert limits.EPOCHS_MAX == 100_000
@@ -45,6 +46,7 @@ def test_bounds_that_nobody_can_set() -> None:
 
 def test_what_is_reckoned_with() -> None:
     assert limits.CREATION_US == 300_000
+    assert limits.CREATIONS_MIN_PER_S == 0.001
     assert limits.DURATION_SAMPLES == 16
     assert (limits.GROWTH_GAIN_MIN, limits.GROWTH_STEP_MIN) == (0.5, 1.25)
     assert limits.GROWTH_PAUSE_US == 10 * SECOND

@@ -7,7 +7,7 @@ import pytest
 from acs_core import events as ev
 from acs_core import limits
 from acs_core.demand import Decision, RuntimeFitRule, Snapshot
-from acs_core.effects import Deliver, Release, Reserve
+from acs_core.effects import Adopt, Deliver, Release, Reserve
 from acs_core.scheduler import Scheduler, SchedulerConfig
 from acs_core.starving import Starving
 
@@ -95,6 +95,60 @@ def test_no_step_decides_for_more_than_a_few_of_them(memory_lacks: bool) -> None
     crowd.scheduler.check()
 
 
+def test_what_concerns_every_queue_is_shared_out_among_ticks() -> None:
+    crowd = Crowd(memory_lacks=False)
+    asked, _ = crowd.asked_by(ev.LimitsChanged("n", 3, reserve=0), 1)
+    assert 0 < asked <= 3 * limits.LOOKS_MAX  # the lifted throttle asks twice
+    ticks = 0
+    while crowd.scheduler.next_deadline_us() == 1:
+        more, _ = crowd.asked_by(ev.TimeReached(), 1)
+        assert more <= 3 * limits.LOOKS_MAX
+        asked += more
+        ticks += 1
+    assert asked >= QUEUES
+    assert ticks >= QUEUES // limits.LOOKS_MAX
+    crowd.scheduler.check()
+
+
+def test_invokers_that_come_and_go_concern_few_queues_in_a_step() -> None:
+    rule = CountingRule()
+    scheduler = Scheduler(SchedulerConfig("c", rule))
+    queues = [f"q{index:03}" for index in range(10 * limits.LOOKS_MAX)]
+    for queue in queues:
+        scheduler.step(ev.QueueOpened(ev.QueueSpec(queue, "n", queue, 1), 1), 0)
+        scheduler.step(ev.Arrived(queue, ev.Activation(f"a-{queue}", b"", 0)), 0)
+
+    def concerned(event: ev.Event) -> list[str]:
+        """Apply the event; return the queues that reserve then, or with the ticks after it."""
+        reserving = []
+        while True:
+            before = rule.asked
+            effects = scheduler.step(event, 1)
+            assert rule.asked - before <= 2 * limits.LOOKS_MAX
+            scheduler.check()
+            for effect in effects:  # which become more on the way
+                if isinstance(effect, Adopt) and effect.invoker:
+                    adopted = ev.Adopted(effect.invoker, effect.queue, effect.epoch)
+                    effects += scheduler.step(adopted, 1)
+                elif isinstance(effect, Reserve):
+                    reserving.append(effect.queue)
+                    names = tuple([place.container for place in effect.places])
+                    scheduler.step(ev.Reserved(effect.queue, effect.serial, names), 1)
+            event = ev.TimeReached()
+            if (scheduler.next_deadline_us() or 2) > 1:
+                return sorted(reserving)
+
+    assert concerned(ev.InvokerReported("i", 1_000_000)) == queues, "all were without an invoker"
+    assert concerned(ev.InvokerReported("j", 1_000_000)) == []
+    assert concerned(ev.InvokerGone("i")) == queues, "all had their container there"
+    # One that was closed meanwhile is passed over, and so is its successor's name.
+    scheduler.step(ev.LimitsChanged("n", 100), 1)
+    scheduler.step(ev.LeadershipLost(queues[-1], "elsewhere"), 1)
+    scheduler.step(ev.QueueOpened(ev.QueueSpec(queues[-1], "n", "x", 1), 2), 1)
+    concerned(ev.TimeReached())
+    assert scheduler.counts()["waiting"] == len(queues) - 1
+
+
 def test_everybody_gets_a_turn() -> None:
     crowd = Crowd(memory_lacks=True)
     queues = crowd.queues[:40]
@@ -171,6 +225,8 @@ def test_the_poorest_is_first_then_who_starves_longest() -> None:
     line.put("d", "m", True, 1.0, 5)
     assert line.first(None) == ["c", "d", "a"]
     assert line.first("n") == ["b", "a"]
+    assert line.lacks_memory("a")
+    assert not line.lacks_memory("b")
     line.put("c", "m", True, 1.0, 6)
     line.put("c", "m", True, 1.0, 5)  # it starves for as long as before
     line.put("a", "n", True, 0.5, 0)

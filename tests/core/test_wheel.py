@@ -75,6 +75,7 @@ def test_the_source_archive_has_all_that_a_compiled_build_needs(tmp_path: Path) 
     assert {"setup.py", "pyproject.toml", "LICENSE", "README.md"} <= names
     assert "src/acs_node/py.typed" in names
     assert "src/acs_node/runtimes/python/proxy.py" in names
+    assert "src/acs_node/runtimes/nodejs/proxy.js" in names
     assert not [name for name in names if name.endswith((".so", ".c"))]
 
 

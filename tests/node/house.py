@@ -95,6 +95,7 @@ class House:
     invoker: Invoker
     inbox: Inbox
     identity: Identity
+    credential: tuple[str, str]
 
     async def put(self, name: str, code: str = ECHO, **body: Any) -> None:
         """Create or update a python action."""
@@ -110,11 +111,12 @@ class House:
         result: bool = True,
         timeout_ms: int = BLOCKING_MS_MAX,
         caller: Recorder | None = None,
+        namespace: str = "guest",
     ) -> Recorder:
         """Invoke an action; the answer comes to the caller."""
         caller = caller or Recorder()
         body = b"" if arguments is None else json.dumps(arguments).encode()
-        invocation = Invocation("guest", name, blocking, result, timeout_ms)
+        invocation = Invocation(namespace, name, blocking, result, timeout_ms)
         try:
             self.controller.invoke(self.identity, invocation, body, "t" * 32, caller)
         except ApiError as error:
@@ -193,7 +195,7 @@ async def open_house(
             database, kinds=RuntimeKinds(), limits=SystemLimits(), clock_ms=clock.wall_ms
         )
         await entities.open()
-        await entities.create_namespace("guest")
+        credential = await entities.create_namespace("guest")
         identity = await entities.namespace("guest")
         assert identity is not None
         activations = ActivationStore(
@@ -223,7 +225,7 @@ async def open_house(
         try:
             yield House(
                 folder, database, entities, activations, controller, node, coordination,
-                invoker, inbox, identity,
+                invoker, inbox, identity, credential,
             )  # fmt: skip
         finally:
             controller.close()

@@ -5,20 +5,17 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from node.rest import T0, Server, open_server
 
-from acs_node.activations import DEFINITE, ActivationStore, Record
-from acs_node.api import authenticate_header, create_app
-from acs_node.database import Database
-from acs_node.entities import EntityStore, NamespaceLimits, RuntimeKinds, SystemLimits
+from acs_node.activations import DEFINITE, Record
+from acs_node.api import authenticate_header
+from acs_node.entities import NamespaceLimits
 from acs_node.errors import ApiError
 
-T0 = 1_700_000_000_000
 NAMESPACES = "/api/v1/namespaces"
 ACTIONS = f"{NAMESPACES}/_/actions"
 ACTIVATIONS = f"{NAMESPACES}/_/activations"
@@ -27,44 +24,10 @@ NOT_JSON = "The request's Content-Type is not supported. Expected:\napplication/
 ID = "0123456789abcdef" * 2
 
 
-@dataclass
-class Server:
-    entities: EntityStore
-    activations: ActivationStore
-    client: httpx.AsyncClient
-    auth: httpx.BasicAuth
-
-    async def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        arguments.setdefault("auth", self.auth)
-        return await self.client.request(method, path, **arguments)
-
-    async def error(self, method: str, path: str, **arguments: Any) -> tuple[int, str]:
-        """Return status and text of a refusal, having checked the form of its body."""
-        response = await self.call(method, path, **arguments)
-        body = response.json()
-        assert response.headers["content-type"] == "application/json"
-        assert set(body) == {"error", "code"}
-        assert body["code"] == response.headers["x-request-id"]
-        return response.status_code, body["error"]
-
-
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    database = Database(f"sqlite:///{tmp_path}/acs.db")
-    await database.open()
-    limits = SystemLimits(
-        code_bytes_max=1000, parameters_bytes_max=1000, annotations_bytes_max=1000
-    )
-    entities = EntityStore(database, kinds=RuntimeKinds(), limits=limits, clock_ms=lambda: T0)
-    await entities.open()
-    activations = ActivationStore(database, clock_ms=lambda: T0, buffer_max=1000)
-    credential = await entities.create_namespace("guest")
-    app = create_app(entities, activations, info={"build": "2026-01-01", "buildno": "1"})
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://acs") as client:
-        yield Server(entities, activations, client, httpx.BasicAuth(*credential))
-    await activations.close()
-    await database.close()
+    async with open_server(tmp_path) as server:
+        yield server
 
 
 def put_record(
@@ -263,7 +226,7 @@ async def test_the_limits_are_the_systems_or_the_namespaces_own(server: Server) 
             "firesPerMinute": 2147483647, "maxActionMemory": 512, "minActionMemory": 128,
             "maxActionLogs": 10, "minActionLogs": 0, "maxActionTimeout": 300000,
             "minActionTimeout": 100, "maxActionConcurrency": 1, "minActionConcurrency": 1,
-            "maxParameterSize": "1000 B", "maxActionInstances": 2147483647,
+            "maxParameterSize": "1000 B", "maxActionInstances": 10000,
         }  # fmt: skip
     limits = NamespaceLimits(
         invocations_per_minute=0, concurrent_invocations=7, timeout_ms_max=500,
@@ -530,7 +493,7 @@ async def test_an_internal_error_is_logged_with_its_id_and_without_credentials(
     async def broken(*_: object) -> None:
         raise RuntimeError("planted fault")
 
-    monkeypatch.setattr(server.entities, "action", broken)
+    monkeypatch.setattr(server.entities, "get", broken)
     headers = {"X-Request-ID": "request-7"}
     assert await server.error("GET", f"{ACTIONS}/hello", headers=headers) == (
         500,

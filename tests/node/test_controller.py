@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,8 +15,10 @@ from acs_core.effects import Cause, Reject, Throttle
 from acs_core.limits import WAIT_MAX_US
 from acs_node import clock, controller, database
 from acs_node.activations import StoreFailing
+from acs_node.controller import Controller
 from acs_node.entity_types import Action
 from acs_node.errors import ApiError
+from acs_node.ids import controller_of
 from acs_node.links import Close, Link, Logs, QueueClosed, Result, Submit
 from acs_node.sandboxes import SandboxError
 
@@ -344,11 +347,11 @@ async def test_a_late_accept_that_cannot_be_written_tells_the_caller_and_the_rec
 async def test_a_store_that_cannot_be_read_is_an_internal_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def broken(namespace: str, path: str) -> Action:
+    async def broken(*_: object) -> Action:
         raise OSError("planted")
 
     async with deaf_house() as (house, _):
-        monkeypatch.setattr(house.entities, "action", broken)
+        monkeypatch.setattr(house.entities, "get", broken)
         answer = await house.invoke("uncached", {})
         assert (answer.status, answer.body) == (500, "There was an internal server error.")
 
@@ -514,19 +517,19 @@ async def test_an_action_that_changes_while_it_is_read_is_not_kept(
 ) -> None:
     async with open_house() as house:
         await house.put("act", VERSION.format(1))
-        read = house.entities.action
+        read = house.entities.get
         may_return = asyncio.Event()
 
-        async def slow(namespace: str, path: str) -> Action:
-            action = await read(namespace, path)
+        async def slow(kind: type[Action], namespace: str, path: str) -> Action:
+            action = await read(kind, namespace, path)
             await may_return.wait()
             return action
 
         house.entities._cache_drop(("guest", "act"))
         with monkeypatch.context() as patch:
-            patch.setattr(house.entities, "action", slow)
+            patch.setattr(house.entities, "get", slow)
             caller = house.start("act", {})
-            await until(lambda: house.entities.cached_action("guest", "act"), "the reading")
+            await until(lambda: house.entities.cached(Action, "guest", "act"), "the reading")
             if change == "update":
                 await house.put("act", VERSION.format(2))
             else:
@@ -576,15 +579,14 @@ async def test_a_sandbox_that_cannot_be_started_is_named_and_work_goes_on_afterw
     async with open_house(scheduler={"wait_max_us": 300_000, "retry_min_us": 10_000}) as house:
         await house.put("act")
         engine = house.invoker._engine
-        command = list(engine._command)  # type: ignore[attr-defined]
-        engine._command[0] = "/nonexistent/python"  # type: ignore[attr-defined]
+        engine._python = "/nonexistent/python"  # type: ignore[attr-defined]
         answer = await house.invoke("act", {})
         assert answer.status == 500
         assert "/nonexistent/python" in answer.body["error"]
         assert answer.activation_id
         stored = await house.document(answer.activation_id)
         assert "/nonexistent/python" in stored["response"]["result"]["error"]
-        engine._command[:] = command  # type: ignore[attr-defined]
+        engine._python = None  # type: ignore[attr-defined]
         assert (await house.invoke("act", {"n": 2})).body == {"n": 2}
         house.check()
 
@@ -648,6 +650,46 @@ async def test_a_record_whose_logs_do_not_come_is_written_without_them() -> None
         house.controller.receive(Logs([(activation_id, ["too late"])]))
 
 
+async def test_a_result_of_what_another_controller_accepted_completes_its_record() -> None:
+    async with deaf_house() as (house, ear):
+        caller = house.start("act", {}, blocking=False)
+        await until(ear.submitted, "the submission")
+        activation_id = ear.submitted()[0].activation.activation_id
+        assert (await asyncio.wait_for(caller.answered, 5)).status == 202
+        house.controller._pending.clear()  # as after a start anew
+        await house.activations.flush()
+        assert await house.activations.sweep(clock.wall_ms(), everything=True) == 1
+        unknown = await house.document(activation_id)
+        assert "not known whether" in unknown["response"]["result"]["error"]
+        house.controller.receive(result_of(activation_id))
+        await house.controller.drained()
+        await house.activations.flush()
+        known = await house.document(activation_id)
+        assert known["response"]["success"]
+        assert {n["key"]: n["value"] for n in known["annotations"]}["timeout"] is False
+        assert known["annotations"][:-1] == unknown["annotations"][:-1]
+        record = await house.record(activation_id)
+        assert json.loads(record.response()) == known["response"]
+        # A second one changes nothing, nor does one that nobody has accepted.
+        house.controller.receive(result_of(activation_id, b'{"a":1}'))
+        house.controller.receive(result_of("0" * 32))
+        await house.controller.drained()
+        await house.activations.flush()
+        assert await house.document(activation_id) == known
+
+
+async def test_ids_say_which_of_several_controllers_made_them() -> None:
+    async with open_house() as house:
+        for number in (0, 0xABC, 4095):
+            made = Controller(house.entities, house.activations, 1, number)
+            ids = {made._next_id(clock.wall_ms()) for _ in range(300)}
+            assert {controller_of(id_) for id_ in ids} == {number}
+            assert len(ids) == 300
+            made.close()
+    assert controller_of("x" * 32) == -1
+    assert controller_of("0" * 31) == -1
+
+
 async def test_a_reader_that_goes_away_leaves_nothing() -> None:
     async with deaf_house() as (house, ear):
         house.start("act", {})
@@ -671,7 +713,9 @@ async def test_close_records_what_is_left() -> None:
         unlogged = ear.submitted()[-1].activation.activation_id
         house.controller.receive(result_of(unlogged, logs_follow=True))
         house.controller.close()
-        house.entities.listeners.append(house.controller._on_change)  # the house closes it again
+        # The house closes it again.
+        house.entities.listeners.append(house.controller._on_change)
+        house.entities.namespace_listeners.append(house.controller._on_namespace)
         assert caller.answers[0].status == 500
         assert "server stopped" in caller.answers[0].body["error"]
         assert accepted.activation_id

@@ -1,4 +1,4 @@
-"""Sandboxes on a real Docker Engine: life, bounds as the function sees them, and engine faults."""
+"""Sandboxes on a real Docker Engine: life and engine faults."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import io
-import json
 import os
-import shutil
-import subprocess
 import tempfile
 import time
 import uuid
@@ -35,6 +32,7 @@ from acs_node.sandboxes import (  # noqa: E402
     SandboxEngine,
     SandboxError,
     SandboxSpec,
+    docker,
 )
 from acs_node.sandboxes.docker import INSTANCE_LABEL, DockerEngine  # noqa: E402
 
@@ -272,103 +270,10 @@ async def test_an_exit_is_recorded_with_its_status(engine: DockerEngine) -> None
 
 async def test_a_container_that_runs_has_not_ended(engine: DockerEngine) -> None:
     ending = await engine.ending(await engine.start(spec()))
-    assert (ending.cause, ending.out_of_memory) == ("the container still runs", False)
+    assert (ending.cause, ending.out_of_memory) == ("still runs", False)
 
 
-# Bounds, as the function sees them
-
-
-LOOK_AROUND = """
-import ctypes, os, resource, socket
-def attempt(call, *arguments):
-    try:
-        call(*arguments)
-    except OSError as error:
-        return os.strerror(error.errno)
-    return "done"
-def first(*paths):
-    for path in paths:
-        if os.path.exists(path):
-            return open(path).read().strip()
-def fill(path):
-    with open(path, "wb", buffering=0) as file:
-        try:
-            for _ in range(1024):
-                file.write(bytes(1 << 20))
-        finally:
-            size = file.tell()
-            os.truncate(path, 0)
-            written.append(size >> 20)
-written = []
-def main(args):
-    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return {
-        "environment": dict(os.environ),
-        "ids": [os.getuid(), os.geteuid(), os.getgid(), *os.getgroups()],
-        "status": {key: value.strip() for key, value in status.items()},
-        "write": [attempt(open, f, "w") for f in ("/x", "/etc/x", "/opt/acs/proxy.py", "/usr/x")],
-        "write_tmp": attempt(open, "/tmp/x", "w"),
-        "fill_tmp": [attempt(fill, "/tmp/big"), *written],
-        "memory": first("/sys/fs/cgroup/memory.max",
-                        "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        "pids": first("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"),
-        "files": resource.getrlimit(resource.RLIMIT_NOFILE),
-        "core": resource.getrlimit(resource.RLIMIT_CORE),
-        "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
-        "devices": sorted(os.listdir("/dev")),
-        "interfaces": [name for _, name in socket.if_nameindex()],
-        "user_namespace": ctypes.CDLL(None).unshare(0x10000000),
-    }
-"""
-
-
-async def test_hardening(
-    make_engine: MakeEngine, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Neither the platform's environment nor the proxy of its docker client reaches a function.
-    monkeypatch.setenv("ACS_TEST_SECRET", "of the platform")
-    proxies = {"default": {"httpProxy": "http://user:secret@127.0.0.1:1"}}
-    (data_dir / "config.json").write_text(json.dumps({"proxies": proxies}))
-    monkeypatch.setenv("DOCKER_CONFIG", str(data_dir))
-    engine = make_engine(client=None)
-    sandbox = await engine.start(spec(memory_mb=128, GIVEN="by the spec"))
-    seen = await result_of(sandbox, LOOK_AROUND)
-
-    environment = {k: v for k, v in seen["environment"].items() if not k.startswith("__OW_")}
-    assert environment.pop("HOSTNAME") == str(sandbox.handle)[:12]
-    assert environment == {
-        "PATH": "/usr/local/bin",
-        "HOME": "/tmp",
-        "TMPDIR": "/tmp",
-        "GIVEN": "by the spec",
-    }
-    assert set(seen["ids"]) == {65532}
-    status = seen["status"]
-    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        assert int(status[name], 16) == 0, name
-    assert status["NoNewPrivs"] == "1"
-    assert status["Seccomp"] == "2"
-    assert seen["write"] == ["Read-only file system"] * 4
-    assert seen["write_tmp"] == "done"
-    reason, filled_mb = seen["fill_tmp"]
-    assert reason == "No space left on device"
-    assert 60 <= filled_mb <= 64
-    assert int(seen["memory"]) == 128 << 20
-    assert seen["pids"] == "1024"
-    assert seen["files"] == [1024, 1024]
-    assert seen["core"] == [0, 0]
-    assert len(seen["processes"]) <= 3, "it sees processes of others"
-    assert seen["interfaces"] == ["lo"]
-    assert not {"kmsg", "mem", "vda", "sda"} & set(seen["devices"])
-    assert seen["user_namespace"] == -1
-
-
-async def test_no_swap(engine: DockerEngine, docker_client: DockerClient) -> None:
-    sandbox = await engine.start(spec(memory_mb=128))
-    config = docker_client.api.inspect_container(sandbox.handle)["HostConfig"]
-    assert config["Memory"] == 128 << 20
-    # Without swap accounting the kernel has nothing to limit, and the engine drops the setting.
-    assert config["MemorySwap"] == (128 << 20 if docker_client.info()["SwapLimit"] else -1)
+# Bounds; test_containment.py has those that a function can try
 
 
 async def test_cpu_shares_follow_memory(
@@ -431,63 +336,12 @@ async def test_removal_does_not_follow_symbolic_links(engine: DockerEngine, data
 # Network
 
 
-LISTEN = """
-import socket, threading
-def main(args):
-    listener = socket.create_server(("0.0.0.0", 8080))
-    threading.Thread(target=lambda: [listener.accept() for _ in range(9)], daemon=True).start()
-    socket.create_connection(("127.0.0.1", 8080), 5).close()
-    return {}
-"""
-KNOCK = """
-import socket
-def main(args):
-    try:
-        socket.create_connection((args["address"], 8080), 1).close()
-    except OSError as error:
-        return {"outcome": type(error).__name__}
-    return {"outcome": "connected"}
-"""
-
-
 @pytest.fixture
 def network(docker_client: DockerClient) -> Iterator[str]:
     name = f"acs-test-{uuid.uuid4().hex[:8]}"
     yield name
     with contextlib.suppress(NotFound):
         docker_client.api.remove_network(name)
-
-
-async def test_containers_of_one_network_do_not_reach_each_other(
-    make_engine: MakeEngine, docker_client: DockerClient, network: str
-) -> None:
-    engine = make_engine(network=network)
-    await engine.ping()
-    made = docker_client.api.inspect_network(network)
-    assert made["Driver"] == "bridge"
-    assert made["Options"]["com.docker.network.bridge.enable_icc"] == "false"
-
-    listening, knocking = [await engine.start(spec()) for _ in range(2)]
-    listener = Container(listening)
-    await listener.init(LISTEN)
-    assert await listener.run() == (200, {})
-    attached = docker_client.api.inspect_container(listening.handle)["NetworkSettings"]
-    address = attached["Networks"][network]["IPAddress"]
-    outcome = await result_of(knocking, KNOCK, {"address": address})
-    listener.http.close()
-    await engine.close()
-    if outcome != {"outcome": "TimeoutError"} and not filters_traffic(made["Id"]):
-        missing("docker", "this Docker Engine manages no iptables: it cannot block such traffic")
-    assert outcome == {"outcome": "TimeoutError"}
-
-
-def filters_traffic(network_id: str) -> bool:
-    """Say whether the engine made packet filter rules for a network; True if unknown."""
-    program = shutil.which("iptables", path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if program is None:
-        return False
-    rules = subprocess.run([program, "-S"], capture_output=True, text=True, check=False)
-    return rules.returncode != 0 or f"br-{network_id[:12]}" in rules.stdout
 
 
 async def test_a_removed_network_is_made_again(
@@ -501,6 +355,23 @@ async def test_a_removed_network_is_made_again(
     assert not caught.value.final
     await engine.start(spec())
     await engine.close()
+
+
+async def test_a_network_with_traffic_between_containers_is_named(
+    docker_client: DockerClient, data_dir: Path, network: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def look() -> None:
+        engine = DockerEngine(data_dir, instance="i", client=docker_client, network=network)
+        await engine.ping()
+        await engine.close()
+
+    await look()
+    await look()
+    assert "reach each other" not in caplog.text, "of what we make, nor of what we find of ours"
+    docker_client.api.remove_network(network)
+    docker_client.api.create_network(network, driver="bridge")
+    await look()
+    assert f"network {network} lets its containers reach each other" in caplog.text
 
 
 # Starts that fail
@@ -583,7 +454,7 @@ async def test_a_proxy_that_ends_at_its_start_is_quoted(
 
 
 def test_settings_that_are_refused(data_dir: Path) -> None:
-    for network in ("host", "", "container:other"):
+    for network in ("host", "bridge", "default", "", "container:other"):
         with pytest.raises(ValueError, match="network is"):
             DockerEngine(data_dir, instance="i", network=network)
     with pytest.raises(ValueError, match="workers is 1, must be at least 2"):
@@ -701,7 +572,8 @@ async def test_a_removal_without_an_engine_is_not_confirmed(
     relay.lose()
     with pytest.raises(EngineUnavailable, match=str(relay.path)):
         await engine.remove(sandbox)
-    assert "no answer from the Docker Engine" in (await engine.ending(sandbox)).cause
+    with pytest.raises(EngineUnavailable, match="no answer from the Docker Engine"):
+        await engine.ending(sandbox)
     assert containers(docker_client, instance) == [sandbox.handle]
     relay.lost = False
     await engine.remove(sandbox)
@@ -719,7 +591,25 @@ async def test_a_start_that_loses_the_engine_is_cleaned_up_when_it_is_back(
     assert len(containers(docker_client, instance)) == 1
     relay.lost = False
     sandbox = await engine.start(spec())
-    await until(lambda: containers(docker_client, instance) == [sandbox.handle])
+    assert containers(docker_client, instance) == [sandbox.handle]
+    await engine.close()
+
+
+async def test_a_start_that_loses_the_engine_is_cleaned_up_also_when_no_other_follows(
+    make_engine: MakeEngine,
+    relay: Relay,
+    docker_client: DockerClient,
+    instance: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(docker, "OWED_S", 0.05)
+    engine = make_engine(client=None)
+    relay.lose_at = b"/start"
+    with pytest.raises(EngineUnavailable):
+        await engine.start(spec())
+    assert len(containers(docker_client, instance)) == 1
+    relay.lost = False
+    await until(lambda: containers(docker_client, instance) == [])
     await engine.close()
 
 
@@ -736,6 +626,19 @@ async def test_closing_without_an_engine_releases_the_rest(
     assert await make_engine().remove_leftovers() == 1
 
 
+async def test_closing_does_not_ask_an_engine_that_hangs_for_each_container(
+    make_engine: MakeEngine, relay: Relay, docker_client: DockerClient, instance: str
+) -> None:
+    engine = make_engine(client=None, workers=2, call_s=2)
+    await asyncio.gather(*(engine.start(spec()) for _ in range(3)))
+    relay.hold = b"DELETE "
+    with pytest.raises(EngineUnavailable):
+        await engine.close()
+    assert relay.held_count == 1
+    relay.let_go.set()
+    assert await make_engine().remove_leftovers() >= 2
+
+
 async def test_removals_do_not_keep_starts_waiting(make_engine: MakeEngine, relay: Relay) -> None:
     engine = make_engine(client=None, workers=2)
     sandboxes = await asyncio.gather(*(engine.start(spec()) for _ in range(3)))
@@ -747,6 +650,22 @@ async def test_removals_do_not_keep_starts_waiting(make_engine: MakeEngine, rela
     relay.let_go.set()
     await asyncio.gather(*removals)
     await engine.remove(started)
+    await engine.close()
+
+
+async def test_starts_do_not_keep_a_resume_waiting(
+    make_engine: MakeEngine, relay: Relay, docker_client: DockerClient
+) -> None:
+    engine = make_engine(client=None, workers=2)
+    sandbox = await engine.start(spec())
+    await engine.pause(sandbox)
+    relay.hold = f"POST /v{docker_client.api._version}/containers/create".encode()
+    starts = [asyncio.create_task(engine.start(spec())) for _ in range(3)]
+    await until(lambda: relay.held_count == 2)
+    await asyncio.wait_for(engine.resume(sandbox), DEADLINE_S)
+    assert not any(start.done() for start in starts)
+    relay.let_go.set()
+    await asyncio.gather(*starts)
     await engine.close()
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from acs_node import entities as entities_module
@@ -142,7 +143,7 @@ async def test_a_new_action_gets_defaults(store: EntityStore) -> None:
             {"key": "exec", "value": "python:3"},
         ],
     }
-    assert store.cached_action("guest", "hello") is action
+    assert store.cached(Action, "guest", "hello") is action
 
 
 async def test_an_action_is_the_same_after_a_restart(tmp_path: Path) -> None:
@@ -160,11 +161,11 @@ async def test_an_action_is_the_same_after_a_restart(tmp_path: Path) -> None:
     written = await first.put_action("guest", "hello", body, False)
     await first._database.close()
     second = await open_store(tmp_path)
-    assert second.cached_action("guest", "hello") is None
-    read = await second.action("guest", "hello")
+    assert second.cached(Action, "guest", "hello") is None
+    read = await second.get(Action, "guest", "hello")
     assert read == written
     assert (read.exec.kind, read.exec.binary, read.exec.main) == ("python:3", True, "run")
-    assert second.cached_action("guest", "hello") is read
+    assert second.cached(Action, "guest", "hello") is read
     await second._database.close()
 
 
@@ -249,7 +250,8 @@ async def test_the_stored_kind_is_the_real_one(store: EntityStore, kind: str) ->
 # What a PUT refuses.
 
 UNSUPPORTED = (
-    "The specified runtime '{}' is not supported by this platform. Valid values are: 'python:3'."
+    "The specified runtime '{}' is not supported by this platform."
+    " Valid values are: 'python:3', 'nodejs:20', 'sequence'."
 )
 
 
@@ -257,7 +259,6 @@ UNSUPPORTED = (
     ("body", "detail"),
     [
         ({"exec": {"kind": "cobol:1", "code": ""}}, UNSUPPORTED.format("cobol:1")),
-        ({"exec": {"kind": "sequence", "components": []}}, UNSUPPORTED.format("sequence")),
         ({"exec": {"kind": "blackbox", "image": "i"}}, UNSUPPORTED.format("blackbox")),
         ({"exec": []}, "exec must be an object"),
         ({"exec": {"code": CODE}}, "exec.kind must be a string"),
@@ -268,6 +269,15 @@ UNSUPPORTED = (
         ({"parameters": [{"key": "a"}]}, "parameters malformed!"),
         ({"parameters": [{"key": "a", "value": 1, "init": 1}]}, "parameters malformed!"),
         ({"annotations": [1]}, "annotations malformed!"),
+        # A list could not be written with it, though a single action could.
+        (
+            {"annotations": [{"key": "a", "value": orjson.loads("[" * 248 + "]" * 248)}]},
+            "annotations: 'a' is nested too deep",
+        ),
+        (
+            {"annotations": [{"key": "acs-network", "value": "off"}]},
+            "annotation acs-network must be 'none'",
+        ),
         ({"publish": "yes"}, "publish must be true or false"),
         ({"version": "1.x"}, "version must be a string such as '0.0.1'"),
         ({"limits": []}, "limits must be an object"),
@@ -289,6 +299,7 @@ UNSUPPORTED = (
         ({"limits": {"concurrency": 2}}, "concurrency 2 exceeds allowed threshold of 1"),
         ({"limits": {"concurrency": 0}}, "concurrency 0 below allowed threshold of 1"),
         ({"limits": {"instances": 0}}, "instances 0 below allowed threshold of 1"),
+        ({"limits": {"instances": 10001}}, "instances 10001 exceeds allowed threshold of 10000"),
         (floor_of("1"), "annotation acs-containers-min must be a whole number"),
         (floor_of(True), "annotation acs-containers-min must be a whole number"),
         (floor_of(-1), "acs-containers-min -1 below allowed threshold of 0"),
@@ -303,10 +314,10 @@ async def test_a_malformed_field_is_named(
 ) -> None:
     expected = (400, f"The request content was malformed:\n{detail}")
     assert await refused(store.put_action("guest", "new", BODY | body, False)) == expected
-    assert (await refused(store.action("guest", "new")))[0] == 404
+    assert (await refused(store.get(Action, "guest", "new")))[0] == 404
     old = await store.put_action("guest", "old", BODY, False)
     assert await refused(store.put_action("guest", "old", body, True)) == expected
-    assert await store.action("guest", "old") == old
+    assert await store.get(Action, "guest", "old") == old
 
 
 async def test_annotations_to_delete_are_an_array_of_strings(store: EntityStore) -> None:
@@ -392,7 +403,7 @@ async def test_an_existing_action_is_only_replaced_on_request(store: EntityStore
         409,
         "resource already exists",
     )
-    assert await store.action("guest", "hello") == old
+    assert await store.get(Action, "guest", "hello") == old
     assert (await store.put_action("guest", "hello", BODY, True)).version == "0.0.2"
 
 
@@ -408,10 +419,10 @@ async def test_a_name_of_another_collection_is_no_action(store: EntityStore) -> 
            "updated": 1, "document": b"{}"}  # fmt: skip
     await store._database.write(lambda connection: connection.execute(table.insert(), row))
     expected = (409, "Resource by this name exists but is not in this collection.")
-    assert await refused(store.action("guest", "hello")) == expected
+    assert await refused(store.get(Action, "guest", "hello")) == expected
     assert await refused(store.put_action("guest", "hello", BODY, True)) == expected
     assert await refused(store.delete_action("guest", "hello")) == expected
-    assert await store.list_actions("guest", 0, 200) == []
+    assert await store.list(Action, "guest", 0, 200) == []
 
 
 # Concurrency, listeners, cache.
@@ -425,8 +436,8 @@ def racing(store: EntityStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         load = store._load
         barrier = asyncio.Barrier(2)
 
-        async def load_together(namespace: str, path: str) -> Action | None:
-            action = await load(namespace, path)
+        async def load_together(kind: Any, namespace: str, path: str) -> Any:
+            action = await load(kind, namespace, path)
             await barrier.wait()
             return action
 
@@ -450,7 +461,7 @@ async def test_of_two_updates_of_one_revision_one_is_refused(
     assert [(each.status, each.text) for each in refusals] == [
         (409, "Concurrent modification to resource detected.")
     ]
-    assert (await store.action("guest", "hello")).version == "0.0.2"
+    assert (await store.get(Action, "guest", "hello")).version == "0.0.2"
 
 
 @pytest.mark.parametrize(
@@ -469,7 +480,7 @@ async def test_of_two_creations_one_is_refused(
         return_exceptions=True,
     )
     assert [str(each) for each in outcomes if isinstance(each, ApiError)] == [f"409: {text}"]
-    assert (await store.action("guest", "hello")).version == "0.0.1"
+    assert (await store.get(Action, "guest", "hello")).version == "0.0.1"
 
 
 async def test_an_action_that_is_deleted_while_it_is_updated_is_not_revived(
@@ -484,8 +495,8 @@ async def test_an_action_that_is_deleted_while_it_is_updated_is_not_revived(
     )
     errors = [each for each in outcomes if isinstance(each, ApiError)]
     assert [each.text for each in errors] == ["Concurrent modification to resource detected."]
-    stored = await store.count_actions("guest")
-    assert (store.cached_action("guest", "hello") is not None) == (stored == 1)
+    stored = await store.count(Action, "guest")
+    assert (store.cached(Action, "guest", "hello") is not None) == (stored == 1)
 
 
 async def test_a_look_up_that_a_change_overtook_does_not_stay_in_the_cache(
@@ -503,19 +514,19 @@ async def test_a_look_up_that_a_change_overtook_does_not_stay_in_the_cache(
         return result
 
     monkeypatch.setattr(store._database, "read", slow_read)
-    looking = asyncio.create_task(store.action("guest", "hello"))
+    looking = asyncio.create_task(store.get(Action, "guest", "hello"))
     await asyncio.wait_for(has_read.wait(), 10)
     monkeypatch.undo()
     new = await store.put_action("guest", "hello", {"publish": True}, True)
     go_on.set()
     assert (await looking).version == "0.0.1"
-    assert store.cached_action("guest", "hello") is new
+    assert store.cached(Action, "guest", "hello") is new
 
 
 async def test_a_created_again_action_has_a_new_revision(store: EntityStore) -> None:
     first = await store.put_action("guest", "hello", BODY, False)
     assert await store.delete_action("guest", "hello") == first
-    assert await refused(store.action("guest", "hello")) == (
+    assert await refused(store.get(Action, "guest", "hello")) == (
         404,
         "The requested resource does not exist.",
     )
@@ -534,16 +545,25 @@ async def test_listeners_are_told_of_changes_of_existing_actions(store: EntitySt
     assert told == [(first, second), (second, None)]
 
 
-async def test_a_change_is_told_even_if_its_caller_goes_away(store: EntityStore) -> None:
+async def test_a_change_is_told_even_if_its_caller_goes_away(
+    store: EntityStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await store.put_action("guest", "hello", BODY, False)
-    told = asyncio.Event()
+    told, writing = asyncio.Event(), asyncio.Event()
     store.listeners.append(lambda old, new: told.set())
+    write = store._database.write
+
+    async def noticed(work: Any) -> Any:
+        writing.set()
+        return await write(work)
+
+    monkeypatch.setattr(store._database, "write", noticed)
     caller = asyncio.create_task(store.put_action("guest", "hello", BODY, True))
-    await asyncio.sleep(0)  # the caller has begun
+    await writing.wait()
     caller.cancel()
     await asyncio.wait_for(told.wait(), 10)
     assert caller.cancelled()
-    cached = store.cached_action("guest", "hello")
+    cached = store.cached(Action, "guest", "hello")
     assert cached is not None
     assert cached.version == "0.0.2"
 
@@ -552,11 +572,11 @@ async def test_lists_are_by_update_and_have_no_code(store: EntityStore) -> None:
     for name in ("a", "b", "c"):
         await store.put_action("guest", name, BODY, False)
     await store.put_action("guest", "a", {"publish": True}, True)
-    found = await store.list_actions("guest", 0, 2)
+    found = await store.list(Action, "guest", 0, 2)
     assert [(each.name, each.exec.code) for each in found] == [("a", None), ("c", None)]
-    assert [each.name for each in await store.list_actions("guest", 2, 200)] == ["b"]
-    assert [await store.count_actions("guest", skip) for skip in (0, 2, 5)] == [3, 1, 0]
-    assert await store.list_actions("other", 0, 200) == []
+    assert [each.name for each in await store.list(Action, "guest", 2, 200)] == ["b"]
+    assert [await store.count(Action, "guest", skip) for skip in (0, 2, 5)] == [3, 1, 0]
+    assert await store.list(Action, "other", 0, 200) == []
 
 
 async def test_the_cache_is_bounded_by_count_and_by_code(
@@ -565,12 +585,12 @@ async def test_the_cache_is_bounded_by_count_and_by_code(
     def cached() -> list[str]:
         return [name for name in "abcd" if (("guest", name) in store._cache)]
 
-    monkeypatch.setattr(entities_module, "CACHED_ACTIONS_MAX", 2)
+    monkeypatch.setattr(entities_module, "CACHED_ENTITIES_MAX", 2)
     for name in "abc":
         await store.put_action("guest", name, BODY, False)
     assert cached() == ["b", "c"]
-    store.cached_action("guest", "b")
-    await store.action("guest", "a")
+    store.cached(Action, "guest", "b")
+    await store.get(Action, "guest", "a")
     assert cached() == ["a", "b"]
     monkeypatch.setattr(entities_module, "CACHED_CODE_BYTES_MAX", 100)
     body = {"exec": {"kind": "python:3", "code": "# " + "x" * 95}}

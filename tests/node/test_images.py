@@ -14,12 +14,13 @@ from docker import DockerClient
 from node.runtime_cases import Container
 from requirements import missing
 
-from acs_node import images
+from acs_node import image_recipes, images
 from acs_node.docker_client import connect
 from acs_node.images import build_images, image_reference, list_images
 from acs_node.sandboxes import EngineUnavailable, SandboxError, SandboxSpec
 from acs_node.sandboxes.docker import DockerEngine
 
+PYTHON = ("python:3",)
 UNREACHABLE = "127.0.0.1:1/acs/none:1"
 DEBIAN_PYTHON = "/usr/bin/python3"
 
@@ -75,7 +76,9 @@ async def test_a_host_image_holds_a_whole_python(
         missing("docker", f"{interpreter} does not exist")
     lines: list[str] = []
 
-    [image] = build_images(docker_client, lines.append, mode="host", interpreter=interpreter)
+    [image] = build_images(
+        docker_client, lines.append, kinds=PYTHON, mode="host", interpreter=interpreter
+    )
 
     assert (image.reference, image.source, image.built) == (reference, "host", True)
     assert 20e6 < image.size_bytes < 150e6
@@ -93,12 +96,12 @@ async def test_a_host_image_holds_a_whole_python(
 
 
 def test_an_unchanged_image_is_not_built_again(docker_client: DockerClient, reference: str) -> None:
-    [first] = build_images(docker_client, mode="host")
+    [first] = build_images(docker_client, kinds=PYTHON, mode="host")
     image_id = docker_client.api.inspect_image(reference)["Id"]
 
     # auto keeps the way in which the present image was made
     for mode in ("host", "auto"):
-        [again] = build_images(docker_client, mode=mode, base_image=UNREACHABLE)
+        [again] = build_images(docker_client, kinds=PYTHON, mode=mode, base_image=UNREACHABLE)
         assert (first.built, again.built) == (True, False)
         assert docker_client.api.inspect_image(reference)["Id"] == image_id
 
@@ -106,11 +109,11 @@ def test_an_unchanged_image_is_not_built_again(docker_client: DockerClient, refe
 def test_a_changed_image_replaces_the_old_one(
     docker_client: DockerClient, reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_images(docker_client, mode="host")
+    build_images(docker_client, kinds=PYTHON, mode="host")
     old_id = docker_client.api.inspect_image(reference)["Id"]
-    monkeypatch.setattr(images, "_RECIPE", -1)
+    monkeypatch.setattr(image_recipes, "_RECIPE", -1)
 
-    [image] = build_images(docker_client, mode="host")
+    [image] = build_images(docker_client, kinds=PYTHON, mode="host")
 
     assert image.built
     assert docker_client.api.inspect_image(reference)["Id"] != old_id
@@ -120,7 +123,7 @@ def test_a_changed_image_replaces_the_old_one(
 def test_the_layer_depends_on_contents_alone(docker_client: DockerClient, reference: str) -> None:
     layers = []
     for _ in range(2):
-        build_images(docker_client, mode="host")
+        build_images(docker_client, kinds=PYTHON, mode="host")
         layers.append(docker_client.api.inspect_image(reference)["RootFS"]["Layers"])
         docker_client.api.remove_image(reference)
     assert layers[0] == layers[1]
@@ -134,7 +137,9 @@ async def test_the_dockerfile_makes_an_image_that_starts(
     monkeypatch.setitem(images.REPOSITORIES, "python:3", f"acs-test/dockerfile-{os.getpid()}")
     lines: list[str] = []
     try:
-        [image] = build_images(docker_client, lines.append, mode="auto", base_image=base)
+        [image] = build_images(
+            docker_client, lines.append, kinds=PYTHON, mode="auto", base_image=base
+        )
         assert (image.source, image.built) == ("dockerfile", True)
         assert f"the engine has {base}" in lines[0]
         config = docker_client.api.inspect_image(image.reference)["Config"]
@@ -142,7 +147,9 @@ async def test_the_dockerfile_makes_an_image_that_starts(
         # both ways must give a container the same start
         for field in ("Entrypoint", "User", "WorkingDir"):
             assert config[field] == of_base[field]
-        [again] = build_images(docker_client, lines.append, mode="auto", base_image=base)
+        [again] = build_images(
+            docker_client, lines.append, kinds=PYTHON, mode="auto", base_image=base
+        )
         assert not again.built
         code = "def main(args): return {'ok': True}"
         assert await result_in_container(docker_client, tmp_path, code) == {"ok": True}
@@ -154,7 +161,7 @@ def test_without_a_registry_auto_uses_this_machines_python(
     docker_client: DockerClient, reference: str
 ) -> None:
     lines: list[str] = []
-    [image] = build_images(docker_client, lines.append, base_image=UNREACHABLE)
+    [image] = build_images(docker_client, lines.append, kinds=PYTHON, base_image=UNREACHABLE)
     assert image.source == "host"
     assert lines[0].startswith(f"no registry answers for {UNREACHABLE} (")
     assert lines[0].endswith("): using this machine's python")
@@ -164,7 +171,7 @@ def test_a_dockerfile_that_cannot_be_built_says_why(
     docker_client: DockerClient, reference: str
 ) -> None:
     with pytest.raises(SandboxError, match=r"127\.0\.0\.1:1"):
-        build_images(docker_client, mode="dockerfile", base_image=UNREACHABLE)
+        build_images(docker_client, kinds=PYTHON, mode="dockerfile", base_image=UNREACHABLE)
     assert not docker_client.api.images(reference)
 
 
@@ -173,7 +180,7 @@ def test_an_engine_of_another_architecture_gets_no_host_image(
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     with pytest.raises(SandboxError, match="pdp11"):
-        build_images(docker_client, mode="host")
+        build_images(docker_client, kinds=PYTHON, mode="host")
 
 
 def test_an_interpreter_that_does_not_run_says_so(
@@ -181,7 +188,7 @@ def test_an_interpreter_that_does_not_run_says_so(
 ) -> None:
     for interpreter, text in (("/nonexistent/python", "cannot run"), ("/bin/false", "exited 1")):
         with pytest.raises(SandboxError, match=text) as caught:
-            build_images(docker_client, mode="host", interpreter=interpreter)
+            build_images(docker_client, kinds=PYTHON, mode="host", interpreter=interpreter)
         assert caught.value.final
 
 
@@ -209,9 +216,30 @@ def test_a_dead_socket_is_an_unavailable_engine(
         connect()
 
 
-def test_both_recipes_name_the_same_start() -> None:
+@pytest.mark.parametrize("kind", image_recipes.RUNTIMES)
+def test_both_recipes_name_the_same_start(kind: str) -> None:
     # The Dockerfile has its own copy of the entry point; without an engine this is all to compare.
-    text = (Path(images.__file__).parent / "runtimes/python/Dockerfile").read_text()
-    assert f"ENTRYPOINT {json.dumps(images._ENTRY_POINT)}" in text
-    assert f"USER {images.USER}" in text
-    assert f"ARG BASE={images.BASE_IMAGE}" in text
+    runtime = image_recipes.RUNTIMES[kind]
+    text = (runtime.proxy.parent / "Dockerfile").read_text()
+    assert f"ENTRYPOINT {json.dumps(runtime.entry_point)}" in text
+    assert f"USER {image_recipes.USER}" in text
+    assert f"ARG BASE={runtime.base_image}" in text
+
+
+def test_kinds_are_named_by_family_too() -> None:
+    assert images.named_kinds([]) == []
+    assert images.named_kinds(["nodejs", "python:3"]) == ["nodejs:20", "python:3"]
+    with pytest.raises(SandboxError, match="kind 'cobol' has no image"):
+        images.named_kinds(["cobol"])
+
+
+def test_a_machine_without_node_makes_what_it_can(
+    docker_client: DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(images, "REPOSITORIES", {"nodejs:20": f"acs-test/none-{os.getpid()}"})
+    lines: list[str] = []
+    assert build_images(docker_client, lines.append, mode="host") == []
+    assert "left out: there is no node in PATH" in lines[0]
+    with pytest.raises(SandboxError, match="no node in PATH"):
+        build_images(docker_client, kinds=["nodejs:20"], mode="host")

@@ -224,6 +224,20 @@ async def test_a_cold_and_a_warm_run() -> None:
         assert reports[-1].creation_us > 0
 
 
+async def test_how_fast_the_engine_is_goes_to_the_scheduler() -> None:
+    async with stage() as s:
+        s.engine.start_errors.append(SandboxError("planted"))
+        s.create("c0")
+        await s.wait(CreationFailed)
+        s.create("c1")
+        s.create("c2")
+        await s.wait(ContainerServing, 2)
+        first, second = s.sent(InvokerReported)
+        assert first.creation_us >= second.creation_us > 0
+        assert first.creations_per_s == 0.0, "one of two under way is no rate yet"
+        assert second.creations_per_s > 0.0
+
+
 async def test_without_a_log_limit_no_logs_follow() -> None:
     async with stage("def main(args):\n    print('x' * 400_000)\n    return {}\n", logs_mb=0) as s:
         await s.serving()
@@ -256,16 +270,24 @@ async def test_a_container_that_dies_before_its_first_work_leaves_as_well() -> N
 
 
 @pytest.mark.parametrize(
-    ("code", "initialises"),
+    ("code", "initialises", "how"),
     [
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", True),
-        ("import os\nos._exit(3)\n", True),
-        ("import os\ndef main(args):\n    os._exit(0)\n", False),
-        ("import os, signal\ndef main(args):\n    os.kill(os.getpid(), signal.SIGKILL)\n", False),
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
+            True,
+            "was killed by SIGKILL",
+        ),
+        ("import os\nos._exit(3)\n", True, "exited with status 3"),
+        ("import os\ndef main(args):\n    os._exit(0)\n", False, "exited with status 0"),
+        (
+            "import os, signal\ndef main(args):\n    os.kill(os.getpid(), signal.SIGKILL)\n",
+            False,
+            "was killed by SIGKILL",
+        ),
     ],
 )
 async def test_a_container_that_dies_under_its_work_is_answered_for(
-    code: str, initialises: bool
+    code: str, initialises: bool, how: str
 ) -> None:
     async with stage(code) as s:
         await s.serving()
@@ -275,7 +297,10 @@ async def test_a_container_that_dies_under_its_work_is_answered_for(
         assert error_of(result) == runtime_protocol_error(initialises)
         await s.gone()
         lines = await s.logs("a1")
-        assert lines[-1] == f"stderr: {invoker.LOGS_AFTER_FAILURE}"
+        assert lines[-2:] == [
+            f"stderr: The container failed: it {how}.",
+            f"stderr: {invoker.LOGS_AFTER_FAILURE}",
+        ]
         assert s.invoker._containers == {}
 
 
@@ -290,6 +315,7 @@ async def test_a_death_that_the_engine_cannot_explain_is_answered_for() -> None:
         s.deliver("a1")
         assert (await s.result("a1")).outcome == Outcome.DEVELOPER_ERROR
         await s.gone()
+        assert not [line for line in await s.logs("a1") if "planted" in line]
 
 
 @pytest.mark.parametrize("sleeps", ["initialising", "running"])
@@ -317,6 +343,32 @@ async def test_a_sandbox_that_cannot_be_started_fails_with_the_cause() -> None:
         assert "/nonexistent/python" in failed.cause
         assert s.invoker.pool.used_mb() == 0
         assert s.invoker._containers == {}
+
+
+@pytest.mark.parametrize("answer", [False, OSError("etcd is away")], ids=["gone", "silent"])
+async def test_a_container_whose_reservation_is_not_confirmed_does_not_serve(
+    answer: bool | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def convert(container: str, spec: QueueSpec) -> bool:
+        asked.append((container, spec.queue))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with stage() as s:
+        s.invoker._convert = convert
+        s.create()
+        failed = await s.wait(CreationFailed)
+        assert asked == [(failed.container, s.spec.queue)]
+        assert failed.failure == FailureClass.RECOVERABLE
+        assert "its reservation is gone" in failed.cause
+        assert s.invoker.pool.used_mb() == 0
+        assert s.invoker._containers == {}
+        (sandbox,) = s.engine.sandboxes
+        assert not Path(sandbox.socket_path).exists()
+        assert ("etcd is away" in caplog.text) == isinstance(answer, Exception)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +544,7 @@ def state_of(pid: int) -> str:
 async def test_an_idle_container_sleeps_and_is_woken() -> None:
     async with stage(pool=SLEEPY) as s:
         await s.asleep()
-        assert state_of(s.pid()) == "T"
+        await until(lambda: state_of(s.pid()) == "T", "the stop")
         assert len(s.sent(ContainerPaused)) == 1
         offers = len(s.sent(Pulled))
         s.resume()
@@ -647,6 +699,14 @@ async def test_close_leaves_nothing_also_in_the_middle_of_starts_and_runs() -> N
         s.create("c2")
         pid = s.pid("c1")
     assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_container_that_close_removes_is_no_news() -> None:
+    async with stage() as s:
+        await s.serving()
+        said = list(s.said)
+    await until(lambda: len(asyncio.all_tasks()) == 1, "the end of all tasks")
+    assert s.said == said, "its end was told, and it was removed once more"
 
 
 async def test_messages_that_are_not_for_an_invoker_are_refused() -> None:

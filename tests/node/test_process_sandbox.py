@@ -241,8 +241,12 @@ async def test_one_that_ended_is_neither_paused_nor_resumed(engine: ProcessEngin
         (spec("../up"), "container '../up' does not match"),
         (spec(".."), "container '..' does not match"),
         (spec("c" * 101), "does not match"),
-        (SandboxSpec("c1", "nodejs:20", 256), "kind 'nodejs:20': the process sandbox runs only"),
+        (SandboxSpec("c1", "ruby:3", 256), "kind 'ruby:3': the process sandbox runs only"),
         (spec(memory_mb=0), "memory_mb 0"),
+        (
+            SandboxSpec("c1", "python:3", 256, network=False),
+            "the process sandbox cannot keep an action from the network",
+        ),
         (spec("c" * 90), "bytes, the limit is 107"),
     ],
 )

@@ -14,8 +14,9 @@ pytest.register_assert_rewrite("node.runtime_cases")
 from node.runtime_cases import Container  # noqa: E402
 from node.test_process_sandbox import FAMILY, alive, result, spec, until  # noqa: E402
 
+from acs_node.runtimes import PYTHON_PROXY, PYTHON_TEMPLATE  # noqa: E402
 from acs_node.sandboxes import SandboxError, process, processes  # noqa: E402
-from acs_node.sandboxes.process import OPTIONS, PROXY, TEMPLATE, ProcessEngine  # noqa: E402
+from acs_node.sandboxes.process import OPTIONS, ProcessEngine  # noqa: E402
 from acs_node.sandboxes.processes import Template  # noqa: E402
 
 ECHO = "def main(args):\n    return args\n"
@@ -128,7 +129,7 @@ async def test_a_template_that_does_not_start(
 ) -> None:
     broken = data_dir / "template.py"
     broken.write_text("raise SystemExit('no room')\n")
-    monkeypatch.setattr(process, "TEMPLATE", broken)
+    monkeypatch.setattr(process, "PYTHON_TEMPLATE", broken)
     engine = ProcessEngine(data_dir)
     descriptors = None
     for number in range(3):
@@ -139,7 +140,7 @@ async def test_a_template_that_does_not_start(
         assert list((data_dir / "sandboxes").iterdir()) == []
         descriptors = descriptors or len(os.listdir("/proc/self/fd"))
         assert len(os.listdir("/proc/self/fd")) == descriptors
-    monkeypatch.setattr(process, "TEMPLATE", TEMPLATE)
+    monkeypatch.setattr(process, "PYTHON_TEMPLATE", PYTHON_TEMPLATE)
     assert await result(Container(await engine.start(spec())), ECHO, {"a": 1}) == {"a": 1}
     await engine.close()
 
@@ -150,7 +151,7 @@ def test_no_interpreter() -> None:
 
 
 def test_what_a_template_refuses(data_dir: Path) -> None:
-    template = Template([sys.executable, *OPTIONS, str(TEMPLATE), str(PROXY)])
+    template = Template([sys.executable, *OPTIONS, str(PYTHON_TEMPLATE), str(PYTHON_PROXY)])
     try:
         with pytest.raises(processes.TemplateError, match="ChildProcessError"):
             template.ended(1, reap=False)

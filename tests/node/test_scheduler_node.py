@@ -24,8 +24,8 @@ from acs_core.events import (
 )
 from acs_core.scheduler import SchedulerConfig
 from acs_node import clock
-from acs_node.coordination import MemoryCoordination
-from acs_node.links import Cancel, Close, Inbox, LocalLink, QueueClosed, Submit
+from acs_node.coordination import LedElsewhere, MemoryCoordination
+from acs_node.links import Cancel, Close, Inbox, LocalLink, Misdirected, QueueClosed, Submit
 from acs_node.scheduler_node import SchedulerNode
 
 SPEC = QueueSpec("guest/hello@1", "guest", "guest/hello", 1, memory_mb=256)
@@ -165,6 +165,20 @@ async def test_work_whose_queue_cannot_be_opened_is_answered_and_the_next_one_tr
     stage.submit("a3")
     await stage.serve()
     assert [d.activation.activation_id for d in stage.sent(Deliver)] == ["a3"]
+    await stage.node.close()
+
+
+async def test_work_for_a_queue_that_another_leads_is_sent_back_with_its_name() -> None:
+    stage = Stage()
+    stage.coordination.may_lead.clear()
+    for n in range(2):
+        stage.node.receive(Submit(SPEC, Activation(f"a{n}", b"", clock.now_us())))
+    stage.node.receive(Close(SPEC.queue, "why"))
+    stage.coordination.failing = LedElsewhere(SPEC.queue, "s9-1")
+    stage.coordination.may_lead.set()
+    await until(lambda: stage.to_controller, "the answers")
+    assert stage.to_controller == [Misdirected(f"a{n}", SPEC.queue, "s9-1") for n in range(2)]
+    assert not stage.node._opening
     await stage.node.close()
 
 

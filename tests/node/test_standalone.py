@@ -277,6 +277,21 @@ def test_settings_without_a_meaning_are_named(
     assert not (folder / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("sandbox", "network", "message"),
+    [
+        ("process", "none", "without a container engine functions cannot be kept from the network"),
+        ("docker", "host", "network is 'host', must be 'none' or the name of a network"),
+    ],
+)
+def test_a_network_that_cannot_be_had_is_refused(
+    folder: Path, sandbox: str, network: str, message: str
+) -> None:
+    data = ("--port", "0", "--data", str(folder / "data"))
+    said = start_fails(*data, "--sandbox", sandbox, "--network", network, environ=NO_ENGINE)
+    assert message in said
+
+
 # --- stopping ------------------------------------------------------------------------------------
 
 
@@ -418,16 +433,16 @@ async def test_records_that_the_database_does_not_take_are_given_up_at_the_end(
     row = Record("0" * 32, "guest", "act", 1, 2, 0, DEFINITE, b"{", b"[]")
 
     async def put_while_it_is_locked() -> None:
-        async with standalone._stores(config) as (_, activations):
+        async with standalone.stores(config) as (_, activations):
             blocker.execute("BEGIN IMMEDIATE")
             activations.put(row)
 
-    async with standalone._stores(config):
+    async with standalone.stores(config):
         blocker = sqlite3.connect(folder / "acs.db", isolation_level=None)
     with pytest.raises(standalone.StartError, match="does not take the last activation records"):
         await put_while_it_is_locked()
     blocker.close()
-    async with standalone._stores(config) as (_, activations):
+    async with standalone.stores(config) as (_, activations):
         assert await activations.get("guest", "0" * 32) is None
 
 
@@ -436,7 +451,7 @@ async def test_sweeps_go_on_after_one_that_fails(
 ) -> None:
     monkeypatch.setattr(standalone, "SWEEP_S", 0.001)
     config = standalone.StandaloneConfig(data=folder)
-    async with standalone._stores(config) as (entities, activations):
+    async with standalone.stores(config) as (entities, activations):
         controller = Controller(entities, activations, 1)
         sweeps = []
 
@@ -447,7 +462,7 @@ async def test_sweeps_go_on_after_one_that_fails(
 
         monkeypatch.setattr(controller, "sweep", sweep)
         await activations.accept("0" * 32, "guest", "act", 1, 2, b'{"a":1')
-        sweeping = asyncio.ensure_future(standalone._sweep(controller, activations))
+        sweeping = asyncio.ensure_future(standalone.sweep(controller, activations))
         await until(lambda: len(sweeps) >= 3, "the next sweeps")
         sweeping.cancel()
         await asyncio.wait([sweeping])

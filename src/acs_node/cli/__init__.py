@@ -10,11 +10,14 @@ import click
 
 from acs_node.cli.actions import action
 from acs_node.cli.activations import activation
+from acs_node.cli.cluster import cluster, config, controller, invoker, scheduler
 from acs_node.cli.errors import Interrupted
 from acs_node.cli.images import images
+from acs_node.cli.namespaces import namespace as namespaces
 from acs_node.cli.options import GlobalOptions, connection_options
 from acs_node.cli.replay import replay
 from acs_node.cli.servers import demo, standalone, version
+from acs_node.cli.simulations import plan
 
 __all__ = ["main"]
 
@@ -44,7 +47,8 @@ def main(
     \b
     Exit codes:
       0    done
-      1    the invoked activation ended with an error; a server or the demo failed; a replay differs
+      1    the invoked activation ended with an error; a server or the demo failed; a replay
+           differs; the target of a plan cannot be met
       2    the command line, a file it names, or a setting is wrong
       3    not found, conflict, or otherwise rejected by the server
       4    server not reachable, or key missing or not accepted
@@ -55,5 +59,20 @@ def main(
     context.obj = GlobalOptions(apihost, auth, namespace, transport=context.obj)
 
 
-for command in (action, activation, images, standalone, demo, replay, version):
+for command in (
+    action,
+    activation,
+    namespaces,
+    images,
+    standalone,
+    controller,
+    scheduler,
+    invoker,
+    cluster,
+    config,
+    demo,
+    replay,
+    plan,
+    version,
+):
     main.add_command(command)

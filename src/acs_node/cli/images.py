@@ -27,15 +27,22 @@ def images() -> None:
     type=click.Choice(["auto", "dockerfile", "host"]),
     default="auto",
     show_default=True,
-    help="From a Dockerfile, or from this machine's python; auto asks whether a registry answers.",
+    help="From a Dockerfile, or from this machine's files; auto asks whether a registry answers.",
 )
 @json_option
-def build(mode: str, as_json: bool) -> None:
-    """Build the images that are missing or out of date."""
-    from acs_node.images import build_images
+@click.argument("kinds", nargs=-1, metavar="[KIND]...")
+def build(mode: str, as_json: bool, kinds: tuple[str, ...]) -> None:
+    """Build the images that are missing or out of date.
+
+    KIND is one such as nodejs:20, or nodejs alone; without any, all that can be made here.
+    """
+    from acs_node.images import build_images, named_kinds
+
+    def progress(line: str) -> None:
+        click.echo(line, err=True)
 
     _show(
-        lambda client: build_images(client, lambda line: click.echo(line, err=True), mode=mode),
+        lambda client: build_images(client, progress, kinds=named_kinds(kinds), mode=mode),
         as_json,
     )
 

@@ -1,42 +1,78 @@
-"""``acs replay``: a trace, run through this build's core again."""
+"""``acs replay``: a trace of decisions, run through this build's core again, or a load."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from acs_node.cli import output
 from acs_node.cli.errors import BadSetting
 from acs_node.cli.options import json_option
+from acs_node.cli.simulations import RULES, Setting, cluster_options, replay_load
+from acs_node.workload_file import open_trace
 
 if TYPE_CHECKING:
     from acs_core.trace import Comparison, Difference, ReplayReport
 
 
 @click.command()
-@click.argument("trace", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("trace")
 @click.option(
     "--rule",
-    type=click.Choice(["openwhisk", "fit"]),
-    help="Ask this rule as well at every decision, and show where it would decide otherwise.",
+    type=click.Choice(RULES),
+    help="Of decisions: ask this rule as well, and show where it would decide otherwise. "
+    "Of a load: simulate this one only.",
 )
 @click.option("--cut", is_flag=True, help="Accept a trace that was cut off.")
+@click.option(
+    "--invokers",
+    type=click.IntRange(1, 100_000),
+    default=4,
+    show_default=True,
+    help="Of the simulated cluster.",
+)
+@cluster_options
 @json_option
 @click.pass_context
-def replay(context: click.Context, trace: str, rule: str | None, cut: bool, as_json: bool) -> None:
-    """Run TRACE through the scheduler again and compare every effect; - reads standard input.
+def replay(
+    context: click.Context,
+    /,
+    trace: str,
+    rule: str | None,
+    cut: bool,
+    invokers: int,
+    minutes: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run TRACE again.  It is a file, - for standard input, or a shipped load.
 
-    Exits 0 when all are the same, 1 at the first that differs, 2 when TRACE is damaged.
+    \b
+    A trace of decisions, as a server with --trace writes it: through the scheduler,
+    comparing every effect.  Exits 0 when all are the same, 1 at the first that
+    differs, 2 when TRACE is damaged.
+
+    \b
+    A load, a trace of Azure Functions of 2019 or 2021 (shipped: azure2019,
+    azure2021): through a simulated cluster, under each rule; the other options say
+    of what cluster.  Exits 0, 2 when TRACE is damaged.
     """
     from acs_core.demand import DemandRule, OpenWhiskRule, RuntimeFitRule
     from acs_core.trace import replay as run
+    from acs_core.workload import MINUTES_MAX, read_workload
 
     rules: dict[str, DemandRule] = {"openwhisk": OpenWhiskRule(), "fit": RuntimeFitRule()}
     try:
-        # A line that is not ASCII is damaged, and the reader says which one it is.
-        with click.open_file(trace, encoding="utf-8", errors="surrogateescape") as lines:
+        with open_trace(trace) as (is_load, lines):
+            if is_load:
+                workload = read_workload(lines, minutes or MINUTES_MAX)
+                asked = RULES if rule is None else (rule,)
+                replay_load(workload, Setting(**options), asked, invokers, as_json=as_json)
+                return
+            if rule == "sharding":
+                raise BadSetting("--rule sharding decides nothing that a trace of decisions has")
             report = run(lines, rule=rules[rule] if rule is not None else None, cut=cut)
     except (ValueError, OSError) as error:
         raise BadSetting(f"{trace}: {error}") from None

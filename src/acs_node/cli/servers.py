@@ -46,6 +46,15 @@ def default_data_folder() -> Path:
     return Path(base) / "acs"
 
 
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_data_folder,
+    show_default="~/.local/share/acs",
+    help="Folder of the server's database.",
+)
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -55,13 +64,7 @@ def default_data_folder() -> Path:
     show_default=True,
     help="Port, 0 for a free one.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=default_data_folder,
-    show_default="~/.local/share/acs",
-    help="Folder of the server's database.",
-)
+@data_option
 @_sandbox_option
 @click.option(
     "--memory",
@@ -92,6 +95,13 @@ def default_data_folder() -> Path:
     help="Keep COUNT sandboxes ready for new containers of this kind and memory. Repeatable.",
 )
 @click.option(
+    "--network",
+    default="acs",
+    show_default=True,
+    metavar="NAME",
+    help="Docker network of functions, made where it is missing; 'none' for no network.",
+)
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -109,6 +119,7 @@ def standalone(
     containers: int | None,
     pause_grace: float,
     prewarm: "tuple[Prewarm, ...]",
+    network: str,
     trace: Path | None,
     verbose: bool,
 ) -> None:
@@ -131,6 +142,7 @@ def standalone(
         trace=trace,
         pause_grace_s=pause_grace,
         prewarm=prewarm,
+        network=network,
     )
     context.exit(run(config))
 

@@ -20,13 +20,14 @@ class SandboxSpec:
     ``container`` is its name: unique for ever, ``[A-Za-z0-9_.-]{1,100}``, and that of the container
     that it becomes unless it was prewarmed; ``kind`` is a resolved runtime kind such as
     ``python:3``; ``memory_mb`` bounds memory (no swap); ``environment`` is set before the proxy
-    starts.
+    starts.  ``network`` False: it reaches no other machine, whatever others may.
     """
 
     container: str
     kind: str
     memory_mb: int
     environment: Mapping[str, str] = field(default_factory=dict)
+    network: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,10 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class SandboxEnd:
-    """How a sandbox ended: ``cause`` for people; ``out_of_memory`` when the kernel killed it."""
+    """How a sandbox ended: ``cause`` in words, as "exited with status 3"; the user reads it.
+
+    ``out_of_memory``: the kernel killed it.
+    """
 
     cause: str
     out_of_memory: bool = False
@@ -94,7 +98,10 @@ class SandboxEngine(Protocol):
         ...
 
     async def ending(self, sandbox: Sandbox) -> SandboxEnd:
-        """Say how a sandbox whose connection broke has ended (waits at most 2 s)."""
+        """Say how a sandbox whose connection broke has ended (waits at most 3 s).
+
+        Raises: SandboxError when the engine does not say.
+        """
         ...
 
     async def remove_leftovers(self) -> int:

@@ -33,7 +33,8 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 
 from acs_node.docker_client import CALL_S, connect, engine_calls, refused
-from acs_node.images import SHARED_DIRECTORY, image_reference
+from acs_node.image_recipes import SHARED_DIRECTORY
+from acs_node.images import image_reference
 from acs_node.sandboxes import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
 from acs_node.sandboxes.logpipes import LogPipes
 
@@ -43,15 +44,28 @@ LOOK_S = 1.0
 """How often a container that is not ready is looked at, to see that it has ended."""
 ENDING_S = 2.0
 """How long ``ending`` waits for a container to have ended."""
+ANSWER_S = 1.0
+"""How long it waits for the engine to say so, beside that: a run's answer waits for it."""
 PIDS_MAX = 1024
 FILES_MAX = 1024
 OUTPUT_SIZE = "64k"
 """What the engine keeps of what a container prints before the proxy has opened its FIFOs."""
+OWED_S = 1.0
+"""Between two looks for what an engine made of starts that it did not answer."""
+OWED_LOOKS = 3
+"""Looks in a row that must find nothing: an engine that hung works off late what it was sent."""
 SOCKET_PATH_BYTES_MAX = 107
+METADATA_ADDRESS = "169.254.169.254"
+"""Where clouds hand the credentials of the machine to whoever asks.
+
+A container gets it as an address of its own, so that what asks there asks itself; the /16 that
+comes with it keeps all other link-local addresses on the container's own wire.  That needs no
+packet filter, and so no more rights than the engine's socket gives."""
 
 INSTANCE_LABEL = "acs.instance"
 CONTAINER_LABEL = "acs.container"
 
+_TRAFFIC = "com.docker.network.bridge.enable_icc"
 _CONTAINER_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -63,8 +77,9 @@ class DockerEngine:
     ``data_dir``: where the shared directories lie; the engine must run on the same machine.
     ``instance``: the id of the data folder; only containers labelled with it are ever removed.
     ``network``: ``none``, or the name of a network; one that does not exist is created as a
-    bridge without traffic between its containers.  ``workers``: calls made at once; at most half
-    of them are removals and pauses, so that these never keep a start or a resume waiting.
+    bridge without traffic between its containers.  The engine's own default bridge is refused: its
+    containers reach each other.  ``workers``: calls made at once, beside one for resumes; at most
+    half of them are removals and pauses, so that these never keep a start waiting.
     ``call_s``: time-out in seconds of each call (a given client has its own).
     ``host_memory_mb``: what a container's CPU share is measured against (default: this machine's
     memory).
@@ -87,8 +102,10 @@ class DockerEngine:
     ) -> None:
         if workers < 2:
             raise ValueError(f"workers is {workers}, must be at least 2 (starts and removals)")
-        if network in ("host", "") or network.startswith("container:"):
-            raise ValueError(f"network is '{network}', must be 'none' or the name of a network")
+        if network in ("host", "bridge", "default", "") or network.startswith("container:"):
+            raise ValueError(
+                f"network is '{network}', must be 'none' or the name of a network of its own"
+            )
         self._directory = Path(data_dir).resolve() / "sandboxes"
         self._instance = instance
         self._client = client
@@ -101,12 +118,17 @@ class DockerEngine:
         # A container's user must not own the shared directory, or it could open it again.
         uid = 65532 if os.getuid() != 65532 else 65533
         self._user = f"{uid}:{uid}"
+        self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="docker")
+        # Somebody waits for a resume, and it takes a tenth of a start: it queues behind none.
+        self._resuming = ThreadPoolExecutor(1, thread_name_prefix="docker-resume")
         self._unhurried = asyncio.Semaphore(workers // 2)  # removals and pauses
         self._preparing = Lock()
         self._prepared = False
         self._sandboxes: dict[str, Sandbox | None] = {}  # by container; None: it starts
-        self._owes_removal = False  # the engine may still have containers of failed starts
+        # While the engine may have, or may still make, containers of starts that it did not answer.
+        self._owing: asyncio.Task[None] | None = None
+        self._quiet_looks = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -118,7 +140,8 @@ class DockerEngine:
         """Create and start a container and return once its proxy listens.
 
         Cancelling leaves nothing behind either: the start is finished and undone.  Only when the
-        engine does not answer may a container stay; it is removed once the engine answers again.
+        engine does not answer may a container stay; it is removed once the engine answers again,
+        and before anything else is started.
 
         Raises: SandboxError (final: image missing, bad spec), EngineUnavailable.
         Cost: about 0.3 s, nearly all of it in the engine.
@@ -139,7 +162,9 @@ class DockerEngine:
 
     async def resume(self, sandbox: Sandbox) -> None:
         """Let the container's processes run on; see ``SandboxEngine``.  Cost: as ``pause``."""
-        await self._call(self._freeze, str(sandbox.handle), "unpause")
+        await asyncio.get_running_loop().run_in_executor(
+            self._resuming, self._freeze, str(sandbox.handle), "unpause"
+        )
 
     async def remove(self, sandbox: Sandbox) -> None:
         """End and remove a container, then its directory, and close its logs; idempotent.
@@ -156,20 +181,18 @@ class DockerEngine:
         self._sandboxes.pop(container, None)
 
     async def ending(self, sandbox: Sandbox) -> SandboxEnd:
-        """Say how a container ended; waits at most 2 s for it.
-
-        Never raises for what the engine says: the cause then tells why it is not known.
-        """
+        """Say how a container ended; see ``SandboxEngine``."""
         try:
-            state = await self._call(self._wait_and_inspect, str(sandbox.handle))
-        except SandboxError as error:
-            return SandboxEnd(str(error))
+            async with asyncio.timeout(ENDING_S + ANSWER_S):
+                state = await self._call(self._wait_and_inspect, str(sandbox.handle))
+        except TimeoutError:
+            raise EngineUnavailable("inspect container: the engine does not answer") from None
         if state is None:
-            return SandboxEnd("the container was removed by somebody else")
+            return SandboxEnd("was removed by somebody else")
         if state["OOMKilled"]:
-            return SandboxEnd("killed by the kernel: out of memory", out_of_memory=True)
+            return SandboxEnd("was killed by the kernel: out of memory", out_of_memory=True)
         if state["Running"]:
-            return SandboxEnd("the container still runs")
+            return SandboxEnd("still runs")
         return SandboxEnd(f"exited with status {state['ExitCode']}")
 
     async def remove_leftovers(self) -> int:
@@ -198,15 +221,15 @@ class DockerEngine:
         try:
             while self._tasks:
                 await asyncio.wait(self._tasks)
+            if self._owing is not None:
+                self._owing.cancel()
             sandboxes = [sandbox for sandbox in self._sandboxes.values() if sandbox is not None]
-            results = await asyncio.gather(*map(self.remove, sandboxes), return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
+            await self._remove_all(sandboxes)
             if self._client is not None:
                 await self.remove_leftovers()
         finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._pool, self._resuming):
+                pool.shutdown(wait=False, cancel_futures=True)
             if self._owns_client and self._client is not None:
                 self._client.close()
 
@@ -218,6 +241,8 @@ class DockerEngine:
     async def _start(self, spec: SandboxSpec) -> Sandbox:
         directory = self._check(spec)
         image = image_reference(spec.kind)
+        if self._owing is not None:
+            await self.remove_leftovers()  # or it would hold memory that this start was promised
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.mkdir()
@@ -238,9 +263,6 @@ class DockerEngine:
             raise
         sandbox = Sandbox(spec, str(directory / "run.sock"), logs, handle)
         self._sandboxes[spec.container] = sandbox
-        if self._owes_removal:
-            self._owes_removal = False
-            self._spawn(self._remove_owed())
         return sandbox
 
     def _check(self, spec: SandboxSpec) -> Path:
@@ -289,24 +311,55 @@ class DockerEngine:
             logs.close()
         self._remove_directory(spec.container)
         # An engine that does not answer is not asked again at once: it would time out again.
-        self._owes_removal |= isinstance(error, EngineUnavailable)
-        if not isinstance(error, EngineUnavailable):
+        owes = isinstance(error, EngineUnavailable)
+        if not owes:
             try:
                 # By the labels, for a name that was taken belongs to somebody else.
                 for handle in await self._call(self._list, spec.container):
                     await self._remove_container(handle)
             except SandboxError as failure:
                 _log.warning("container %s may not be removed yet: %s", spec.container, failure)
-                self._owes_removal = True
+                owes = True
         del self._sandboxes[spec.container]
+        if owes:
+            self._quiet_looks = 0
+            if self._owing is None and not self._closed:
+                self._owing = asyncio.create_task(self._remove_owed())
 
     async def _remove_owed(self) -> None:
-        """Remove what failed starts may have left, now that the engine answers again."""
-        try:
-            await self.remove_leftovers()
-        except SandboxError as error:
-            _log.warning("containers of failed starts may not be removed yet: %s", error)
-            self._owes_removal = True
+        """Remove what failed starts may have left, as soon as the engine answers again."""
+        while self._quiet_looks < OWED_LOOKS:
+            await asyncio.sleep(OWED_S)
+            self._quiet_looks += 1
+            try:
+                if await self.remove_leftovers():
+                    self._quiet_looks = 0
+            except SandboxError as error:
+                _log.warning("containers of failed starts may not be removed yet: %s", error)
+                self._quiet_looks = 0
+        self._owing = None
+
+    async def _remove_all(self, sandboxes: list[Sandbox]) -> None:
+        """Try to remove every one; of an engine that does not answer nothing more is asked.
+
+        Raises: the first error, at the end.
+        """
+        errors: list[SandboxError] = []
+        # Else each would be on its way, and be waited for in turn, before the first has failed.
+        under_way = asyncio.Semaphore(self._workers // 2)
+
+        async def remove(sandbox: Sandbox) -> None:
+            async with under_way:
+                if any(isinstance(error, EngineUnavailable) for error in errors):
+                    return
+                try:
+                    await self.remove(sandbox)
+                except SandboxError as error:
+                    errors.append(error)
+
+        await asyncio.gather(*map(remove, sandboxes))
+        if errors:
+            raise errors[0]
 
     async def _undo(self, work: asyncio.Task[Sandbox]) -> None:
         """Undo a start whose caller has gone."""
@@ -352,12 +405,19 @@ class DockerEngine:
             return
         try:
             try:
-                client.api.inspect_network(self._network)
+                found = client.api.inspect_network(self._network)
+                if found["Driver"] == "bridge" and found["Options"].get(_TRAFFIC) != "false":
+                    _log.warning(
+                        "network %s lets its containers reach each other; remove it, and it is "
+                        "made without that, or make it with the option %s=false",
+                        self._network,
+                        _TRAFFIC,
+                    )
             except NotFound:
                 client.api.create_network(
                     self._network,
                     driver="bridge",
-                    options={"com.docker.network.bridge.enable_icc": "false"},
+                    options={_TRAFFIC: "false"},
                     check_duplicate=True,
                 )
         except APIError as error:
@@ -376,6 +436,7 @@ class DockerEngine:
                     environment=dict(spec.environment),
                     labels={INSTANCE_LABEL: self._instance, CONTAINER_LABEL: spec.container},
                     host_config=self._host_config(client, spec, directory),
+                    networking_config=self._networking_config(client, spec),
                     use_config_proxy=False,  # the environment is the spec's alone
                 )
                 client.api.start(created["Id"])
@@ -412,7 +473,7 @@ class DockerEngine:
                 Ulimit(name="nofile", soft=FILES_MAX, hard=FILES_MAX),
                 Ulimit(name="core", soft=0, hard=0),
             ],
-            network_mode=self._network,
+            network_mode=self._network_of(spec),
             # The proxy as process 1 would have to reap what functions leave behind.
             init=True,
             # Logs go through the FIFOs.  Not `none`: why a proxy does not start is said before.
@@ -420,6 +481,17 @@ class DockerEngine:
                 type="json-file", config={"max-size": OUTPUT_SIZE, "max-file": "1"}
             ),
         )
+        return config
+
+    def _network_of(self, spec: SandboxSpec) -> str:
+        return self._network if spec.network else "none"
+
+    def _networking_config(self, client: DockerClient, spec: SandboxSpec) -> dict[str, Any] | None:
+        network = self._network_of(spec)
+        if network == "none":
+            return None
+        endpoint = client.api.create_endpoint_config(link_local_ips=[METADATA_ADDRESS])
+        config: dict[str, Any] = client.api.create_networking_config({network: endpoint})
         return config
 
     def _why_ended(self, handle: str) -> str | None:

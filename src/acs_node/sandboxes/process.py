@@ -10,8 +10,8 @@ either.  A paused proxy does not see that the platform was killed: it stays unti
 The memory limit holds for each process, not for the container's sum, and is met with a
 MemoryError inside the function, so ``out_of_memory`` is never known here.
 
-Needs Linux 5.3 (pidfd).  The proxy's contract is in ``acs_node/runtimes/python/proxy.py``; how
-proxies become processes, in ``processes.py``.
+Needs Linux 5.3 (pidfd), and for the nodejs kinds a ``node`` in PATH.  The proxies' contract is in
+``acs_node/runtimes/python/proxy.py``; how proxies become processes, in ``processes.py``.
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from acs_node.runtimes import NODEJS_PROXY, PYTHON_PROXY, PYTHON_TEMPLATE, find_node
+
 from . import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
 from .logpipes import LogPipes
 from .processes import LOST, Process, Spawned, Template
 from .processors import LOOK_S, LoopProcessor
 
-RUNTIME = Path(__file__).parents[1] / "runtimes" / "python"
-PROXY = RUNTIME / "proxy.py"
-TEMPLATE = RUNTIME / "template.py"
 OPTIONS = ("-I", "-B", "-S", "-X", "utf8")  # why: the head of proxy.py
 
 STARTS_MAX = 4  # proxies that start at once: each takes 2 ms of a core, a program 10-20
@@ -51,6 +50,9 @@ NICE = 5  # of functions, above the platform's own; 6 % more throughput on two b
 OPEN_FILES_MAX = 1024  # as a container of OpenWhisk gets
 FILE_BYTES_MAX = 512 * 1024 * 1024  # of one file; Python sees OSError (EFBIG), not the signal
 SAID_CHARACTERS_MAX = 2_000  # of a failed start's output, in the error
+# Beside its heap node needs the stacks of ten threads, 8 MB each, and code; the heap itself gets
+# what the action may have, and node ends when that is full.
+NODE_ROOM_MB = 256
 
 _RUNS = "still runs"
 _CONTAINER = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,100}")  # "." and ".." are no folder's names
@@ -61,7 +63,8 @@ class ProcessEngine:
 
     ``python`` runs the proxies (3.9 or later), each as a program of its own; by default they are
     forked from a template in the platform's interpreter, without its site-packages.  One engine
-    at a time may use a ``data_dir``.  Kinds: ``python:*``.
+    at a time may use a ``data_dir``.  Kinds: ``python:*``, and ``nodejs:*`` with the ``node`` that
+    PATH names, whatever its version.
     """
 
     name = "process"
@@ -95,10 +98,11 @@ class ProcessEngine:
                 raise EngineUnavailable("The process sandbox is closed.")
             if spec.container in self._children:
                 raise SandboxError(f"container {spec.container} exists already", final=True)
+            starter = self._starter(spec)
             child = _Child(spec, self.folder / spec.container)
             self._children[spec.container] = child
             loop = asyncio.get_running_loop()
-            child.spawning = loop.run_in_executor(self._threads, child.spawn, self._proxy)
+            child.spawning = loop.run_in_executor(self._threads, child.spawn, starter)
             try:
                 # Shielded, as is the removal: a start that is cancelled leaves nothing either.
                 logs = await asyncio.shield(child.spawning)
@@ -160,10 +164,24 @@ class ProcessEngine:
         if self._template is not None:
             self._template.close()
 
-    def _proxy(self, folder: Path, work: Path, environment: dict[str, str]) -> Process:
+    def _starter(self, spec: SandboxSpec) -> Callable[[Path, Path, dict[str, str]], Process]:
+        """Return what starts a proxy of the kind.  Raises: SandboxError."""
+        family = spec.kind.partition(":")[0]
+        if family == "python":
+            return self._python_proxy
+        if family != "nodejs":
+            message = f"kind {spec.kind!r}: the process sandbox runs only python and nodejs kinds"
+            raise SandboxError(message, final=True)
+        node = find_node()
+        heap = f"--max-old-space-size={spec.memory_mb}"
+        return lambda folder, work, environment: Spawned(
+            [node, heap, str(NODEJS_PROXY), str(folder)], folder, work, environment
+        )
+
+    def _python_proxy(self, folder: Path, work: Path, environment: dict[str, str]) -> Process:
         """Start a proxy in its folder.  Blocks.  Raises: OSError, ValueError."""
         if self._python is not None:
-            command = [self._python, *OPTIONS, str(PROXY), str(folder)]
+            command = [self._python, *OPTIONS, str(PYTHON_PROXY), str(folder)]
             return Spawned(command, folder, work, environment)
         return self._ready_template().fork(folder, work, environment)
 
@@ -174,15 +192,17 @@ class ProcessEngine:
                 self._template.close()
                 self._template = None
             if self._template is None:
-                self._template = Template([sys.executable, *OPTIONS, str(TEMPLATE), str(PROXY)])
+                self._template = Template(
+                    [sys.executable, *OPTIONS, str(PYTHON_TEMPLATE), str(PYTHON_PROXY)]
+                )
             return self._template
 
     def _checked_socket_path(self, spec: SandboxSpec) -> str:
         if not _CONTAINER.fullmatch(spec.container):
             message = f"container {spec.container!r} does not match {_CONTAINER.pattern}"
             raise SandboxError(message, final=True)
-        if spec.kind.partition(":")[0] != "python":
-            message = f"kind {spec.kind!r}: the process sandbox runs only python kinds"
+        if not spec.network:
+            message = "the process sandbox cannot keep an action from the network"
             raise SandboxError(message, final=True)
         if spec.memory_mb <= 0:
             raise SandboxError(f"memory_mb {spec.memory_mb}: it must be above 0", final=True)
@@ -274,10 +294,13 @@ class _Child:
     def _limit(self, pid: int) -> None:
         # From outside and after the start: no user code runs before the host connects, and a
         # preexec_fn would turn the vfork() of Popen into a fork() of the whole platform.
+        memory_mb = self.spec.memory_mb
+        if self.spec.kind.startswith("nodejs"):
+            memory_mb += NODE_ROOM_MB
         limits = {
             # Private writable memory.  The address space would be the wrong measure: libraries,
             # thread stacks and malloc's arenas reserve far more of it than they ever use.
-            resource.RLIMIT_DATA: self.spec.memory_mb * 1024 * 1024,
+            resource.RLIMIT_DATA: memory_mb * 1024 * 1024,
             resource.RLIMIT_NOFILE: OPEN_FILES_MAX,
             resource.RLIMIT_FSIZE: FILE_BYTES_MAX,
             resource.RLIMIT_CORE: 0,

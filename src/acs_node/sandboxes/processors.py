@@ -14,10 +14,11 @@ from typing import Final
 LOOK_S: Final = 0.5
 """Between two looks at how busy the loop is."""
 
-BUSY: Final = 0.5
-"""Share of a processor above which the loop gets one to itself."""
+BUSY: Final = 0.3
+"""Share of a processor above which the loop gets one to itself: well below what half of its highest
+throughput takes, where it would swing.  Functions that compute leave the loop far less to do."""
 
-CALM: Final = 0.25
+CALM: Final = 0.15
 """Share below which it gives it back; well below BUSY, so that nothing swings."""
 
 

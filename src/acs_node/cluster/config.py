@@ -1,0 +1,292 @@
+"""The settings of a node: one typed schema, read from a file, the environment and the command line.
+
+A flag goes before the environment (``ACS_LEASE_S``), that before the file (``lease_s = 5``, TOML),
+that before the default.  Every error names the setting, where it came from, its value and what
+would be allowed.  A secret is the name of a file that holds it, never a value.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from acs_core.limits import CONTAINERS_MAX, MEMORY_MAX_MB
+
+from ..etcd import EtcdConfig
+from ..membership import ROLES
+
+ENVIRONMENT_PREFIX: Final = "ACS_"
+
+LEASE_MIN_S, LEASE_MAX_S = 2, 120
+"""etcd counts in seconds and renews slowly under load; longer than this nobody wants to wait."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
+
+
+class ConfigError(Exception):
+    """A setting has no meaning; the text says which, where it is from, and what is allowed."""
+
+
+def _integer(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"an integer in {low}..{high}")
+        return value
+
+    return read
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("1..64 letters, digits, dots, dashes or underscores")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 1_024:
+        raise ValueError("a text of at most 1024 characters")
+    return value
+
+
+def _addresses(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if not isinstance(value, (list, tuple)) or not 0 < len(value) <= 16:
+        raise ValueError("1..16 addresses HOST:PORT")
+    for each in value:
+        match = _ADDRESS.fullmatch(each) if isinstance(each, str) else None
+        if match is None or not 0 < int(match[2]) < 65_536:
+            raise ValueError("1..16 addresses HOST:PORT")
+    return tuple(value)
+
+
+def _choice(*words: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return str(value)
+
+    return read
+
+
+def _switch(value: Any) -> bool:
+    words = {"true": True, "false": False}
+    if isinstance(value, str):
+        value = words.get(value)
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _setting(
+    default: Any, read: Callable[[Any], Any], help_: str, roles: tuple[str, ...] = ROLES
+) -> Any:
+    return field(default=default, metadata={"read": read, "help": help_, "roles": roles})
+
+
+_PORT = _integer(0, 65_535)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """All settings of one node.  Those of other roles keep their defaults."""
+
+    role: str
+    name: str = _setting("", _name, "Name of the node, stable over its starts.")
+    cluster: str = _setting("acs", _name, "Name of the cluster: its keys in etcd lie below it.")
+    etcd: tuple[str, ...] = _setting(
+        ("127.0.0.1:2379",), _addresses, "Endpoints of etcd, HOST:PORT."
+    )
+    etcd_user: str = _setting("", _text, "User of etcd; none unless given.")
+    etcd_password_file: str = _setting("", _text, "File with the password of that user.")
+    etcd_ca: str = _setting(
+        "", _text, "PEM of etcd's authority; given, etcd is spoken to over TLS."
+    )
+    etcd_certificate: str = _setting("", _text, "PEM of this node's certificate to etcd.")
+    etcd_key: str = _setting("", _text, "PEM of the key of that certificate.")
+    lease_s: int = _setting(
+        10,
+        _integer(LEASE_MIN_S, LEASE_MAX_S),
+        "After so many seconds without a sign of life a node counts as gone.",
+    )
+    host: str = _setting("127.0.0.1", _text, "Address to listen on for other nodes.")
+    port: int = _setting(0, _PORT, "Port to listen on for other nodes, 0 for a free one.")
+    advertise: str = _setting(
+        "", _text, "HOST:PORT where other nodes reach this one; unless given, where it listens."
+    )
+    links_without_tls: bool = _setting(
+        False,
+        _switch,
+        "Listen for other nodes beyond loopback although links have no TLS.",
+    )
+    health_port: int = _setting(0, _PORT, "Port of /health/live and /health/ready on loopback.")
+    api_host: str = _setting("127.0.0.1", _text, "Address of the REST API.", ("controller",))
+    api_port: int = _setting(
+        3233, _PORT, "Port of the REST API, 0 for a free one.", ("controller",)
+    )
+    api_url: str = _setting(
+        "http://127.0.0.1:3233", _text, "URL of the REST API, for functions.", ("invoker",)
+    )
+    data: str = _setting("acs-data", _text, "Folder of the node's data.", ("controller", "invoker"))
+    namespace_containers: int = _setting(
+        CONTAINERS_MAX,
+        _integer(0, CONTAINERS_MAX),
+        "Cap of containers of each namespace, in the whole cluster.",
+        ("controller", "scheduler"),
+    )
+    sandbox: str = _setting(
+        "docker",
+        _choice("docker", "process"),
+        "What functions run in; process is no isolation.",
+        ("invoker",),
+    )
+    memory_mb: int = _setting(
+        1_024, _integer(128, MEMORY_MAX_MB), "Memory for all containers, in MB.", ("invoker",)
+    )
+    etcd_grace_s: int = _setting(
+        300,
+        _integer(0, 86_400),
+        "How long to serve on while etcd does not answer.",
+        ("scheduler", "invoker"),
+    )
+
+    def etcd_config(self) -> EtcdConfig:
+        """Read what the files hold.  Raises: ConfigError."""
+        password = _content("etcd_password_file", self.etcd_password_file)
+        return EtcdConfig(
+            self.etcd,
+            self.etcd_user,
+            (password or b"").decode().strip(),
+            _content("etcd_ca", self.etcd_ca),
+            _content("etcd_certificate", self.etcd_certificate),
+            _content("etcd_key", self.etcd_key),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as people see it: ``source`` says where its value is from."""
+
+    key: str
+    value: Any
+    source: str
+    help: str
+
+
+def settings_of(role: str) -> list[tuple[str, Any, str]]:
+    """Return key, default and help of every setting of a role."""
+    return [
+        (each.name, each.default, each.metadata["help"])
+        for each in fields(NodeConfig)
+        if role in each.metadata.get("roles", ())
+    ]
+
+
+def read_config(
+    role: str,
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> tuple[NodeConfig, list[Setting]]:
+    """Return the settings of a node, and where each is from.  Raises: ConfigError."""
+    given = [
+        ("flag --{}", {k: v for k, v in (flags or {}).items() if v is not None}),
+        (f"environment {ENVIRONMENT_PREFIX}{{}}", _of_environment(environ)),
+        (f"{{}} in {file}", {} if file is None else _of_file(file)),
+    ]
+    values: dict[str, Any] = {}
+    shown: list[Setting] = []
+    for each in fields(NodeConfig):
+        if role not in each.metadata.get("roles", ()):
+            continue
+        value, source = each.default, "default"
+        for form, found in given:
+            if each.name in found:
+                source = form.format(_spelled(form, each.name))
+                value = _read(each.metadata["read"], source, found[each.name])
+                break
+        values[each.name] = value
+        shown.append(Setting(each.name, value, source, each.metadata["help"]))
+    config = NodeConfig(role, **values)
+    _check(config)
+    return config, shown
+
+
+def _spelled(form: str, name: str) -> str:
+    if form.startswith("flag"):
+        return name.replace("_", "-")
+    return name.upper() if form.startswith("environment") else name
+
+
+def _read(read: Callable[[Any], Any], source: str, value: Any) -> Any:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise ConfigError(f"{source} is {value!r:.200}; it must be {error}") from None
+
+
+def _of_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    keys = {f"{ENVIRONMENT_PREFIX}{each.name.upper()}": each.name for each in fields(NodeConfig)}
+    return {keys[name]: value for name, value in environ.items() if name in keys}
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"the file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the file {path} is no TOML: {error}") from None
+    known = {each.name for each in fields(NodeConfig)} - {"role"}
+    for key in found:
+        if key not in known:
+            raise ConfigError(
+                f"{key} in {path} is no setting; there are {', '.join(sorted(known))}"
+            )
+    return found
+
+
+def _content(key: str, path: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{key}: the file {path} cannot be read: {error.strerror}") from None
+
+
+def _check(config: NodeConfig) -> None:
+    """Look at what must fit together.  Raises: ConfigError."""
+    if not config.name:
+        raise ConfigError("name is missing; every node has one, as s0 or invoker-7")
+    if not config.links_without_tls and not _is_loopback(config.host):
+        raise ConfigError(
+            f"host is {config.host!r}; links have no TLS, so it must be a loopback address unless "
+            "links_without_tls is true (then the network must keep strangers out)"
+        )
+    if bool(config.etcd_certificate) != bool(config.etcd_key):
+        raise ConfigError("etcd_certificate and etcd_key go together; one of them is missing")
+    if config.etcd_certificate and not config.etcd_ca:
+        raise ConfigError("etcd_certificate needs etcd_ca")
+    if bool(config.etcd_user) != bool(config.etcd_password_file):
+        raise ConfigError("etcd_user and etcd_password_file go together; one of them is missing")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

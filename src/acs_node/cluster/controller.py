@@ -1,0 +1,213 @@
+"""``acs controller``: the REST API and the stores, with links to schedulers and invokers.
+
+One data folder has one controller: records are in SQLite, and a second writer would end as
+*unknown* what the first has accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import orjson
+import uvicorn
+
+from .. import acs_pb2 as pb
+from .. import clock, standalone
+from ..api import create_app
+from ..controller import Controller
+from ..entities import EntityStore
+from ..errors import ApiError
+from ..etcd import Watched, is_absent, put
+from ..front import Front
+from ..grpc_link import GrpcLink, Peer
+from ..ids import CONTROLLERS_MAX
+from ..links import ActionFound, ActionWanted
+from ..routes import action_behind
+from .config import NodeConfig
+from .process import Node, NodeError, run
+from .routing import Routing
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 60.0
+"""At the end: how long what was accepted may take; the rest ends as *unknown*."""
+
+
+class ControllerHouse:
+    """A ``Controller`` among others."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._config = node.config
+        self._controller: Controller | None = None
+        self._entities: EntityStore | None = None
+        self._routing = Routing(self._receive, clock.now_us, 2 * node.config.lease_s * 1_000_000)
+        self._leaders = Watched(node.etcd, f"{node.config.cluster}/queue/", self._on_leader)
+        self._stack = AsyncExitStack()
+        self._listener: socket.socket | None = None
+        self._server: standalone.Server | None = None
+        self._serving: asyncio.Future[None] | None = None
+        self._sweeping: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._url = ""
+
+    # --- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        config = standalone.StandaloneConfig(
+            host=self._config.api_host,
+            port=self._config.api_port,
+            data=Path(self._config.data),
+        )
+        try:
+            await self._start(config)
+        except standalone.StartError as error:
+            raise NodeError(str(error)) from None
+
+    async def _start(self, config: standalone.StandaloneConfig) -> None:
+        self._stack.enter_context(standalone.data_folder(config.data))
+        listener = standalone.listen(config)
+        shown = f"[{config.host}]" if ":" in config.host else config.host
+        self._url = f"http://{shown}:{listener.getsockname()[1]}"
+        entities, activations = await self._stack.enter_async_context(standalone.stores(config))
+        self._entities = entities
+        lost = await activations.sweep(clock.wall_ms(), everything=True)
+        if lost:
+            log.warning("%d accepted activations of an earlier run ended as unknown", lost)
+        await standalone.first_start(entities, self._url)
+        number = await self._claim_number()
+        self._node.number = number
+        controller = Controller(entities, activations, self._config.namespace_containers, number)
+        self._controller = controller
+        controller.connect(self._routing)
+        await self._leaders.start()
+        app = create_app(
+            entities,
+            activations,
+            info={"build": "", "buildno": ""},
+            settled=controller.settled,
+        )
+        self._server = standalone.Server(
+            uvicorn.Config(
+                app,
+                http=Front(controller, entities).protocol(),
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                date_header=False,
+                server_header=False,
+            )
+        )
+        self._listener = listener
+        self._sweeping = asyncio.ensure_future(standalone.sweep(controller, activations))
+
+    async def joined(self) -> None:
+        assert self._server is not None
+        assert self._listener is not None
+        # Not before: results find their way by the number in the membership.
+        self._serving = asyncio.ensure_future(self._server.serve(sockets=[self._listener]))
+        standalone.spare_the_collector()
+
+    async def _claim_number(self) -> int:
+        while True:
+            number = secrets.randbelow(CONTROLLERS_MAX)
+            key = f"{self._config.cluster}/number/{number}"
+            value = self._node.me.instance.encode()
+            answer = await self._node.etcd.transaction(
+                (is_absent(key),), (put(key, value, self._node.lease.id),)
+            )
+            if answer.succeeded:
+                return number
+
+    def serving(self) -> str:
+        return f"listening on {self._url}"
+
+    def status(self) -> dict[str, object]:
+        counts = {} if self._controller is None else self._controller.counts()
+        return {"activations": counts, "routing": self._routing.counts()}
+
+    async def stop(self) -> None:
+        """Accept nothing more, and let what was accepted end and be recorded."""
+        if self._controller is None or self._server is None or self._serving is None:
+            return
+        self._controller.stop_accepting()
+        self._server.should_exit = True
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self._controller.drained()
+        except TimeoutError:
+            log.error("the stop takes too long; what has not ended is cut off")
+        await standalone.end_clients(self._server, self._serving)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        if self._server is not None and self._serving is not None and not self._serving.done():
+            self._server.should_exit = True
+            await standalone.end_clients(self._server, self._serving)
+        await self._leaders.close()
+        if self._controller is not None:
+            self._controller.close()
+        await self._stack.aclose()
+
+    # --- peers ---------------------------------------------------------------------------------
+
+    def linked(self, link: GrpcLink) -> None:
+        if link.peer.role == pb.SCHEDULER:
+            self._routing.scheduler_linked(link)
+        else:
+            self._routing.invoker_linked(link)
+
+    def up(self, link: GrpcLink) -> None:
+        pass
+
+    def gone(self, peer: Peer) -> None:
+        if peer.role == pb.SCHEDULER:
+            self._routing.scheduler_gone(peer.instance)
+        else:
+            self._routing.invoker_gone(peer.instance)
+
+    def receive(self, peer: Peer, message: object) -> None:
+        if isinstance(message, ActionWanted):
+            link = self._node.links.get(peer.instance)
+            if link is not None:
+                task = asyncio.ensure_future(self._find_action(message.queue, link))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        else:
+            self._routing.take(peer.instance, message)
+
+    def _receive(self, message: object) -> None:
+        assert self._controller is not None
+        self._controller.receive(message)
+
+    def _on_leader(self, queue: str, value: bytes | None) -> None:
+        self._routing.leads(queue, None if value is None else value.decode("utf-8", "replace"))
+
+    async def _find_action(self, queue: str, link: GrpcLink) -> None:
+        """Tell an invoker what the action of a queue is, in the revision that the queue has."""
+        assert self._controller is not None
+        assert self._entities is not None
+        try:
+            action = self._controller.action_of(queue)
+        except KeyError:
+            # Another controller, or an earlier start of this one, has opened the queue.
+            try:
+                action = await action_behind(self._entities, queue)
+            except ApiError as error:
+                link.send(ActionFound(queue, b"", 0, f"no action for {queue}: {error.text}"))
+                return
+        link.send(ActionFound(queue, orjson.dumps(action.document()), action.revision, ""))
+
+
+def run_controller(config: NodeConfig) -> int:
+    """Run ``acs controller``."""
+    return run(config, ControllerHouse)

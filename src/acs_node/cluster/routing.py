@@ -1,0 +1,290 @@
+"""A controller's way to the schedulers: which one leads a queue, and what becomes of activations
+whose scheduler is gone.
+
+An activation is sent again only when it is known that it was not started: its scheduler's
+instance is fenced at every invoker, so that nothing of it arrives there any more, and none of
+them was given the activation.  A result that was sent before the answer to a fence has arrived
+before it, links keep the order; so what is unknown to all invokers then has neither run nor will.
+What an invoker that is gone as well might have been given ends as *unknown*.
+
+No I/O of its own; links and the controller are handed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from acs_core.effects import Cause, Reject, Throttle
+
+from ..grpc_link import GrpcLink, LinkFull
+from ..links import Cancel, Close, Drained, Fence, Fenced, Misdirected, QueueClosed, Result, Submit
+
+log = logging.getLogger(__name__)
+
+PARKED_MAX: Final = 50_000
+"""Activations that wait for a scheduler; as many as a full controller may have."""
+
+FENCE_PART: Final = 10_000
+"""Activations in one fence."""
+
+RETRY_US: Final = 1_000_000
+"""What a caller is told when there is no room on the way."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    """An activation that has not ended; ``at`` is where: a scheduler's or an invoker's instance,
+    empty while it waits here."""
+
+    submit: Submit
+    at: str
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class _Fencing:
+    """A scheduler that is gone, whose activations are being asked for."""
+
+    ids: list[str]
+    awaited: dict[str, int]  # invoker -> answers to come
+    known: dict[str, str] = field(default_factory=dict)  # activation -> invoker
+    lost_invoker: bool = False
+
+
+class Routing:
+    """What one controller has at schedulers.  ``receive`` is the controller's.
+
+    ``now_us`` tells the time; ``recent_us`` is how long after an invoker has gone a scheduler that
+    goes as well may have taken the news with it: the time of two leases.
+    """
+
+    def __init__(
+        self,
+        receive: Callable[[object], None],
+        now_us: Callable[[], int],
+        recent_us: int,
+    ) -> None:
+        self._receive = receive
+        self._now_us = now_us
+        self._recent_us = recent_us
+        self._schedulers: dict[str, GrpcLink] = {}
+        self._invokers: dict[str, GrpcLink] = {}
+        self._leaders: dict[str, str] = {}
+        self._sent: dict[str, _Sent] = {}
+        self._parked: dict[str, None] = {}
+        self._throttled: dict[str, str] = {}  # queue -> scheduler
+        self._fencing: dict[str, _Fencing] = {}
+        self._drained: set[str] = set()  # invokers that leave with nothing in their hands
+        self._invoker_went_us = -(2**62)
+
+    # --- the controller's link ----------------------------------------------------------------
+
+    def send(self, message: object) -> None:
+        """Hand over what the controller says to a scheduler (``Link``)."""
+        if isinstance(message, Submit):
+            sent = _Sent(message, "")
+            self._sent[message.activation.activation_id] = sent
+            self._forward(message.activation.activation_id, sent)
+        elif isinstance(message, Cancel):
+            known = self._sent.get(message.activation_id)
+            if known is not None and known.at in self._schedulers:
+                self._schedulers[known.at].send(message)
+        elif isinstance(message, Close):
+            link = self._schedulers.get(self._leaders.get(message.queue, ""))
+            if link is not None:
+                link.send(message)
+        else:
+            raise TypeError(f"{type(message).__name__} is no message for a scheduler")
+
+    def _forward(self, activation_id: str, sent: _Sent) -> None:
+        queue = sent.submit.spec.queue
+        leader = self._leaders.get(queue, "")
+        if not leader and self._schedulers:
+            leader = choose(queue, self._schedulers)
+        link = self._schedulers.get(leader)
+        if link is None:  # nobody is there, or the leader is gone and its lease has not ended yet
+            self._park(activation_id, sent)
+            return
+        try:
+            link.send(sent.submit)
+            sent.at = leader
+        except LinkFull as error:
+            self._refuse(activation_id, Cause.QUEUE_FULL, str(error))
+
+    def _park(self, activation_id: str, sent: _Sent) -> None:
+        if len(self._parked) >= PARKED_MAX:
+            reason = f"{len(self._parked)} activations wait for a scheduler (allowed: {PARKED_MAX})"
+            self._refuse(activation_id, Cause.QUEUE_FULL, reason)
+            return
+        sent.at = ""
+        self._parked[activation_id] = None
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, {}
+        for activation_id in parked:
+            sent = self._sent.get(activation_id)
+            if sent is not None:
+                self._forward(activation_id, sent)
+
+    def _refuse(self, activation_id: str, cause: Cause, reason: str) -> None:
+        sent = self._sent.pop(activation_id)
+        self._receive(Reject(sent.submit.activation, cause, reason, RETRY_US))
+
+    # --- what comes ----------------------------------------------------------------------------
+
+    def take(self, instance: str, message: object) -> None:
+        """Take a message of the scheduler or invoker of that instance."""
+        if isinstance(message, Result):
+            self._sent.pop(message.activation_id, None)
+            self._receive(message)
+        elif isinstance(message, Reject):
+            self._sent.pop(message.activation.activation_id, None)
+            self._receive(message)
+        elif isinstance(message, Misdirected):
+            self._misdirected(message)
+        elif isinstance(message, Fenced):
+            self._on_fenced(instance, message)
+        elif isinstance(message, Drained):
+            self._drained.add(instance)
+        else:
+            if isinstance(message, Throttle):
+                if message.on:
+                    self._throttled[message.queue] = instance
+                else:
+                    self._throttled.pop(message.queue, None)
+            elif isinstance(message, QueueClosed):
+                self._throttled.pop(message.queue, None)
+            self._receive(message)
+
+    def _misdirected(self, message: Misdirected) -> None:
+        sent = self._sent.get(message.activation_id)
+        if sent is None:
+            return
+        if message.leader in self._schedulers:
+            self._leaders[message.queue] = message.leader
+            self._forward(message.activation_id, sent)
+        else:
+            # It leads, and we have not met, or it is gone and etcd has not noticed.
+            self._leaders[message.queue] = message.leader
+            self._park(message.activation_id, sent)
+
+    def leads(self, queue: str, instance: str | None) -> None:
+        """Learn who leads a queue; None: nobody."""
+        if instance is None:
+            self._leaders.pop(queue, None)
+        else:
+            self._leaders[queue] = instance
+        if self._parked:
+            self._unpark()
+
+    # --- who is there --------------------------------------------------------------------------
+
+    def scheduler_linked(self, link: GrpcLink) -> None:
+        """A scheduler takes work from now on."""
+        self._schedulers[link.peer.instance] = link
+        self._unpark()
+
+    def invoker_linked(self, link: GrpcLink) -> None:
+        """An invoker is known from now on."""
+        self._invokers[link.peer.instance] = link
+
+    def scheduler_gone(self, instance: str) -> None:
+        """A scheduler's lease has ended: learn what it had written to the invokers."""
+        self._schedulers.pop(instance, None)
+        for queue in [q for q, leader in self._leaders.items() if leader == instance]:
+            del self._leaders[queue]
+        for queue in [q for q, where in self._throttled.items() if where == instance]:
+            del self._throttled[queue]
+            self._receive(Throttle(queue, False, "its scheduler is gone"))
+        ids = [id_ for id_, sent in self._sent.items() if sent.at == instance]
+        parts = [tuple(ids[at : at + FENCE_PART]) for at in range(0, len(ids), FENCE_PART)] or [()]
+        fencing = _Fencing(ids, dict.fromkeys(self._invokers, len(parts)))
+        fencing.lost_invoker = self._now_us() - self._invoker_went_us < self._recent_us
+        self._fencing[instance] = fencing
+        log.warning("scheduler %s is gone; %d activations were there", instance, len(ids))
+        for invoker, link in self._invokers.items():
+            for part in parts:
+                try:
+                    link.send(Fence(instance, part))
+                except LinkFull:
+                    # It does not answer either: as one that is gone.
+                    fencing.awaited.pop(invoker, None)
+                    fencing.lost_invoker = True
+                    break
+        self._look(instance, fencing)
+
+    def invoker_gone(self, instance: str) -> None:
+        """An invoker's lease has ended: what it is known to have had ends as *unknown*."""
+        self._invokers.pop(instance, None)
+        drained = instance in self._drained
+        self._drained.discard(instance)
+        if not drained:
+            self._invoker_went_us = self._now_us()
+        for id_ in [id_ for id_, sent in self._sent.items() if sent.at == instance]:
+            self._refuse(id_, Cause.UNKNOWN, _GONE)
+        for scheduler, fencing in list(self._fencing.items()):
+            if fencing.awaited.pop(instance, None) is not None:
+                fencing.lost_invoker = fencing.lost_invoker or not drained
+                self._look(scheduler, fencing)
+
+    def _on_fenced(self, invoker: str, message: Fenced) -> None:
+        fencing = self._fencing.get(message.scheduler)
+        if fencing is None or invoker not in fencing.awaited:
+            return
+        fencing.known.update(dict.fromkeys(message.known, invoker))
+        fencing.awaited[invoker] -= 1
+        if not fencing.awaited[invoker]:
+            del fencing.awaited[invoker]
+            self._look(message.scheduler, fencing)
+
+    def _look(self, scheduler: str, fencing: _Fencing) -> None:
+        """Send again what nobody was given, once every invoker has answered or is gone."""
+        if fencing.awaited:
+            return
+        del self._fencing[scheduler]
+        again = unknown = 0
+        for id_ in fencing.ids:
+            sent = self._sent.get(id_)
+            if sent is None:
+                continue  # it has ended meanwhile
+            invoker = fencing.known.get(id_, "")
+            if invoker in self._invokers:
+                sent.at = invoker  # its result comes from there
+            elif invoker or fencing.lost_invoker:
+                unknown += 1
+                self._refuse(id_, Cause.UNKNOWN, _GONE)
+            else:
+                again += 1
+                self._forward(id_, sent)
+        log.warning("of scheduler %s: %d sent again, %d unknown", scheduler, again, unknown)
+
+    def counts(self) -> dict[str, int]:
+        """Return what is under way."""
+        return {
+            "sent": len(self._sent),
+            "parked": len(self._parked),
+            "fencing": len(self._fencing),
+            "queues": len(self._leaders),
+        }
+
+
+_GONE: Final = (
+    "It is not known whether the action ran or how it ended: the invoker that may have had it is"
+    " gone."
+)
+
+
+def choose(queue: str, schedulers: dict[str, GrpcLink]) -> str:
+    """Return where to open a queue: the same scheduler from every controller that knows the same.
+
+    Rendezvous hashing: when one goes, only its own queues move.
+    """
+
+    def weight(instance: str) -> bytes:
+        return hashlib.blake2b(f"{queue} {instance}".encode(), digest_size=8).digest()
+
+    return max(schedulers, key=weight)

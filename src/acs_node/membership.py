@@ -1,0 +1,116 @@
+"""Who is in the cluster: one key in etcd for each node, which hangs on the node's lease.
+
+A node that ends takes its key with it, by itself or with its lease.  One that is started anew
+under the same name is another member: it has another *instance*, and it joins only when the key
+of the earlier one is gone, so that nothing of that one is taken for its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from .etcd import Etcd, Lease, Watched, backoff, is_absent, put
+
+log = logging.getLogger(__name__)
+
+ROLES = ("controller", "scheduler", "invoker")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node; ``address`` is where other nodes dial in, ``memory_mb`` an invoker's memory.
+
+    ``number`` tells controllers apart in activation ids; 0 for other roles.
+    """
+
+    role: str
+    name: str
+    instance: str
+    address: str
+    memory_mb: int = 0
+    number: int = 0
+
+
+class Membership:
+    """The members, as this node knows them.
+
+    ``joined`` and ``gone`` are called for every other node, ``gone`` once for each ``joined``.
+    """
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        cluster: str,
+        instance: str,
+        joined: Callable[[Member], None],
+        gone: Callable[[Member], None],
+    ) -> None:
+        self._etcd = etcd
+        self._prefix = f"{cluster}/member/"
+        self._instance = instance
+        self._joined = joined
+        self._gone = gone
+        self._members: dict[str, Member] = {}
+        self._watched = Watched(etcd, self._prefix, self._changed)
+
+    async def start(self) -> None:
+        """Learn who is there, and follow.  Raises: EtcdError."""
+        await self._watched.start()
+
+    async def join(self, member: Member, lease: Lease) -> None:
+        """Become a member; wait while an earlier start of this name is one.  Raises: EtcdError."""
+        key = f"{self._prefix}{member.role}/{member.name}"
+        value = json.dumps(asdict(member)).encode()
+        tries = 0
+        while True:
+            answer = await self._etcd.transaction((is_absent(key),), (put(key, value, lease.id),))
+            if answer.succeeded:
+                return
+            if tries == 0:
+                log.warning(
+                    "%s %s is a member already; waiting for its lease to end",
+                    member.role,
+                    member.name,
+                )
+            await backoff(tries)
+            tries += 1
+
+    def members(self, role: str) -> list[Member]:
+        """Return the members of a role, without this node."""
+        return [member for member in self._members.values() if member.role == role]
+
+    async def close(self) -> None:
+        """Follow no more."""
+        await self._watched.close()
+
+    def _changed(self, name: str, value: bytes | None) -> None:
+        if value is None:
+            member = self._members.pop(name, None)
+            if member is not None:
+                log.info("%s %s (%s) is gone", member.role, member.name, member.instance)
+                self._gone(member)
+            return
+        member = _read(name, value)
+        if member is None or member.instance == self._instance:
+            return
+        self._members[name] = member
+        log.info("%s %s (%s) is here", member.role, member.name, member.instance)
+        self._joined(member)
+
+
+def _read(name: str, value: bytes) -> Member | None:
+    """Return the member of a key; None, and a line in the log, for what is none."""
+    try:
+        fields = json.loads(value)
+        # What a later version adds is none of ours.
+        known = {key: fields[key] for key in Member.__slots__ if key in fields}
+        member = Member(**known)
+        if member.role not in ROLES or name != f"{member.role}/{member.name}":
+            raise ValueError(f"it says that it is {member.role}/{member.name}")
+        return member
+    except (ValueError, TypeError, AttributeError) as error:
+        log.error("the member %s is none: %s", name, error)
+        return None

@@ -1,0 +1,302 @@
+"""The etcd client against a real etcd: leases, watches that resume, members, and failures."""
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from node.house import until
+from requirements import missing
+
+from acs_node import etcd as etcd_module
+from acs_node.cluster.etcd_process import EtcdMissing, EtcdProcess
+from acs_node.etcd import Etcd, EtcdConfig, EtcdError, Lease, Watched, prefix_end, put
+from acs_node.membership import Member, Membership
+
+
+@pytest.fixture
+async def etcd(etcd_endpoint: str) -> AsyncIterator[Etcd]:
+    client = Etcd(EtcdConfig((etcd_endpoint,)))
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def cluster() -> str:
+    return f"test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def own_etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
+    """An etcd that the test may stop."""
+    process = EtcdProcess(tmp_path / "etcd")
+    try:
+        process.start()
+    except EtcdMissing as error:
+        missing("etcd", str(error))
+    yield process
+    process.kill()
+
+
+def test_a_prefix_ends_before_the_next_key_of_its_length() -> None:
+    assert prefix_end(b"a/") == b"a0"
+    assert prefix_end(b"a\xff") == b"b"
+    assert prefix_end(b"\xff") == b"\0"
+
+
+async def test_an_endpoint_where_nobody_listens_is_an_error_within_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(etcd_module, "CALL_S", 0.2)
+    client = Etcd(EtcdConfig(("127.0.0.1:1",)))
+    with pytest.raises(EtcdError, match=r"KV/Txn: no answer within 0.2 s"):
+        await client.list("x")
+    with pytest.raises(EtcdError, match="Lease/LeaseKeepAlive"):
+        await client.keep_alive(1)
+    await client.close()
+
+
+async def test_the_next_endpoint_is_tried_after_a_failure(
+    etcd_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_module, "CALL_S", 0.5)
+    client = Etcd(EtcdConfig(("127.0.0.1:1", etcd_endpoint)))
+    with pytest.raises(EtcdError):
+        await client.list("x")
+    assert (await client.list("nothing-there"))[0] == []
+    await client.close()
+
+
+async def test_more_operations_than_etcd_takes_are_an_error_that_says_so(etcd: Etcd) -> None:
+    with pytest.raises(EtcdError, match="too many operations"):
+        await etcd.transaction((), [put(f"x{n}", b"") for n in range(129)])
+
+
+async def test_a_lease_is_kept_until_it_is_revoked_and_then_known_to_be_lost(
+    etcd: Etcd, cluster: str
+) -> None:
+    lease = await Lease.begin(etcd, 2)
+    await etcd.put(f"{cluster}/x", b"", lease.id)
+    first_us = lease.valid_us
+    await until(lambda: lease.valid_us > first_us, "a renewal")
+    assert lease.is_valid()
+    await etcd.revoke(lease.id)
+    await asyncio.wait_for(lease.lost, 10)
+    assert not lease.is_valid()
+    assert (await etcd.list(cluster))[0] == []
+    await lease.end()  # etcd knows nothing of it, and that is fine
+
+
+async def test_a_lease_survives_that_etcd_is_gone_for_a_while(
+    own_etcd: EtcdProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Etcd(EtcdConfig((own_etcd.endpoint,)))
+    lease = await Lease.begin(client, 2)
+    own_etcd.kill()
+    await until(lambda: not lease.is_valid(), "the lease to be doubtful")
+    assert not lease.lost.done()
+    own_etcd.start()
+    await until(lease.is_valid, "a renewal", within_s=20)
+    assert "was not renewed" in caplog.text
+    await lease.end()
+    await client.close()
+
+
+class Told:
+    """What a watch tells."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, bytes | None]] = []
+
+    def __call__(self, name: str, value: bytes | None) -> None:
+        self.changes.append((name, value))
+
+
+async def test_a_watch_tells_what_is_there_and_what_changes(etcd: Etcd, cluster: str) -> None:
+    told = Told()
+    await etcd.put(f"{cluster}/a", b"1")
+    await etcd.put(f"{cluster}x", b"not below it")
+    watched = Watched(etcd, f"{cluster}/", told)
+    await watched.start()
+    assert told.changes == [("a", b"1")]
+    await etcd.put(f"{cluster}/a", b"2")
+    await etcd.put(f"{cluster}/b", b"1")
+    await etcd.delete(f"{cluster}/a")
+    await until(lambda: len(told.changes) == 4, "the changes")
+    assert told.changes[1:] == [("a", b"2"), ("b", b"1"), ("a", None)]
+    assert watched.values == {"b": b"1"}
+    await watched.close()
+
+
+async def test_a_watch_misses_nothing_while_etcd_is_restarted(own_etcd: EtcdProcess) -> None:
+    client = Etcd(EtcdConfig((own_etcd.endpoint,)))
+    told = Told()
+    watched = Watched(client, "w/", told)
+    await watched.start()
+    await client.put("w/a", b"1")
+    await client.put("w/a", b"2")
+    await until(lambda: len(told.changes) == 2, "the first changes")
+    own_etcd.kill()
+    own_etcd.start()
+    other = Etcd(EtcdConfig((own_etcd.endpoint,)))
+    await other.put("w/a", b"3")
+    await other.put("w/a", b"4")
+    await until(lambda: len(told.changes) >= 4, "what was missed", within_s=20)
+    assert told.changes == [("a", b"1"), ("a", b"2"), ("a", b"3"), ("a", b"4")]
+    await watched.close()
+    await client.close()
+    await other.close()
+
+
+async def test_a_watch_begins_anew_where_etcd_has_forgotten(
+    etcd: Etcd, cluster: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Told()
+    watched = Watched(etcd, f"{cluster}/", told)
+    await etcd.put(f"{cluster}/gone", b"1")
+    await etcd.put(f"{cluster}/same", b"1")
+    await etcd.put(f"{cluster}/reborn", b"1")
+    await etcd.put(f"{cluster}/changed", b"1")
+    await watched._list()
+    told.changes.clear()
+    await etcd.delete(f"{cluster}/gone", f"{cluster}/reborn")
+    await etcd.put(f"{cluster}/reborn", b"1")
+    await etcd.put(f"{cluster}/changed", b"2")
+    await etcd.put(f"{cluster}/new", b"1")
+    _, revision = await etcd.list(cluster)
+    await etcd.compact(revision)
+    watched._watching = asyncio.ensure_future(watched._watch())
+    await until(lambda: len(told.changes) == 5, "the difference")
+    assert sorted(told.changes, key=str) == [
+        ("changed", b"2"),
+        ("gone", None),
+        ("new", b"1"),
+        ("reborn", None),
+        ("reborn", b"1"),
+    ]
+    assert told.changes.index(("reborn", None)) < told.changes.index(("reborn", b"1"))
+    assert "begins anew" in caplog.text
+    await etcd.put(f"{cluster}/later", b"1")
+    await until(lambda: "later" in watched.values, "what comes later")
+    await watched.close()
+
+
+async def test_a_receiver_that_raises_does_not_end_the_watch(
+    etcd: Etcd, cluster: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    got: list[str] = []
+
+    def fragile(name: str, value: bytes | None) -> None:
+        if name == "bad":
+            raise ZeroDivisionError("planted")
+        got.append(name)
+
+    watched = Watched(etcd, f"{cluster}/", fragile)
+    await watched.start()
+    await etcd.put(f"{cluster}/bad", b"")
+    await etcd.put(f"{cluster}/good", b"")
+    await until(lambda: got, "the next change")
+    assert got == ["good"]
+    assert "planted" in caplog.text
+    await watched.close()
+
+
+# --- members ------------------------------------------------------------------------------------
+
+
+class Seen:
+    """A membership and what it tells."""
+
+    def __init__(self, etcd: Etcd, cluster: str, instance: str) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.membership = Membership(
+            etcd,
+            cluster,
+            instance,
+            lambda member: self.events.append(("joined", member.instance)),
+            lambda member: self.events.append(("gone", member.instance)),
+        )
+
+
+async def test_members_see_each_other_come_and_go_with_their_leases(
+    etcd: Etcd, cluster: str
+) -> None:
+    seen = Seen(etcd, cluster, "me-1")
+    one = Member("invoker", "i0", "i0-1", "127.0.0.1:5", 512)
+    lease = await Lease.begin(etcd, 5)
+    await seen.membership.join(one, lease)
+    await seen.membership.start()
+    own_lease = await Lease.begin(etcd, 5)
+    await seen.membership.join(Member("scheduler", "me", "me-1", "127.0.0.1:6"), own_lease)
+    assert seen.membership.members("invoker") == [one]
+    assert seen.membership.members("scheduler") == []  # itself
+    await lease.end()
+    await until(lambda: len(seen.events) == 2, "the end")
+    assert seen.events == [("joined", "i0-1"), ("gone", "i0-1")]
+    assert seen.membership.members("invoker") == []
+    await own_lease.end()
+    await seen.membership.close()
+
+
+async def test_a_name_is_taken_over_only_when_its_last_owner_is_gone(
+    etcd: Etcd, cluster: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = Seen(etcd, cluster, "me-1")
+    await seen.membership.start()
+    first, second = await Lease.begin(etcd, 5), await Lease.begin(etcd, 5)
+    await seen.membership.join(Member("invoker", "i0", "i0-1", "a"), first)
+    joining = asyncio.ensure_future(
+        seen.membership.join(Member("invoker", "i0", "i0-2", "b"), second)
+    )
+    await until(lambda: "is a member already" in caplog.text, "the warning")
+    assert not joining.done()
+    await first.end()
+    await joining
+    await until(lambda: len(seen.events) == 3, "the change")
+    assert seen.events == [("joined", "i0-1"), ("gone", "i0-1"), ("joined", "i0-2")]
+    await second.end()
+    await seen.membership.close()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"no json",
+        b"[]",
+        b"{}",
+        json.dumps({"role": "x", "name": "i0", "instance": "1", "address": "a"}).encode(),
+        json.dumps({"role": "invoker", "name": "i1", "instance": "1", "address": "a"}).encode(),
+    ],
+)
+async def test_a_key_that_is_no_member_is_logged_and_left_out(
+    etcd: Etcd, cluster: str, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = Seen(etcd, cluster, "me-1")
+    await etcd.put(f"{cluster}/member/invoker/i0", value)
+    with caplog.at_level(logging.ERROR):
+        await seen.membership.start()
+    assert seen.membership.members("invoker") == []
+    assert "the member invoker/i0 is none" in caplog.text
+    await etcd.delete(f"{cluster}/member/invoker/i0")
+    await etcd.put(f"{cluster}/member/invoker/i1", b"{}")
+    await seen.membership.close()
+
+
+async def test_what_a_later_version_adds_to_a_member_is_ignored(etcd: Etcd, cluster: str) -> None:
+    seen = Seen(etcd, cluster, "me-1")
+    value = {"role": "invoker", "name": "i0", "instance": "1", "address": "a", "tags": ["gpu"]}
+    await etcd.put(f"{cluster}/member/invoker/i0", json.dumps(value).encode())
+    await seen.membership.start()
+    assert [member.instance for member in seen.membership.members("invoker")] == ["1"]
+    await seen.membership.close()
+
+
+def test_without_the_program_there_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EtcdMissing, match="install the package etcd-server"):
+        EtcdProcess(tmp_path).start()

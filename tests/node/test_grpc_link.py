@@ -1,0 +1,439 @@
+"""Links between processes: order, batches, cuts, silence, floods, and who is refused."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from node.house import until
+
+from acs_core.effects import Deliver
+from acs_core.events import Activation
+from acs_node import acs_pb2 as pb
+from acs_node import clock, grpc_link, wire
+from acs_node.grpc_link import METHOD, GrpcLink, LinkFull, LinkServer, Peer, Refused
+from acs_node.links import Cancel, QueueClosed
+
+SERVER = Peer(pb.SCHEDULER, "s0", "s0-1")
+CLIENT = Peer(pb.CONTROLLER, "c0", "c0-1")
+
+
+class Proxy:
+    """A TCP proxy that can cut what runs through it, or stop reading."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._pairs: list[asyncio.StreamWriter] = []
+        self._go = asyncio.Event()
+        self._go.set()
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        self._pairs += [writer, far_writer]
+        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                await self._go.wait()
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    def cut(self) -> None:
+        for writer in self._pairs:
+            writer.transport.abort()
+        self._pairs.clear()
+
+    def stall(self, stalled: bool) -> None:
+        (self._go.clear if stalled else self._go.set)()
+
+    async def close(self) -> None:
+        self._go.set()
+        self.cut()
+        self._server.close()
+
+
+class Pair:
+    """Two ends of a link and what each has received."""
+
+    def __init__(self) -> None:
+        self.at_server: list[Any] = []
+        self.at_client: list[Any] = []
+        self.accepted: list[GrpcLink] = []
+        self.states: list[bool] = []
+        self.on_server: Callable[[Any], None] = self.at_server.append
+
+    @property
+    def far(self) -> GrpcLink:
+        return self.accepted[0]
+
+
+@asynccontextmanager
+async def linked(pair: Pair | None = None) -> AsyncIterator[tuple[Pair, GrpcLink, Proxy]]:
+    pair = pair or Pair()
+
+    def accept(peer: Peer) -> GrpcLink:
+        if not pair.accepted:
+            pair.accepted.append(GrpcLink(peer, lambda m: pair.on_server(m)))
+        if peer != pair.far.peer:
+            raise Refused(f"{peer} is not expected")
+        return pair.far
+
+    server = LinkServer(SERVER, accept)
+    proxy = Proxy(await server.listen("127.0.0.1:0"))
+    await proxy.start()
+    near = GrpcLink(SERVER, pair.at_client.append, lambda link: pair.states.append(link.up))
+    near.dial(CLIENT, f"127.0.0.1:{proxy.port}")
+    try:
+        await until(lambda: near.up, "the link")
+        yield pair, near, proxy
+    finally:
+        await near.close()
+        for link in pair.accepted:
+            await link.close()
+        await server.close()
+        await proxy.close()
+
+
+def numbers(messages: list[Any]) -> list[int]:
+    return [int(message.activation_id) for message in messages]
+
+
+async def test_messages_arrive_in_order_both_ways() -> None:
+    async with linked() as (pair, near, _):
+        for n in range(2_000):
+            near.send(Cancel(str(n)))
+            pair.far.send(QueueClosed(f"q{n}"))
+        await until(lambda: len(pair.at_server) == len(pair.at_client) == 2_000, "all messages")
+        assert numbers(pair.at_server) == list(range(2_000))
+        assert [m.queue for m in pair.at_client] == [f"q{n}" for n in range(2_000)]
+        await until(lambda: not near.unconfirmed() + pair.far.unconfirmed(), "confirmations")
+
+
+async def test_what_is_sent_in_one_turn_goes_out_as_one_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames: list[int] = []
+    take = GrpcLink._take
+
+    def counted(self: GrpcLink, frame: pb.Frame) -> None:
+        if frame.messages:
+            frames.append(len(frame.messages))
+        take(self, frame)
+
+    monkeypatch.setattr(GrpcLink, "_take", counted)
+    async with linked() as (pair, near, _):
+        for n in range(300):
+            near.send(Cancel(str(n)))
+        await until(lambda: len(pair.at_server) == 300, "all messages")
+    assert frames == [300]
+
+
+async def test_nothing_is_lost_or_doubled_or_moved_when_streams_are_cut() -> None:
+    async with linked() as (pair, near, proxy):
+        for n in range(3_000):
+            near.send(Cancel(str(n)))
+            pair.far.send(Cancel(str(n)))
+            if n % 300 == 299:
+                await until(lambda: bool(pair.at_server), "something to arrive")
+                proxy.cut()
+        await until(lambda: len(pair.at_server) >= 3_000 <= len(pair.at_client), "all messages")
+        assert numbers(pair.at_server) == numbers(pair.at_client) == list(range(3_000))
+        assert False in pair.states
+
+
+async def test_a_silent_peer_is_dialled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_link, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(grpc_link, "SILENCE_S", 0.1)
+    async with linked() as (pair, near, proxy):
+        proxy.stall(True)
+        near.send(Cancel("1"))
+        await until(lambda: False in pair.states, "the silence to be noticed")
+        proxy.stall(False)
+        await until(lambda: pair.at_server, "the message")
+        assert numbers(pair.at_server) == [1]
+
+
+async def test_heart_beats_keep_an_idle_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_link, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(grpc_link, "SILENCE_S", 0.2)
+    beats = 0
+    take = GrpcLink._take
+
+    def counted(self: GrpcLink, frame: pb.Frame) -> None:
+        nonlocal beats
+        beats += not frame.messages
+        take(self, frame)
+
+    monkeypatch.setattr(GrpcLink, "_take", counted)
+    async with linked() as (pair, near, _):
+        await until(lambda: beats > 100, "heart-beats over more than the silence")
+        assert near.up
+        assert pair.states == [True]
+
+
+async def test_a_peer_that_does_not_read_costs_a_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_link, "OUTBOX_MESSAGES_MAX", 100)
+    async with linked() as (pair, near, proxy):
+        proxy.stall(True)
+        for n in range(100):
+            near.send(Cancel(str(n)))
+        assert not near.has_room()
+        with pytest.raises(LinkFull, match=r"scheduler s0 \(s0-1\) has not confirmed 100 messages"):
+            near.send(Cancel("too many"))
+        proxy.stall(False)
+        await until(near.has_room, "room", within_s=15)
+        near.send(Cancel("100"))
+        await until(lambda: len(pair.at_server) == 101, "all that was taken")
+        assert numbers(pair.at_server) == list(range(101))
+
+
+async def test_bytes_are_bounded_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_link, "OUTBOX_BYTES_MAX", 1_000)
+    async with linked() as (_, near, _):
+        with pytest.raises(LinkFull, match=r"allowed: \d+ of 1000"):
+            near.send(Deliver("c", "i", 1, Activation("a", bytes(1_000), 0)))
+        assert near.unconfirmed() == 0
+
+
+async def test_a_payload_of_a_mebibyte_arrives() -> None:
+    async with linked() as (pair, near, _):
+        payload = bytes(range(256)) * 4096
+        for n in range(5):
+            near.send(Deliver("c", "i", n, Activation("a", payload, clock.now_us())))
+        await until(lambda: len(pair.at_server) == 5, "all messages")
+        assert all(m.activation.payload == payload for m in pair.at_server)
+
+
+async def test_times_are_the_same_on_one_machine_and_moved_between_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with linked() as (pair, near, _):
+        near.send(Deliver("c", "i", 1, Activation("a", b"", 12_345)))
+        await until(lambda: pair.at_server, "the message")
+        assert pair.at_server[0].activation.arrived_us == 12_345
+
+    clocks = iter(["one", "two"] * 9)
+    monkeypatch.setattr(grpc_link, "_clock_name", lambda: next(clocks))
+    async with linked() as (pair, near, _):
+        sent_us = clock.now_us() - 1_000_000
+        near.send(Deliver("c", "i", 1, Activation("a", b"", sent_us)))
+        await until(lambda: pair.at_server, "the message")
+        # On its way it ages by nothing: only the difference of the clocks is taken away.
+        assert sent_us <= pair.at_server[0].activation.arrived_us <= clock.now_us() - 1_000_000
+
+
+async def test_a_receiver_that_raises_loses_one_message(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pair = Pair()
+
+    def fragile(message: Any) -> None:
+        if message.activation_id == "1":
+            raise ZeroDivisionError("planted")
+        pair.at_server.append(message)
+
+    pair.on_server = fragile
+    async with linked(pair) as (_, near, _):
+        for n in range(3):
+            near.send(Cancel(str(n)))
+        await until(lambda: len(pair.at_server) == 2, "the others")
+        assert numbers(pair.at_server) == [0, 2]
+    assert "planted" in caplog.text
+
+
+async def test_what_has_no_meaning_is_logged_and_the_rest_arrives(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with linked() as (pair, near, _):
+        near.send(Cancel("0"))
+        monkeypatch.setitem(
+            wire._ENCODERS, Cancel, lambda m: pb.Message(cancel=pb.Cancel(activation_id=""))
+        )
+        with caplog.at_level(logging.ERROR):
+            near.send(Cancel("bad"))
+            near.send(QueueClosed("q"))
+            await until(lambda: len(pair.at_server) == 2, "the others")
+    assert (
+        "controller c0 (c0-1) sent what has no meaning: cancel.activation_id is ''" in caplog.text
+    )
+
+
+async def test_what_a_role_may_not_send_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    async with linked() as (pair, near, _):
+        near.send(Cancel("0"))
+        await until(lambda: pair.at_server, "the first")
+        pair.far._kinds = wire.kinds(pb.INVOKER, pb.SCHEDULER)
+        near.send(Cancel("1"))
+        await until(lambda: not near.unconfirmed(), "the refusal", within_s=15)
+        assert numbers(pair.at_server) == [0]
+    assert "cancel is nothing that its role may send" in caplog.text
+
+
+async def test_from_a_link_that_is_cut_nothing_is_taken_not_even_what_is_there() -> None:
+    pair = Pair()
+    pair.on_server = lambda message: (pair.at_server.append(message), pair.far.cut())
+    async with linked(pair) as (_, near, _):
+        for n in range(3):
+            near.send(Cancel(str(n)))
+        await until(lambda: pair.at_server, "the first")
+        await pair.far.close()
+        assert numbers(pair.at_server) == [0]
+        assert [m.activation_id for m in near.undelivered()] == ["0", "1", "2"]  # type: ignore[attr-defined]
+
+
+async def test_after_close_nothing_is_dialled_and_nobody_is_told() -> None:
+    async with linked() as (pair, near, proxy):
+        await near.close()
+        told = len(pair.states)
+        await until(lambda: not pair.far.up, "the other side to notice")
+        assert len(pair.states) == told
+        await proxy.close()
+
+
+async def test_health_is_served_beside_the_links() -> None:
+    server = LinkServer(SERVER, lambda peer: GrpcLink(peer, print))
+    port = await server.listen("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        kinds = health_pb2.HealthCheckResponse
+        answer = await stub.Check(health_pb2.HealthCheckRequest())
+        assert answer.status == kinds.NOT_SERVING
+        await server.set_ready(True)
+        answer = await stub.Check(health_pb2.HealthCheckRequest())
+        assert answer.status == kinds.SERVING
+    await server.close()
+
+
+async def test_a_port_in_use_is_an_os_error() -> None:
+    one, two = (LinkServer(SERVER, lambda peer: GrpcLink(peer, print)) for _ in range(2))
+    port = await one.listen("127.0.0.1:0")
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port} for other nodes"):
+        await two.listen(f"127.0.0.1:{port}")
+    await one.close()
+    await two.close()
+
+
+def greeting(**changes: Any) -> pb.Frame:
+    fields: dict[str, Any] = {
+        "protocol": grpc_link.PROTOCOL,
+        "role": pb.CONTROLLER,
+        "name": "c0",
+        "instance": "c0-1",
+        "to_instance": "s0-1",
+        "clock": "elsewhere",
+        "received": 0,
+    }
+    return pb.Frame(hello=pb.Hello(**(fields | changes)))
+
+
+@pytest.mark.parametrize(
+    ("frames", "code", "says"),
+    [
+        ([pb.Frame(received=0)], "INVALID_ARGUMENT", "the first frame has no hello"),
+        ([greeting(protocol=99)], "FAILED_PRECONDITION", "hello.protocol is 99; this node speaks"),
+        ([greeting(role=9)], "FAILED_PRECONDITION", "hello.role is 9"),
+        ([greeting(name="")], "FAILED_PRECONDITION", "hello.name must be"),
+        ([greeting(instance="x" * 257)], "FAILED_PRECONDITION", "hello.instance must be"),
+        ([greeting(to_instance="old")], "FAILED_PRECONDITION", "to_instance is old; this is s0-1"),
+        ([greeting(name="stranger")], "FAILED_PRECONDITION", "stranger .* is not expected"),
+        ([greeting(received=7)], "INVALID_ARGUMENT", "message 7 is confirmed and was never sent"),
+        (
+            [greeting(), pb.Frame(first=5, messages=[pb.Message()])],
+            "INVALID_ARGUMENT",
+            "message 5 came after message 0",
+        ),
+        (
+            [greeting(), pb.Frame(messages=[pb.Message()])],
+            "INVALID_ARGUMENT",
+            "message 0 came after message 0",
+        ),
+    ],
+)
+async def test_who_breaks_the_protocol_is_told_how(
+    frames: list[pb.Frame], code: str, says: str
+) -> None:
+    links: list[GrpcLink] = []
+
+    def accept(peer: Peer) -> GrpcLink:
+        if peer.name != "c0":
+            raise Refused(f"{peer} is not expected")
+        links.append(GrpcLink(peer, lambda m: None))
+        return links[-1]
+
+    server = LinkServer(SERVER, accept)
+    port = await server.listen("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.stream_stream(METHOD, pb.Frame.SerializeToString, pb.Frame.FromString)()
+        for frame in frames:
+            await call.write(frame)
+        while True:
+            try:
+                if await call.read() is grpc.aio.EOF:
+                    break
+            except grpc.aio.AioRpcError:
+                break
+        assert (await call.code()).name == code
+        with pytest.raises(AssertionError, match=says):
+            raise AssertionError(await call.details())
+    for link in links:
+        await link.close()
+    await server.close()
+
+
+async def test_a_message_that_comes_twice_is_taken_once() -> None:
+    got: list[Any] = []
+    server = LinkServer(SERVER, lambda peer: GrpcLink(peer, got.append))
+    port = await server.listen("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.stream_stream(METHOD, pb.Frame.SerializeToString, pb.Frame.FromString)()
+        await call.write(greeting())
+        one, two = (wire.encode(Cancel(text)) for text in "12")
+        await call.write(pb.Frame(first=1, messages=[one]))
+        await call.write(pb.Frame(first=1, messages=[one, two]))
+        await until(lambda: len(got) >= 2, "the messages")
+        assert numbers(got) == [1, 2]
+    await server.close()
+
+
+async def test_garbage_ends_the_stream_and_no_more() -> None:
+    async with linked() as (pair, near, proxy):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{proxy.port}") as channel:
+            call = channel.stream_stream(METHOD, lambda raw: raw, pb.Frame.FromString)()
+            await call.write(b"\xff\xff\xff\xff")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+        near.send(Cancel("1"))
+        await until(lambda: pair.at_server, "the message")
+
+
+async def test_a_server_that_is_another_one_is_not_spoken_to() -> None:
+    server = LinkServer(SERVER, lambda peer: GrpcLink(peer, print))
+    port = await server.listen("127.0.0.1:0")
+    ups: list[bool] = []
+    link = GrpcLink(Peer(pb.SCHEDULER, "s0", "s0-0"), print, lambda changed: ups.append(changed.up))
+    link.dial(CLIENT, f"127.0.0.1:{port}")
+    with pytest.raises(AssertionError, match="the link"):
+        await until(lambda: link.up, "the link", within_s=0.3)
+    assert ups == []
+    await link.close()
+    await server.close()
