@@ -783,3 +783,16 @@ def test_a_container_that_leaves_before_it_serves_is_still_counted() -> None:
 def test_the_largest_weight_is_taken() -> None:
     scheduler = Scheduler()
     assert scheduler.step(ev.LimitsChanged("n", 1, 1_000.0), 0) == []
+
+
+def test_work_given_back_twice_in_a_row_is_given_back_once() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
+    assert made.pull("c-1") == ["deliver a1 to c-1"]
+    back = ev.Returned("c-1", 1, ("a1",))
+    made.do(back)
+    before = made.scheduler.explain("n/a")
+    assert made.do(back) == []
+    assert made.scheduler.explain("n/a") == before
+    assert made.pull("c-1") == ["deliver a1 to c-1"]
