@@ -73,6 +73,7 @@ class SeenContainer:
     paused: bool = False
     woken: bool = False
     keep: bool = False
+    since_us: int = 0
     offered: int = 0
     held: list[str] = field(default_factory=list)
     started: set[str] = field(default_factory=set)
@@ -83,9 +84,12 @@ class SeenQueue:
     spec: ev.QueueSpec
     epoch: int
     unheard: set[str]
+    # Invokers that joined later, and have not told either.
+    joining: set[str] = field(default_factory=set)
     line: list[str] = field(default_factory=list)
     pending: tuple[fx.Place, ...] = ()
     serial: int = -1
+    asked_us: int = 0
     throttled: bool = False
     closing: bool = False
     hopeless: bool = False
@@ -112,6 +116,9 @@ class Outside:
         self.spent: list[ev.Activation] = []
         self.objects: dict[str, ev.Activation] = {}
         self.names: set[str] = set()
+        # Containers whose creation was given up: what a release of them says.
+        self.given_up: dict[str, tuple[str, int]] = {}
+        self.late = ""
         self.serials: set[int] = set()
         self.totals = {"accepted": 0, "ended": 0, "rejected": 0, "forwarded": 0}
         # What this one step owes.
@@ -121,7 +128,7 @@ class Outside:
         self.creates: dict[str, tuple[str, str]] = {}
         self.unreserve: set[str] = set()
         self.forward: list[str] | None = None
-        self.adopt = ""
+        self.adopt: set[tuple[str, str]] = set()
         self.room_came = False
         self.now_us = 0
 
@@ -145,21 +152,28 @@ class Outside:
 
     def _told_QueueOpened(self, event: ev.QueueOpened) -> None:  # noqa: N802
         self.queues[event.spec.queue] = SeenQueue(event.spec, event.epoch, set(self.invokers))
-        self.adopt = event.spec.queue
+        self.adopt = {(event.spec.queue, "")}
         self.opened.add(event.spec.queue)
         if event.history_us > 0:
             self.queues[event.spec.queue].runs_us.add(event.history_us)
 
     def _told_Adopted(self, event: ev.Adopted) -> None:  # noqa: N802
         queue = self.queues.get(event.queue)
-        if queue is None or queue.epoch != event.epoch or event.invoker not in queue.unheard:
+        if queue is None or queue.epoch != event.epoch:
             return
-        queue.unheard.remove(event.invoker)
+        if event.invoker not in queue.unheard | queue.joining:
+            return
+        if event.invoker in queue.joining:  # what failed before may succeed there
+            queue.retry_us = 0
+        queue.unheard.discard(event.invoker)
+        queue.joining.discard(event.invoker)
         for held in event.held:
             if held.container in self.containers:
                 continue
             self.names.add(held.container)
+            self.given_up.pop(held.container, None)
             container = SeenContainer(event.queue, event.invoker, keep=held.keep)
+            container.since_us = self.now_us
             self.containers[held.container] = container
             if held.serving:
                 self._serves(container)
@@ -198,6 +212,8 @@ class Outside:
         places = queue.pending if queue is not None and asked else ()
         granted = [place for place in places if place.container in event.containers]
         usable = [place for place in granted if place.invoker in self.invokers]
+        if queue is not None:  # S5: nor where it is not known yet what there is
+            usable = [place for place in usable if place.invoker not in queue.joining]
         self.unreserve = set(event.containers) - self.containers.keys()
         if queue is None or not granted:
             return
@@ -213,10 +229,33 @@ class Outside:
             queue.pending = ()
 
     def _told_ContainerServing(self, event: ev.ContainerServing) -> None:  # noqa: N802
+        self._comes_late(event.container)
         if event.container in self.containers:
             self._serves(self.containers[event.container])
 
+    def _told_TimeReached(self, event: ev.TimeReached) -> None:  # noqa: N802
+        """L7: what was not answered in time has failed, no later than this."""
+        for queue in self.queues.values():
+            if queue.pending and self.now_us >= queue.asked_us + self.config.reserve_answer_us:
+                self.unreserve |= {place.container for place in queue.pending}
+                queue.pending = ()
+                self._fails(queue)
+        for name, container in list(self.containers.items()):
+            over = self.now_us >= container.since_us + self.config.create_answer_us
+            if over and not container.serving:
+                queue = self.queues[container.queue]
+                self._fails(queue)
+                self.lost |= set(container.held)
+                self.given_up[name] = (container.invoker, queue.epoch)
+                del self.containers[name]
+                self.room_came = True
+
+    def _comes_late(self, name: str) -> None:
+        if name in self.given_up:
+            self.late = name
+
     def _told_Pulled(self, event: ev.Pulled) -> None:  # noqa: N802
+        self._comes_late(event.container)
         container = self.containers.get(event.container)
         if container is None or event.epoch != self.queues[container.queue].epoch:
             return
@@ -260,11 +299,13 @@ class Outside:
             container.leaving, container.offered, container.paused = True, 0, False
 
     def _told_ContainerGone(self, event: ev.ContainerGone) -> None:  # noqa: N802
+        self.given_up.pop(event.container, None)
         container = self.containers.pop(event.container, None)
         if container is not None:
             self.lost |= set(container.held)
 
     def _told_CreationFailed(self, event: ev.CreationFailed) -> None:  # noqa: N802
+        self.given_up.pop(event.container, None)
         container = self.containers.pop(event.container, None)
         if container is not None:
             self.lost |= set(container.held)
@@ -275,9 +316,10 @@ class Outside:
                 queue.hopeless = True
 
     def _told_InvokerReported(self, event: ev.InvokerReported) -> None:  # noqa: N802
-        if event.invoker not in self.invokers:  # what failed before may succeed there
-            for queue in self.queues.values():
-                queue.retry_us = 0
+        if event.invoker not in self.invokers:
+            for key, queue in self.queues.items():
+                queue.joining.add(event.invoker)
+                self.adopt.add((key, event.invoker))
         self.invokers[event.invoker] = event
 
     def _told_InvokerGone(self, event: ev.InvokerGone) -> None:  # noqa: N802
@@ -289,6 +331,7 @@ class Outside:
                 del self.containers[name]
         for queue in self.queues.values():
             queue.unheard.discard(event.invoker)
+            queue.joining.discard(event.invoker)
 
     def _told_LimitsChanged(self, event: ev.LimitsChanged) -> None:  # noqa: N802
         self.caps[event.namespace] = event.containers_max
@@ -331,8 +374,8 @@ class Outside:
     # --- what it asks for --------------------------------------------------------------------
 
     def _asked_Adopt(self, effect: fx.Adopt) -> None:  # noqa: N802
-        assert (effect.queue, effect.epoch) == (self.adopt, self.queues[self.adopt].epoch)
-        self.adopt = ""
+        self.adopt.remove((effect.queue, effect.invoker))
+        assert effect.epoch == self.queues[effect.queue].epoch
 
     def _asked_Deliver(self, effect: fx.Deliver) -> None:  # noqa: N802
         name = effect.activation.activation_id
@@ -407,6 +450,7 @@ class Outside:
         queue = self.queues.pop(effect.queue)
         assert queue.epoch == effect.epoch
         assert not queue.line
+        assert not (queue.closing and queue.joining)  # what these hold has to go first
         assert not queue.pending
         assert not queue.throttled  # L3
         assert not any(c.queue == effect.queue for c in self.containers.values())
@@ -426,12 +470,14 @@ class Outside:
         assert effect.serial not in self.serials  # no answer fits two of them
         self.serials.add(effect.serial)
         queue.pending, queue.serial = effect.places, effect.serial
+        queue.asked_us = self.now_us
         # S4: with these, were they all granted, no cap is exceeded and no invoker overbooked.
         # N4: nobody here makes calls, so the places that are for calls stay free.
         assert self.counted(spec.namespace, None) <= self.shared(spec.namespace)
         if spec.action_limit is not None:
             assert self.counted(spec.namespace, effect.queue) <= spec.action_limit
         for invoker in {place.invoker for place in effect.places}:
+            assert invoker not in queue.joining  # S5
             report = self.invokers[invoker]
             assert self.used_mb(invoker) <= report.memory_mb - report.elsewhere_mb
 
@@ -453,8 +499,13 @@ class Outside:
         lacks = seen.spec.containers_min - len(self.kept(queue))
         assert effect.keep == (lacks > 0 and not seen.closing)
         self.containers[effect.container] = SeenContainer(queue, invoker, keep=effect.keep)
+        self.containers[effect.container].since_us = self.now_us
 
     def _asked_Release(self, effect: fx.Release) -> None:  # noqa: N802
+        if effect.container == self.late:  # L7
+            assert (effect.invoker, effect.epoch) == self.given_up.pop(self.late)
+            self.late = ""
+            return
         container = self.containers[effect.container]
         queue = self.queues[container.queue]
         assert effect.why
@@ -500,7 +551,15 @@ class Outside:
 
     def _settled(self) -> None:
         """Assert that the step owes nothing, and that what it shows of itself is so."""
-        owed = (self.cancelled, self.lost, self.creates, self.unreserve, self.forward, self.adopt)
+        owed = (
+            self.late,
+            self.cancelled,
+            self.lost,
+            self.creates,
+            self.unreserve,
+            self.forward,
+            self.adopt,
+        )
         assert not any(owed), owed
         self.creates, self.unreserve, self.lost, self.new = {}, set(), set(), ""
         held = sum([len(c.held) for c in self.containers.values()])
@@ -535,7 +594,7 @@ class Outside:
             if shown["state"] == "UNINITIALIZED":
                 assert queue.unheard  # S5, L3: no longer than that
             if queue.closing:  # L3: a closing queue ends as soon as nothing is left of it
-                assert queue.line or mine or queue.pending or queue.unheard
+                assert queue.line or mine or queue.pending or queue.unheard or queue.joining
             lacks = len(self.kept(key)) < queue.spec.containers_min
             if lacks and not (queue.pending or queue.unheard or queue.closing):
                 assert due_us is not None  # L6: somebody will look

@@ -78,6 +78,8 @@ class HostileWorld(RuleBasedStateMachine):
             idle_grace_us=2_000_000,
             stop_grace_us=1_000_000,
             retry_max_us=800_000,
+            reserve_answer_us=2_000_000,
+            create_answer_us=4_000_000,
             report_decisions=report,
         )
         self.original = original
@@ -93,6 +95,8 @@ class HostileWorld(RuleBasedStateMachine):
         self.sent_again: set[str] = set()
         self.all_idle_long = False
         self.damaged: set[str] = set()
+        # Nothing is ever heard of these again.
+        self.forgotten: set[str] = set()
         for invoker, memory_mb in MEMORY_MB.items():
             self.step(ev.InvokerReported(invoker, memory_mb))
         self.open("n/a")
@@ -133,8 +137,8 @@ class HostileWorld(RuleBasedStateMachine):
                 assert name not in self.started or name in self.sent_again  # S2
 
     def adopt(self, effect: fx.Adopt) -> None:
-        """Every invoker obeys at once; its answer is under way."""
-        for invoker in self.outside.invokers:
+        """Every invoker that is asked obeys at once; its answer is under way."""
+        for invoker in [effect.invoker] if effect.invoker else self.outside.invokers:
             held: list[ev.Held] = []
             pulls: list[ev.Event] = []
             for name, container in self.real.items():
@@ -324,6 +328,33 @@ class HostileWorld(RuleBasedStateMachine):
             self.asked = [reserve for reserve in self.asked if reserve.queue != queue]
             for reserve in asked:
                 self.step(ev.Denied(queue, reserve.serial, "no room"))
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), wait=st.booleans(), late=st.booleans())
+    def answer_is_lost(self, data: st.DataObject, wait: bool, late: bool) -> None:
+        """The answer to a reservation never comes, or only after it was given up."""
+        asked = self.asked.pop(data.draw(st.integers(0, len(self.asked) - 1)))
+        if wait:
+            self.now_us += self.config.reserve_answer_us
+            self.step(ev.TimeReached())
+        if late:
+            self.step(self.granted(asked))
+
+    @precondition(lambda self: any(not c.up for c in self.real.values()))
+    @rule(data=st.data(), wait=st.booleans(), late=st.booleans(), at_once=st.booleans())
+    def creation_is_lost(self, data: st.DataObject, wait: bool, late: bool, at_once: bool) -> None:
+        """Nobody hears of a creation, or only after it was given up."""
+        name = self.pick(data, [n for n, c in self.real.items() if not c.up])
+        if wait:
+            self.now_us += self.config.create_answer_us
+            self.step(ev.TimeReached())
+        if late:
+            self.come_up(name)
+            if at_once:  # its pull overtakes the word that it serves
+                self.step(self.reports.pop())
+        else:
+            del self.real[name]
+            self.forgotten.add(name)
 
     # --- containers --------------------------------------------------------------------------
 
@@ -611,7 +642,8 @@ class HostileWorld(RuleBasedStateMachine):
                 self.come_up(name)
                 did = True
         for name in sorted(self.outside.containers):
-            if name not in self.real or name in self.damaged:
+            hopeless = name in self.forgotten and not self.outside.containers[name].serving
+            if (name not in self.real or name in self.damaged) and not hopeless:
                 self.real.pop(name, None)
                 self.step(ev.ContainerGone(name, "cleaned up"))
                 did = True
@@ -646,7 +678,9 @@ class HostileWorld(RuleBasedStateMachine):
                 self.reports.append(ev.Pulled(name, container.epoch, self.room(container)))
         # L2: within the longest pause after failures and a look for each queue that must go
         # before.  The original's rule leaves a full queue without containers to its wait bound.
+        # What is never answered is given up before.
         bound_us = self.config.retry_max_us + 10 * self.config.decision_interval_us
+        bound_us += self.config.reserve_answer_us + self.config.create_answer_us
         if self.original:
             bound_us += self.config.wait_max_us
         since_us = self.now_us

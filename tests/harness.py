@@ -270,7 +270,7 @@ class SchedulerPair:
 
     def _perform(self, effect: object) -> None:
         if isinstance(effect, fx.Adopt):
-            for invoker in self.pools:
+            for invoker in self.pools if effect.invoker == "" else [effect.invoker]:
                 self._send("scheduler", invoker, effect)
         elif isinstance(effect, (fx.Create, fx.Deliver, fx.Resume, fx.Release)):
             self._send("scheduler", effect.invoker, effect)
@@ -282,7 +282,9 @@ class SchedulerPair:
                 self._granted.pop(container, None)
         elif isinstance(effect, fx.Reject):
             name = effect.activation.activation_id
-            assert name not in self.rejected, f"{name} ended twice"
+            # What is unknown may be found again on an invoker that comes back, and lost again.
+            unknown = self.rejected.get(name) is fx.Cause.UNKNOWN is effect.cause
+            assert name not in self.rejected or unknown, f"{name} ended twice"
             assert effect.cause == fx.Cause.UNKNOWN or name not in self.starts
             self.rejected[name] = fx.Cause(effect.cause)
         elif isinstance(effect, fx.Forward):
@@ -488,7 +490,7 @@ def _held(e: ev.Adopted) -> str:
 
 
 _WORDS: dict[type, Callable[..., str]] = {
-    fx.Adopt: lambda e: f"adopt {e.queue} epoch {e.epoch}",
+    fx.Adopt: lambda e: f"adopt {e.queue} epoch {e.epoch}" + f" by {e.invoker}" * bool(e.invoker),
     fx.Reserve: lambda e: (
         f"reserve for {e.queue}" + _list("", [f"{p.container}@{p.invoker}" for p in e.places])
     ),

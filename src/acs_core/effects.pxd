@@ -72,6 +72,7 @@ cdef class Differed:
 cdef class Adopt(Event):
     cdef readonly str queue
     cdef readonly long long epoch
+    cdef readonly str invoker
 
 
 @cython.final

@@ -147,15 +147,17 @@ class Differed:
 class Adopt(Event):
     """Obey ``epoch`` of the queue from now on and answer with ``Adopted``.
 
-    Must reach every member invoker before anything else under that epoch.
+    ``invoker`` is who is asked because it has joined; "": every member, when a queue opens.
+    Must reach it before anything else under that epoch.
     Raises: ValueError that names the field, the value and the limit.
     """
 
-    def __init__(self, queue: str, epoch: int) -> None:
+    def __init__(self, queue: str, epoch: int, invoker: str = "") -> None:
         _check_name("queue", queue)
         _check_range("epoch", epoch, 0, TIME_MAX_US)
         self.queue = queue
         self.epoch = epoch
+        self.invoker = invoker
 
 
 class Create(Event):

@@ -77,5 +77,11 @@ class Forecast:
             f"{waiting} activations of this action wait (allowed: {startable}, as a new one must"
             f" start within {within_us // 1000} ms and would wait"
             f" {self.wait_us(waiting) // 1000} ms: {self.containers} containers, {self.limit()},"
-            f" {run_ms:.4g} ms a run); taken in again when fewer than {startable} wait"
+            f" {_plain(run_ms)} ms a run); taken in again when fewer than {startable} wait"
         )
+
+
+def _plain(number: float | None) -> str:
+    """Return a number for people: four digits, and never an exponent where it is large."""
+    assert number is not None  # a forecast without it refuses nobody
+    return f"{number:.4g}" if number < 1_000 else f"{number:.0f}"

@@ -58,6 +58,7 @@ cdef class QueueEntry:
     cdef public bint soon
     cdef public dict kept
     cdef public long long floor_us
+    cdef public long long asked_us
     cpdef Py_ssize_t floor_lacks(self) except? -1
 
 
@@ -75,6 +76,7 @@ cdef class ContainerEntry:
     cdef public bint leaving
     cdef public Py_ssize_t level
     cdef public bint keep
+    cdef public long long entered_us
 
 
 @cython.final
@@ -83,6 +85,8 @@ cdef class InvokerEntry:
     cdef public dict containers
     cdef public long long used_mb
     cdef public Py_ssize_t creations
+    cdef public dict unheard
+    cdef public dict unasked
 
 
 @cython.final
@@ -91,3 +95,4 @@ cdef class Ledger:
     cdef readonly dict containers
     cdef readonly dict namespaces
     cdef readonly dict invokers
+    cdef readonly dict reserving

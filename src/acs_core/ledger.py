@@ -105,12 +105,14 @@ class QueueEntry:
         self.open_to_calls: list[ContainerEntry] = []
         # Activations delivered and not ended, the oldest delivery first.
         self.delivered: dict[str, Activation] = {}
-        # Invokers that have not told yet what they hold of this queue.
+        # Invokers that have not told yet what they hold of this queue, without those that joined
+        # after it had opened: nothing waits for these.
         self.adopting: dict[str, bool] = {}
         self.reserving: tuple[Place, ...] = ()
         self.reserving_level = 0
         # Which of the scheduler's reservations that is, or the last one was.
         self.reserving_serial = -1
+        self.asked_us = 0
         self.decided_us = -1
         self.decision: Decision | None = None
         self.forecast: Forecast | None = None
@@ -156,6 +158,8 @@ class ContainerEntry:
         self.level = 0
         # It belongs to the queue's floor.
         self.keep = keep
+        # When it began to count, as one in progress.
+        self.entered_us = 0
 
 
 class InvokerEntry:
@@ -166,6 +170,10 @@ class InvokerEntry:
         self.containers: dict[str, ContainerEntry] = {}
         self.used_mb = 0
         self.creations = 0
+        # Queues of which it has not told yet what it holds: nothing of theirs is placed there.
+        self.unheard: dict[str, QueueEntry] = {}
+        # Those of them that were open when it joined, and of which it was not asked yet.
+        self.unasked: dict[str, QueueEntry] = {}
 
 
 class Ledger:
@@ -179,16 +187,25 @@ class Ledger:
         self.containers: dict[str, ContainerEntry] = {}
         self.namespaces: dict[str, NamespaceEntry] = {}
         self.invokers: dict[str, InvokerEntry] = {}
+        # The queues that wait for an answer of the coordination.
+        self.reserving: dict[str, QueueEntry] = {}
 
     # --- a container's way --------------------------------------------------------------------
 
     def reserve(
-        self, queue: QueueEntry, serial: int, places: tuple[Place, ...], level: int
+        self,
+        queue: QueueEntry,
+        serial: int,
+        places: tuple[Place, ...],
+        level: int,
+        now_us: int,
     ) -> None:
         """Count places as reserved for the queue until the coordination has answered."""
         assert not queue.reserving
+        self.reserving[queue.spec.queue] = queue
         queue.reserving = places
         queue.reserving_serial = serial
+        queue.asked_us = now_us
         queue.reserving_level = level
         queue.namespace.reserving += len(places)
         queue.namespace.count_level(level, len(places))
@@ -197,6 +214,7 @@ class Ledger:
 
     def end_reservation(self, queue: QueueEntry) -> None:
         """Count the queue's reserved places no longer; what was granted is entered anew."""
+        del self.reserving[queue.spec.queue]
         for spot in queue.reserving:
             invoker = self.invokers.get(spot.invoker)
             if invoker is not None:
@@ -206,10 +224,11 @@ class Ledger:
         queue.reserving = ()
         queue.reserving_level = 0
 
-    def enter(self, container: ContainerEntry) -> None:
+    def enter(self, container: ContainerEntry, now_us: int) -> None:
         """Count a container as in progress; its invoker is a known one."""
         name = container.container
         self.containers[name] = container
+        container.entered_us = now_us
         container.queue.in_progress[name] = container
         if container.keep:
             container.queue.kept[name] = container
@@ -280,23 +299,30 @@ class Ledger:
     # --- invokers -----------------------------------------------------------------------------
 
     def report(self, report: InvokerReported) -> bool:
-        """Take an invoker's report; tell whether it is new here."""
+        """Take an invoker's report; tell whether it is new here.
+
+        A new one has to tell of every open queue first.  Cost: O(queues), of a copy, for that one.
+        """
         entry = self.invokers.get(report.invoker)
         if entry is not None:
             entry.report = report
             return False
         entry = InvokerEntry(report)
         self.invokers[report.invoker] = entry
-        for queue in self.queues.values():
+        entry.unheard = dict(self.queues)
+        entry.unasked = dict(self.queues)
+        for queue in self.reserving.values():
             # It may have been gone while places there were asked for.
             there = [spot for spot in queue.reserving if spot.invoker == report.invoker]
             entry.used_mb += len(there) * queue.spec.memory_mb
         return True
 
-    def views(self) -> list[InvokerView]:
-        """Return what ``placement`` looks at.  Cost: O(invokers)."""
+    def views(self, queue: str = "") -> list[InvokerView]:
+        """Return what ``placement`` looks at, for a queue or for any.  Cost: O(invokers)."""
         views = []
         for name, entry in self.invokers.items():
+            if queue in entry.unheard:
+                continue
             report = entry.report
             free_mb = report.memory_mb - report.elsewhere_mb - entry.used_mb
             creation_us = report.creation_us or limits.CREATION_US
@@ -332,6 +358,7 @@ class Ledger:
         """Assert that everything is counted wherever it counts.  Cost: O(everything)."""
         for key, queue in self.queues.items():
             assert key == queue.spec.queue
+            assert all(key in self.invokers[name].unheard for name in queue.adopting)  # S5
             queue.line.check()
             delivered: dict[str, Activation] = {}
             for container in (*queue.serving.values(), *queue.in_progress.values()):
@@ -345,6 +372,8 @@ class Ledger:
             mine = {**queue.in_progress, **queue.serving}
             staying = {name for name, c in mine.items() if c.keep and not c.leaving}
             assert queue.kept.keys() == staying
+            entered = [container.entered_us for container in queue.in_progress.values()]
+            assert entered == sorted(entered)
             assert queue.leaving.keys() <= queue.serving.keys()
             assert queue.paused.keys() <= queue.serving.keys() - queue.leaving.keys()
             assert not any(c.free or c.outstanding for c in queue.paused.values())  # C8
@@ -376,7 +405,10 @@ class Ledger:
             for spot in queue.reserving:
                 if spot.invoker in reserved_mb:
                     reserved_mb[spot.invoker] += queue.spec.memory_mb
+        assert self.reserving == {key: q for key, q in self.queues.items() if q.reserving}
         for name, invoker in self.invokers.items():
+            for key, queue in invoker.unheard.items():
+                assert self.queues[key] is queue
             there = invoker.containers.values()
             used_mb = sum(c.queue.spec.memory_mb for c in there) + reserved_mb[name]
             assert invoker.used_mb == used_mb  # B1

@@ -27,6 +27,10 @@ LOOKS_MAX: Final = 16
 """Queues that one step looks at because of the time.  The next step does the rest: a look takes
 5 us, and 10,000 that are due at once would otherwise hold up arrivals for 50 ms."""
 
+ASKS_MAX: Final = 100
+"""Queues of which one step asks an invoker that has joined what it holds; the next ones ask of the
+rest.  One takes 2 us, and where there are 10,000 queues there is no hurry."""
+
 LINE_MAX: Final = 16
 """Queues without room for which room is made at one time, the poorest first, and that look again at
 once when some appears.  The others wait until they are among the first; each of these may let a
@@ -45,6 +49,18 @@ RETRY_MIN_US: Final = 100_000
 RETRY_MAX_US: Final = 10_000_000
 """Wait after a refused or failed creation, doubled each time.  The original asks every 100 ms
 for ever, which keeps a broken engine busy."""
+
+RESERVE_ANSWER_US: Final = 10_000_000
+"""Longest wait for the answer to a reservation, a transaction of milliseconds.  After it the places
+are given back, so that an answer that was lost does not keep the queue from asking again."""
+
+CREATE_ANSWER_US: Final = 120_000_000
+"""Longest wait for a container to serve or to fail.  A crowded engine takes seconds, one that has
+to fetch an image a minute or so; what is longer was lost, and held a place of the caps."""
+
+GIVEN_UP_MAX: Final = 1_000
+"""Creations that were given up whose containers are known by name, so as to be released when they
+serve after all; the oldest is forgotten first, and goes after its keep-alive."""
 
 DURATION_SAMPLES: Final = 16
 """Runs over which the mean and the spread of a queue's run time are smoothed, beside those of

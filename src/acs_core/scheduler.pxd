@@ -49,6 +49,10 @@ cdef class Scheduler:
     cdef object _shadow
     cdef long long _shadow_stale_us
     cdef Py_ssize_t _scanned
+    cdef dict _asking
+    cdef dict _given_up
+    cdef long long _reserve_answer_us
+    cdef long long _create_answer_us
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)
@@ -85,7 +89,9 @@ cdef class Scheduler:
     cdef QueueEntry _entry(self, str queue)
     @cython.locals(due_us='long long')
     cdef object _consider(self, QueueEntry queue, long long now_us, list out)
-    @cython.locals(due_us='long long', grace_us='long long', head=Activation)
+    @cython.locals(
+        due_us='long long', grace_us='long long', head=Activation, container=ContainerEntry,
+    )
     cdef long long _next_look_us(self, QueueEntry queue, long long now_us)
     @cython.locals(key=str, known_us='long long')
     cdef object _wake(self, QueueEntry queue, long long due_us)

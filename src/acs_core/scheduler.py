@@ -76,7 +76,7 @@ from .events import (
 )
 from .explanation import INPUTS, binds, explain
 from .forecast import Forecast
-from .ledger import ContainerEntry, Ledger, NamespaceEntry, QueueEntry
+from .ledger import ContainerEntry, InvokerEntry, Ledger, NamespaceEntry, QueueEntry
 from .load import QueueLoad
 from .nesting import Calls
 from .placement import place
@@ -130,6 +130,8 @@ class SchedulerConfig:
     stop_grace_us: int = limits.STOP_GRACE_US
     retry_min_us: int = limits.RETRY_MIN_US
     retry_max_us: int = limits.RETRY_MAX_US
+    reserve_answer_us: int = limits.RESERVE_ANSWER_US
+    create_answer_us: int = limits.CREATE_ANSWER_US
     report_decisions: bool = False
     give_back: bool = True
     throttle_by_wait: bool = True
@@ -145,6 +147,8 @@ class SchedulerConfig:
             "stop_grace_us",
             "retry_min_us",
             "retry_max_us",
+            "reserve_answer_us",
+            "create_answer_us",
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= limits.TIME_MAX_US:
@@ -166,7 +170,7 @@ class SchedulerConfig:
 class Scheduler:
     """Queues, containers and decisions of one scheduler node; see the module.
 
-    Invariants: S1-S7, K1, L1-L6, B1, N1-N4, W1, W2, X1 (docs/invariants.md).
+    Invariants: S1-S7, K1, L1-L7, B1, N1-N4, W1, W2, X1 (docs/invariants.md).
     """
 
     def __init__(self, config: SchedulerConfig | None = None) -> None:
@@ -187,6 +191,10 @@ class Scheduler:
         self._starving = Starving()
         # Containers that this step has looked through to make room.
         self._scanned = 0
+        # Invokers that have joined and were not asked of every queue yet.
+        self._asking: dict[str, InvokerEntry] = {}
+        # Containers whose creation was given up: invoker and epoch, the oldest first.
+        self._given_up: dict[str, tuple[str, int]] = {}
         self._calls = Calls()
         self._accepted = 0
         self._ended = 0
@@ -194,6 +202,8 @@ class Scheduler:
         self._forwarded = 0
         self._wait_max_us = self.config.wait_max_us
         self._decision_interval_us = self.config.decision_interval_us
+        self._reserve_answer_us = self.config.reserve_answer_us
+        self._create_answer_us = self.config.create_answer_us
         self._backlog_interval_us = self.config.backlog_interval_us
         self._throttle_by_wait = self.config.throttle_by_wait
         self._stale_us = int(getattr(self.config.rule, "stale_ms", 0) * 1000)
@@ -239,7 +249,7 @@ class Scheduler:
 
         It may be a time that has passed: one step looks at a bounded number of queues.
         """
-        if self._soon:
+        if self._soon or self._asking:
             return self._now_us
         due_us = self._due.next_us()
         return None if due_us < 0 else due_us
@@ -290,7 +300,9 @@ class Scheduler:
             assert queue.life.state_index != QueueState.REMOVED
             assert bool(queue.adopting) or queue.life.state_index != _UNINITIALIZED
             assert not queue.adopting or queue.life.state_index != _RUNNING
-            if queue.line.waiting or queue.load.arrivals or self._sees_to_floor(queue):
+            asks = queue.reserving or (queue.in_progress and not queue.adopting)
+            works = queue.line.waiting or queue.load.arrivals
+            if works or asks or self._sees_to_floor(queue):
                 assert self._due.time_of(key) >= 0  # L3: somebody will look
             if queue.line.waiting:
                 # L1: nobody idles beside work, once it may be served (S5).
@@ -350,7 +362,9 @@ class Scheduler:
     def _pulled(self, event: Pulled, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None or event.epoch != container.queue.epoch:
-            return  # late: the container is gone, or speaks to an earlier leader
+            # late: the container is gone or was given up, or speaks to an earlier leader
+            self._release_late(event.container, out)
+            return
         queue = container.queue
         if container.serving_since_us < 0:
             self._serve(container, now_us)  # its ContainerServing was overtaken
@@ -618,6 +632,8 @@ class Scheduler:
         capacity = self.config.waiting_max
         queue = QueueEntry(spec, event.epoch, capacity, namespace, load, now_us, self._calls)
         queue.adopting = dict.fromkeys(self._invokers, True)
+        for invoker in self._invokers.values():
+            invoker.unheard[spec.queue] = queue
         self._queues[spec.queue] = queue
         out.append(Adopt(spec.queue, event.epoch))
         self._adoption_over(queue, now_us, out)
@@ -632,13 +648,17 @@ class Scheduler:
                     f"container {held.container} holds {len(held.activation_ids)} activations; "
                     f"it must be at most {queue.spec.concurrency}"
                 )
-        if queue.adopting.pop(event.invoker, None) is None:
+        invoker = self._invokers.get(event.invoker)
+        if invoker is None or invoker.unheard.pop(event.queue, None) is None:
             return
+        if queue.adopting.pop(event.invoker, None) is None and queue.failures:
+            queue.retry_us = now_us  # it has joined: what failed before may succeed there
         for held in event.held:
             if held.container in self._containers:
                 continue
             container = ContainerEntry(held.container, event.invoker, queue, held.keep)
-            self._ledger.enter(container)
+            self._given_up.pop(held.container, None)
+            self._ledger.enter(container, now_us)
             if held.serving:
                 self._serve(container, now_us)
             for activation_id in held.activation_ids:
@@ -742,13 +762,22 @@ class Scheduler:
                 text = f"{queue.line.waiting} activations wait"
                 self._move(queue, Signal.BACKLOG_LOW, text, out)
                 self._consider(queue, now_us, out)
-        elif state == _REMOVING and not (queue.line.waiting or queue.delivered or queue.adopting):
+        elif (
+            state == _REMOVING
+            and not (queue.line.waiting or queue.delivered)
+            and not self._is_unheard(queue)
+        ):
             for container in list(queue.serving.values()):
                 if container.container not in queue.leaving:
                     self._release(container, queue.cause, now_us, out)
             if not (queue.serving or queue.in_progress or queue.reserving):
                 queue.life.fire(Signal.EMPTIED)
                 self._close(queue, out)
+
+    def _is_unheard(self, queue: QueueEntry) -> bool:
+        """Tell whether an invoker has not told yet what it holds of the queue."""
+        key = queue.spec.queue
+        return bool([key for invoker in self._invokers.values() if key in invoker.unheard])
 
     def _close(self, queue: QueueEntry, out: list[object]) -> None:
         self._drop_queue(queue)
@@ -759,6 +788,8 @@ class Scheduler:
         del self._queues[key]
         self._due.discard(key)
         self._starving.drop(key)
+        for invoker in self._invokers.values():
+            invoker.unheard.pop(key, None)
         queue.namespace.queues -= 1
         self._tidy(queue.spec.namespace)
 
@@ -995,7 +1026,7 @@ class Scheduler:
             return False
         names = []
         if not self._is_overtaking(queue, now_us):
-            names = place(self._ledger.views(), memory_mb, count)
+            names = place(self._ledger.views(queue.spec.queue), memory_mb, count)
         if len(names) < count:
             self._make_room(queue, count - len(names), False, give_back, now_us, out)
         if names:
@@ -1004,7 +1035,8 @@ class Scheduler:
                 self._serial += 1
                 places.append(Place(f"{self.config.name}-{self._serial}", name))
             serial = self._serial
-            self._ledger.reserve(queue, serial, tuple(places), level)
+            self._ledger.reserve(queue, serial, tuple(places), level, now_us)
+            self._wake(queue, now_us + self._reserve_answer_us)
             spec = queue.spec
             out.append(
                 Reserve(spec.queue, queue.epoch, serial, spec.namespace, memory_mb, queue.reserving)
@@ -1203,7 +1235,7 @@ class Scheduler:
         asked = queue is not None and event.serial == queue.reserving_serial
         spots = queue.reserving if queue is not None and asked else ()
         granted = [spot for spot in spots if spot.container in event.containers]
-        usable = [spot for spot in granted if spot.invoker in self._invokers]
+        usable = [spot for spot in granted if self._may_create(event.queue, spot.invoker)]
         kept = [spot.container for spot in usable]
         # A repeated grant may name containers that exist by now: they keep their places.
         late = tuple([n for n in event.containers if n not in kept and n not in self._containers])
@@ -1221,12 +1253,17 @@ class Scheduler:
             keep = queue.floor_lacks() > 0 and not closing
             container = ContainerEntry(spot.container, spot.invoker, queue, keep)
             container.level = level
-            self._ledger.enter(container)
+            self._ledger.enter(container, now_us)
             out.append(Create(spot.container, spot.invoker, queue.epoch, queue.spec, keep))
         if not usable:
             self._consider(queue, now_us, out)
             self._settle(queue, now_us, out)
         self._wake(queue, self._next_look_us(queue, now_us))
+
+    def _may_create(self, queue: str, invoker: str) -> bool:
+        """Tell whether the invoker is there, and has told what it holds of the queue."""
+        entry = self._invokers.get(invoker)
+        return entry is not None and queue not in entry.unheard
 
     def _denied(self, event: Denied, now_us: int, out: list[object]) -> None:
         queue = self._queues.get(event.queue)
@@ -1269,9 +1306,36 @@ class Scheduler:
     def _container_serving(self, event: ContainerServing, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
-            return
-        if event.container in container.queue.in_progress:
+            self._release_late(event.container, out)
+        elif event.container in container.queue.in_progress:
             self._serve(container, now_us)
+
+    def _release_late(self, name: str, out: list[object]) -> None:
+        """Let a container go that serves after its creation was given up (L7)."""
+        given_up = self._given_up.pop(name, None)
+        if given_up is not None:
+            invoker, epoch = given_up
+            out.append(Release(name, invoker, epoch, "it serves too late: it was given up"))
+
+    def _give_up(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
+        """Take for failed what the queue has asked for and not been answered in time (L7)."""
+        if queue.reserving and now_us - queue.asked_us >= self._reserve_answer_us:
+            cause = f"no answer to a reservation for {self._reserve_answer_us // 1000} ms"
+            self._drop_reservation(queue, queue.reserving, out)
+            self._failed(queue, cause, False, now_us, out)
+        given_up = False
+        for container in list(queue.in_progress.values()):
+            if now_us - container.entered_us < self._create_answer_us:
+                break
+            cause = f"no answer to a creation for {self._create_answer_us // 1000} ms"
+            given_up = True
+            self._given_up[container.container] = (container.invoker, queue.epoch)
+            if len(self._given_up) > limits.GIVEN_UP_MAX:
+                del self._given_up[next(iter(self._given_up))]
+            self._lose(container, cause, out)
+            self._failed(queue, cause, False, now_us, out)
+        if given_up:
+            self._feed_starved(queue.spec.namespace, now_us, out)
 
     def _container_leaving(self, event: ContainerLeaving, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -1297,6 +1361,7 @@ class Scheduler:
     def _container_gone(self, event: ContainerGone, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
+            self._given_up.pop(event.container, None)
             return
         self._lose(container, event.cause, out)
         self._after_loss(container.queue, now_us, out)
@@ -1321,6 +1386,7 @@ class Scheduler:
     def _creation_failed(self, event: CreationFailed, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
         if container is None:
+            self._given_up.pop(event.container, None)
             return
         queue = container.queue
         self._lose(container, event.cause, out)
@@ -1379,25 +1445,37 @@ class Scheduler:
     # --- invokers and time -------------------------------------------------------------------
 
     def _invoker_reported(self, event: InvokerReported, now_us: int, out: list[object]) -> None:
-        if self._ledger.report(event):
-            failing = [queue for queue in self._queues.values() if queue.failures]
-            for queue in failing:
-                queue.retry_us = now_us
-            for queue in self._rest_soon(failing):
-                self._consider(queue, now_us, out)
+        if self._ledger.report(event) and self._queues:
+            self._asking[event.invoker] = self._invokers[event.invoker]
+            self._ask_joined(out)
         self._feed_starved(None, now_us, out)
+
+    def _ask_joined(self, out: list[object]) -> None:
+        """Ask invokers that have joined what they hold of the queues that were open then."""
+        left = limits.ASKS_MAX
+        for name, invoker in list(self._asking.items()):
+            while invoker.unasked and left > 0:
+                left -= 1
+                key, queue = invoker.unasked.popitem()
+                if invoker.unheard.get(key) is queue:
+                    out.append(Adopt(key, queue.epoch, name))
+            if not invoker.unasked:
+                del self._asking[name]
 
     def _invoker_gone(self, event: InvokerGone, now_us: int, out: list[object]) -> None:
         entry = self._invokers.pop(event.invoker, None)
         if entry is None:
             return
+        self._asking.pop(event.invoker, None)
         touched: dict[str, QueueEntry] = {}
         for container in list(entry.containers.values()):
             touched[container.queue.spec.queue] = container.queue
             self._lose(container, f"invoker {event.invoker} is gone", out)
-        for queue in self._queues.values():
+        for queue in entry.unheard.values():
             if queue.adopting.pop(event.invoker, None) is not None and not queue.adopting:
                 self._begin(queue, now_us, out)
+                touched[queue.spec.queue] = queue
+            elif queue.life.state_index == _REMOVING:
                 touched[queue.spec.queue] = queue
         for queue in touched.values():
             if not (queue.serving or queue.in_progress):
@@ -1407,6 +1485,8 @@ class Scheduler:
             self._settle(queue, now_us, out)
 
     def _time_reached(self, now_us: int, out: list[object]) -> None:
+        if self._asking:
+            self._ask_joined(out)
         for _ in range(_LOOKS_MAX):
             key = self._due.pop_due(now_us)
             if key is not None:
@@ -1426,6 +1506,8 @@ class Scheduler:
             queue.line.drop_head()
             self._reject(head, Cause.EXPIRED, self._expiry_reason(queue, head), 0, out)
             head = queue.line.head()
+        if queue.reserving or queue.in_progress:
+            self._give_up(queue, now_us, out)
         self._resume_paused(queue, now_us, out)
         if now_us >= queue.retry_us and (
             queue.line.waiting > 0
@@ -1476,6 +1558,12 @@ class Scheduler:
             idle = queue.life.state_index == _IDLE
             grace_us = self.config.stop_grace_us if idle else self.config.idle_grace_us
             due_us = queue.quiet_since_us + grace_us
+        if queue.reserving:
+            due_us = min(due_us, queue.asked_us + self._reserve_answer_us)
+        if queue.in_progress:
+            for container in queue.in_progress.values():  # the oldest first
+                due_us = min(due_us, container.entered_us + self._create_answer_us)
+                break
         if self._sees_to_floor(queue):
             due_us = min(due_us, max(now_us, queue.floor_us, queue.retry_us))
         return -1 if due_us == _NEVER else due_us

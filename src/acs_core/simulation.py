@@ -688,7 +688,10 @@ class PullCluster(Cluster):
             host = self.hosts[self._host_of[effect.invoker]]
             self.send(host.link, host, _TO_INVOKER, host, effect, now_us)
         elif isinstance(effect, Adopt):
-            for host in self.hosts:
+            asked = self.hosts
+            if effect.invoker:  # it has joined; the others told when the queue opened
+                asked = [self.hosts[self._host_of[effect.invoker]]]
+            for host in asked:
                 self.send(host.link, host, _TO_INVOKER, host, effect, now_us)
         elif isinstance(effect, Reserve):
             self._put(now_us + self.config.coordination_us, _RESERVE, index, effect)

@@ -731,7 +731,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
     },
     events.DrainRequested: {"limit_us": _integer},
     # --- a scheduler asks an invoker
-    effects.Adopt: {"queue": _text, "epoch": _integer},
+    effects.Adopt: {"queue": _text, "epoch": _integer, "invoker": _text},
     effects.Create: {
         "container": _text,
         "invoker": _text,
@@ -850,6 +850,8 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "stop_grace_us": _integer,
         "retry_min_us": _integer,
         "retry_max_us": _integer,
+        "reserve_answer_us": _integer,
+        "create_answer_us": _integer,
         "report_decisions": _flag,
         "give_back": _flag,
         "throttle_by_wait": _flag,

@@ -232,12 +232,14 @@ class Misdirected(_message.Message):
     def __init__(self, activation_id: _Optional[str] = ..., queue: _Optional[str] = ..., leader: _Optional[str] = ...) -> None: ...
 
 class Adopt(_message.Message):
-    __slots__ = ("queue", "epoch")
+    __slots__ = ("queue", "epoch", "invoker")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    INVOKER_FIELD_NUMBER: _ClassVar[int]
     queue: str
     epoch: int
-    def __init__(self, queue: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+    invoker: str
+    def __init__(self, queue: _Optional[str] = ..., epoch: _Optional[int] = ..., invoker: _Optional[str] = ...) -> None: ...
 
 class Create(_message.Message):
     __slots__ = ("container", "invoker", "epoch", "spec", "keep")

@@ -73,7 +73,7 @@ class SchedulerNode:
                 Create: self._to_invoker,
                 Resume: self._to_invoker,
                 Release: self._to_invoker,
-                Adopt: self._to_all_invokers,
+                Adopt: self._adopt,
                 Reserve: self._reserve,
                 Unreserve: self._unreserve,
                 Reject: self._to_controller,
@@ -167,9 +167,10 @@ class SchedulerNode:
     def _to_invoker(self, effect: Deliver | Create | Resume | Release) -> None:
         self._invokers[effect.invoker].send(effect)
 
-    def _to_all_invokers(self, effect: Adopt) -> None:
-        for link in self._invokers.values():
-            link.send(effect)
+    def _adopt(self, effect: Adopt) -> None:
+        for name, link in self._invokers.items():
+            if effect.invoker in ("", name):
+                link.send(effect)
 
     def _to_controller(self, effect: Reject | Throttle) -> None:
         self._say(effect)

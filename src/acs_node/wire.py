@@ -344,7 +344,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], pb.Message]]] = {
     Throttle: _plain("throttle", pb.Throttle, "queue", "on", "reason"),
     QueueClosed: _plain("queue_closed", pb.QueueClosed, "queue"),
     Misdirected: _plain("misdirected", pb.Misdirected, "activation_id", "queue", "leader"),
-    Adopt: _plain("adopt", pb.Adopt, "queue", "epoch"),
+    Adopt: _plain("adopt", pb.Adopt, "queue", "epoch", "invoker"),
     Create: _of_create,
     Deliver: _of_deliver,
     Resume: _plain("resume", pb.Resume, *_CONTAINER),
@@ -405,6 +405,11 @@ def _misdirected(m: pb.Misdirected, _: int) -> Misdirected:
     )
 
 
+def _adopt(m: pb.Adopt, _: int) -> Adopt:
+    invoker = _name("adopt.invoker", m.invoker) if m.invoker else ""
+    return Adopt(m.queue, m.epoch, invoker)
+
+
 def _create(m: pb.Create, _: int) -> Create:
     invoker = _name("create.invoker", m.invoker)
     spec = _spec("create.spec", _part("create", m, "spec"))
@@ -447,9 +452,8 @@ def _adopted(m: pb.Adopted, _: int) -> Adopted:
     held = []
     for each in m.held:
         ids = _names("adopted.held.activation_ids", each.activation_ids, CONCURRENCY_MAX)
-        held.append(
-            Held(_name("adopted.held.container", each.container), each.serving, ids, each.keep)
-        )
+        name = _name("adopted.held.container", each.container)
+        held.append(Held(name, each.serving, ids, each.keep))
     invoker, queue = _name("adopted.invoker", m.invoker), _name("adopted.queue", m.queue)
     return Adopted(invoker, queue, m.epoch, tuple(held))
 
@@ -556,7 +560,7 @@ _DECODERS: Final[dict[str, Callable[[Any, int], object]]] = {
     "throttle": _throttle,
     "queue_closed": _named("queue_closed", QueueClosed, "queue"),
     "misdirected": _misdirected,
-    "adopt": lambda m, _: Adopt(m.queue, m.epoch),
+    "adopt": _adopt,
     "create": _create,
     "deliver": _deliver,
     "resume": _resume,

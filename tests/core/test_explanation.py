@@ -285,3 +285,25 @@ def test_a_rule_that_asks_beyond_the_cap_gets_what_the_cap_leaves() -> None:
     assert made.arrive("a2") == []
     assert made.do(ev.TimeReached()) == []
     made.scheduler.check()
+
+
+@pytest.mark.parametrize(("run_ms", "words"), [(0.01234567, "0.01235"), (50_000.4, "50000")])
+def test_a_refusal_has_plain_numbers(run_ms: float, words: str) -> None:
+    snapshot = Snapshot(
+        state=QueueState.RUNNING,
+        initialized=True,
+        incoming=0,
+        waiting=0,
+        existing=1,
+        in_progress=0,
+        stale=0,
+        namespace_existing=1,
+        namespace_in_progress=0,
+        average_duration_ms=run_ms,
+        namespace_limit=1,
+        action_limit=1,
+        concurrency=1,
+        creation_ms=100.0,
+    )
+    reason = Forecast(snapshot, 1, 1_000_000, 0).refusal(1_000, 1_000_000)
+    assert f" {words} ms a run" in reason

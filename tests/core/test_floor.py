@@ -72,7 +72,7 @@ def test_what_goes_is_replaced_once_a_second_at_most() -> None:
 
 
 def test_failed_creations_of_a_floor_are_tried_again_ever_later() -> None:
-    desk = made()
+    desk = made(reserve_answer_us=20_000_000)
     keeps(desk)
     desk.do(ev.Denied("n/a", 1, "no"))
     for number in range(2, 9):
@@ -86,7 +86,7 @@ def test_no_floor_is_too_large_for_an_invoker_that_lacks_the_memory() -> None:
     desk = made(50)
     assert keeps(desk) == []
     assert "no invoker has 100 MB" in str(desk.scheduler.explain("n/a")["trouble"])
-    desk.do(ev.InvokerReported("i2", 100))
+    desk.do(ev.InvokerReported("i2", 100), ev.Adopted("i2", "n/a", 1))
     assert desk.wait(1_000_000) == ["reserve for n/a c-1@i2"]
 
 

@@ -32,9 +32,9 @@ def test_a_namespace_has_room_for_what_it_does_not_hold_in_any_way() -> None:
     queue = queue_of(ledger)
     serving = ContainerEntry("c1", "i", queue)
     for container in (serving, ContainerEntry("c2", "i", queue), ContainerEntry("c3", "i", queue)):
-        ledger.enter(container)
+        ledger.enter(container, 0)
     ledger.serve(serving, 7)
-    ledger.reserve(queue, 1, tuple([Place(f"p{n}", "i") for n in range(4)]), 0)
+    ledger.reserve(queue, 1, tuple([Place(f"p{n}", "i") for n in range(4)]), 0, 0)
     ledger.check()
     assert queue.namespace.room() == 10 - 1 - 2 - 4
     assert (serving.idle_since_us, serving.serving_since_us) == (7, 7)
@@ -110,14 +110,14 @@ def test_the_levels_of_what_is_reserved_and_held_are_counted() -> None:
     ledger = ledger_of(InvokerReported("i", 1_000))
     queue = queue_of(ledger)
     assert queue.reserving_level == 0
-    ledger.reserve(queue, 1, (Place("p1", "i"), Place("p2", "i")), 1)
+    ledger.reserve(queue, 1, (Place("p1", "i"), Place("p2", "i")), 1, 0)
     assert queue.namespace.levels == {1: 2}
     ledger.end_reservation(queue)
     assert (queue.namespace.levels, queue.reserving_level) == ({}, 0)
     container = ContainerEntry("c1", "i", queue)
     assert container.resuming is False
     container.level = 1
-    ledger.enter(container)
+    ledger.enter(container, 0)
     assert queue.namespace.levels == {1: 1}
     ledger.forget(container)
     assert queue.namespace.levels == {}

@@ -408,14 +408,14 @@ def test_a_closing_queue_with_work_creates_for_it() -> None:
 def test_places_on_an_invoker_that_is_gone_are_asked_for_elsewhere() -> None:
     made = desk()
     made.arrive("a1")
-    made.do(ev.InvokerReported("i2", 500), ev.InvokerGone("i1"))
+    made.do(ev.InvokerReported("i2", 500), ev.Adopted("i2", "n/a", 1), ev.InvokerGone("i1"))
     assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["unreserve c-1", "reserve for n/a c-2@i2"]
 
 
 def test_an_invoker_that_comes_back_still_has_its_reserved_places() -> None:
     made = desk()
     made.arrive("a1")
-    made.do(ev.InvokerGone("i1"), ev.InvokerReported("i1", 1_000))
+    made.do(ev.InvokerGone("i1"), ev.InvokerReported("i1", 1_000), ev.Adopted("i1", "n/a", 1))
     assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["create c-1@i1 for n/a"]
 
 
@@ -424,7 +424,67 @@ def test_without_an_invoker_work_waits_for_one() -> None:
     made.open()
     assert made.arrive("a1") == []
     assert str(made.scheduler.explain("n/a")["trouble"]).startswith("no invoker ")
-    assert made.do(ev.InvokerReported("i1", 500)) == ["reserve for n/a c-1@i1"]
+    assert made.do(ev.InvokerReported("i1", 500)) == ["adopt n/a epoch 1 by i1"]
+    assert made.do(ev.Adopted("i1", "n/a", 1)) == ["reserve for n/a c-1@i1"]
+
+
+def test_nothing_is_placed_on_an_invoker_that_joins_before_it_has_answered() -> None:
+    made = desk()  # of which i1 has 1,000 MB
+    assert made.do(ev.InvokerReported("i2", 100_000)) == ["adopt n/a epoch 1 by i2"]
+    assert made.do(ev.InvokerReported("i2", 100_000)) == []
+    assert made.arrive("a1") == ["reserve for n/a c-1@i1"]  # nobody else waits for it
+    made.do(ev.InvokerGone("i1"), ev.InvokerReported("i1", 1_000))
+    assert made.do(ev.Reserved("n/a", 1, ("c-1",))) == ["unreserve c-1"]
+    assert made.do(ev.Adopted("i2", "n/a", 2)) == []  # of another leader
+    made.do(ev.Adopted("i2", "n/a", 1))
+    made.now_us += 5_000
+    assert made.do(ev.TimeReached()) == ["reserve for n/a c-2@i2"]
+    made.do(ev.Adopted("i2", "n/a", 1, (ev.Held("late", True),)))
+    assert made.scheduler.containers() == []
+
+
+def test_what_a_joining_invoker_holds_is_not_delivered_again() -> None:
+    made = desk()
+    made.arrive("a1", "a2")
+    made.do(ev.InvokerReported("i2", 500))
+    held = ev.Held("old", True, ("a1",))
+    made.do(ev.Adopted("i2", "n/a", 1, (held,)))
+    assert made.scheduler.counts()["waiting"] == 1
+    assert made.pull("old", ended="a1") == ["deliver a2 to old"]
+
+
+def test_what_a_joining_invoker_holds_of_a_closing_queue_goes_first() -> None:
+    made = desk()
+    made.do(ev.InvokerReported("i2", 500))
+    assert made.do(ev.QueueClosing("n/a", "updated")) == []
+    held = ev.Held("old", True)
+    assert made.do(ev.Adopted("i2", "n/a", 1, (held,))) == ["release old: updated"]
+    assert made.do(ev.ContainerGone("old", "released")) == ["close n/a epoch 1"]
+
+
+def test_a_closing_queue_does_not_wait_for_a_joining_invoker_that_is_gone() -> None:
+    made = desk()
+    made.do(ev.InvokerReported("i2", 500), ev.QueueClosing("n/a", "updated"))
+    assert made.do(ev.InvokerGone("i2")) == ["close n/a epoch 1"]
+
+
+def test_an_invoker_that_joins_many_queues_is_asked_over_several_steps() -> None:
+    made = Desk()
+    names = [f"n/{number}" for number in range(250)]
+    for name in names:
+        made.open(name)
+    asked = made.do(ev.InvokerReported("i1", 500))
+    assert len(asked) == 100
+    made.do(ev.LeadershipLost(names[3], "s2"))
+    made.open(names[3], 2)  # which asks everybody
+    asked += made.do(ev.InvokerReported("i2", 500))
+    made.do(ev.InvokerGone("i2"))
+    while made.scheduler.next_deadline_us() == made.now_us:
+        steps = made.do(ev.TimeReached())
+        assert len(steps) <= 100
+        asked += steps
+    others = [f"adopt {name} epoch 1 by i1" for name in names if name != names[3]]
+    assert sorted(asked) == sorted(others)
 
 
 def test_pauses_after_failures_double_up_to_their_bound() -> None:
@@ -743,3 +803,16 @@ def test_a_queue_has_the_wait_target_of_its_action(target_us: int | None, contai
             desk.do(ev.Pulled("h", 1, 1, (), (ev.Completion(name, 0, 40_000, 0),)))
         desk.wait(420_000)
     assert 1 + desk.scheduler.explain("n/a")["reserving"] == containers
+
+
+def test_work_given_back_twice_in_a_row_is_given_back_once() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
+    assert made.pull("c-1") == ["deliver a1 to c-1"]
+    back = ev.Returned("c-1", 1, ("a1",))
+    made.do(back)
+    before = made.scheduler.explain("n/a")
+    assert made.do(back) == []
+    assert made.scheduler.explain("n/a") == before
+    assert made.pull("c-1") == ["deliver a1 to c-1"]

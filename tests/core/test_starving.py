@@ -7,7 +7,7 @@ import pytest
 from acs_core import events as ev
 from acs_core import limits
 from acs_core.demand import Decision, RuntimeFitRule, Snapshot
-from acs_core.effects import Deliver, Release, Reserve
+from acs_core.effects import Adopt, Deliver, Release, Reserve
 from acs_core.scheduler import Scheduler, SchedulerConfig
 from acs_core.starving import Starving
 
@@ -126,8 +126,11 @@ def test_invokers_that_come_and_go_concern_few_queues_in_a_step() -> None:
             effects = scheduler.step(event, 1)
             assert rule.asked - before <= 2 * limits.LOOKS_MAX
             scheduler.check()
-            for effect in effects:
-                if isinstance(effect, Reserve):
+            for effect in effects:  # which become more on the way
+                if isinstance(effect, Adopt) and effect.invoker:
+                    adopted = ev.Adopted(effect.invoker, effect.queue, effect.epoch)
+                    effects += scheduler.step(adopted, 1)
+                elif isinstance(effect, Reserve):
                     reserving.append(effect.queue)
                     names = tuple([place.container for place in effect.places])
                     scheduler.step(ev.Reserved(effect.queue, effect.serial, names), 1)
@@ -136,7 +139,7 @@ def test_invokers_that_come_and_go_concern_few_queues_in_a_step() -> None:
                 return sorted(reserving)
 
     assert concerned(ev.InvokerReported("i", 1_000_000)) == queues, "all were without an invoker"
-    scheduler.step(ev.InvokerReported("j", 1_000_000), 1)
+    assert concerned(ev.InvokerReported("j", 1_000_000)) == []
     assert concerned(ev.InvokerGone("i")) == queues, "all had their container there"
     # One that was closed meanwhile is passed over, and so is its successor's name.
     scheduler.step(ev.LimitsChanged("n", 100), 1)

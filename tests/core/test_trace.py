@@ -291,7 +291,7 @@ def test_a_line_holds_time_event_and_effects() -> None:
                 "history_us": 0,
             }
         },
-        "effects": [{"Adopt": {"queue": "q", "epoch": 5}}],
+        "effects": [{"Adopt": {"queue": "q", "epoch": 5, "invoker": ""}}],
     }
     assert end == {"end": 1}
 
@@ -350,8 +350,9 @@ def test_payload_of_adopted_work_is_known_to_be_elsewhere() -> None:
 
 def test_the_same_object_may_arrive_within_the_microsecond_of_its_delivery() -> None:
     scheduler = Recorded(Scheduler(SchedulerConfig()))
-    scheduler.step(events.QueueOpened(QueueSpec("q", "n", "a", 0), 1), 1)
     scheduler.step(events.InvokerReported("i", 1024), 1)
+    scheduler.step(events.QueueOpened(QueueSpec("q", "n", "a", 0), 1), 1)
+    scheduler.step(events.Adopted("i", "q", 1), 1)
     (reserve, *_) = scheduler.step(events.Arrived("q", Activation("w", b"", 1)), 1)
     assert isinstance(reserve, effects.Reserve)
     container = reserve.places[0].container

@@ -286,3 +286,16 @@ async def test_close_ends_what_is_under_way() -> None:
     assert tasks
     await stage.node.close()
     assert all(task.cancelled() for task in tasks)
+
+
+async def test_an_invoker_that_joins_is_asked_alone() -> None:
+    stage = Stage()
+    stage.submit("a1")
+    await stage.serve()
+    joined: list[Any] = []
+    stage.node._invokers["i1"] = LocalLink(joined.append, Inbox())
+    stage.node.report_invoker(InvokerReported("i1", 1024))
+    await until(lambda: joined, "the question")
+    assert [(each.queue, each.invoker) for each in joined] == [(SPEC.queue, "i1")]
+    assert len(stage.sent(Adopt)) == 1, "when the queue was opened"
+    await stage.node.close()

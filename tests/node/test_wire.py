@@ -230,13 +230,13 @@ def spoil(kind: str, change: Callable[[Any], object]) -> Message:
     return message
 
 
-SPEC = events.QueueSpec("q", "ns", "a", 1)
+SPEC = events.QueueSpec("q", "ns", "a", 1, containers_min=2)
 GOOD: dict[str, Any] = {
     "submit": links.Submit(SPEC, events.Activation("a", b"", 0)),
     "reject": effects.Reject(events.Activation("a", b"", 0), 0, "", 0),
-    "create": effects.Create("c", "i", 1, SPEC),
+    "create": effects.Create("c", "i", 1, SPEC, True),
     "deliver": effects.Deliver("c", "i", 1, events.Activation("a", b"", 0)),
-    "adopted": events.Adopted("i", "q", 1, (events.Held("c", True, ("a",)),)),
+    "adopted": events.Adopted("i", "q", 1, (events.Held("c", True, ("a",), True),)),
     "pulled": events.Pulled("c", 1, 1, (), (events.Completion("a", 0, 0, 0),)),
     "release": effects.Release("c", "i", 1, ""),
     "invoker_reported": events.InvokerReported("i", 1),
