@@ -64,18 +64,21 @@ def test_standard_input(trace: Path) -> None:
     ("recorded", "shown"),
     [
         (
-            '{"Adopt":{"queue":"r","epoch":2}},{"CloseQueue":{"queue":"r","epoch":3}}',
+            '{"Adopt":{"queue":"r","epoch":2,"invoker":""}},{"CloseQueue":{"queue":"r","epoch":3}}',
             [
-                '  same      {"Adopt":{"epoch":2,"queue":"r"}}',
+                '  same      {"Adopt":{"epoch":2,"invoker":"","queue":"r"}}',
                 '  recorded  {"CloseQueue":{"epoch":3,"queue":"r"}}',
                 "  now       (nothing)",
             ],
         ),
-        ("", ["  recorded  (nothing)", '  now       {"Adopt":{"epoch":2,"queue":"r"}}']),
+        (
+            "",
+            ["  recorded  (nothing)", '  now       {"Adopt":{"epoch":2,"invoker":"","queue":"r"}}'],
+        ),
     ],
 )
 def test_a_difference(trace: Path, recorded: str, shown: list[str]) -> None:
-    made = '"effects":[{"Adopt":{"queue":"r","epoch":2}}]'
+    made = '"effects":[{"Adopt":{"queue":"r","epoch":2,"invoker":""}}]'
     text = trace.read_text()
     assert made in text
     trace.write_text(text.replace(made, f'"effects":[{recorded}]'))
@@ -85,7 +88,8 @@ def test_a_difference(trace: Path, recorded: str, shown: list[str]) -> None:
     assert result.output.splitlines()[1:] == [
         'line 4, at 2 us, differs: {"QueueOpened":{"spec":{"queue":"r","namespace":"n",'
         '"action":"b","revision":0,"memory_mb":256,"concurrency":1,"timeout_us":60000000,'
-        '"action_limit":null,"kind":""},"epoch":2,"history_us":0}}',
+        '"action_limit":null,"kind":"","containers_min":0,"wait_target_us":null},"epoch":2,'
+        '"history_us":0}}',
         *shown,
     ]
     as_json = acs_replay(trace, "--json")
