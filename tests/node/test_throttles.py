@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE, House, open_house
+from node.house import ECHO, WAIT_FOR_FILE, House, open_house, until
 from node.rest import open_whole_server
 
 from acs_node import clock
@@ -83,6 +83,7 @@ async def test_what_ended_makes_room_and_new_limits_hold_at_once() -> None:
         await limit(house, concurrent_invocations=1)
         go = house.folder / "go"
         waiting = house.start("wait", {"go": str(go)})
+        await until(lambda: house.controller.counts()["pending"] == 1, "its admission")
         refused = await house.invoke("act")
         assert refused.status == 429
         assert refused.body == "Too many concurrent requests in flight (count: 1, allowed: 1)."
