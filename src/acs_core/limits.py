@@ -179,3 +179,11 @@ CREATIONS_MIN_PER_S: Final = 0.001
 ENGINE_SPAN_MAX: Final = 8
 """Creations after which an engine's rate is counted anew though others are still under way: some
 seconds of a loaded engine, so that its rate follows the load."""
+
+SPREAD_RATIO: Final = 1.5
+SPREAD_MIN_PER_S: Final = 500.0
+"""A scheduler is hotter than another when it has so many times its work per second, and so much
+more: moving a queue has every invoker asked, which a few activations are not worth."""
+
+SPREAD_QUEUES_MAX: Final = 64
+"""Queues that are looked at for one to move, the busiest of those small enough."""

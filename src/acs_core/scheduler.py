@@ -266,6 +266,21 @@ class Scheduler:
         """Return the names of the containers that are known here.  Cost: O(containers)."""
         return list(self._containers)
 
+    def in_hand(self) -> int:
+        """Return how many activations are here: waiting or delivered, not ended.  Cost: O(1)."""
+        return len(self._activations)
+
+    def can_move(self, queue: str) -> bool:
+        """Tell whether the queue may go to another scheduler now (``LeadershipLost``).
+
+        Not while containers are reserved or created for it: those hang on who asked for them.
+        Nor while it is adopted or closes.  Cost: O(1).
+        """
+        entry = self._queues.get(queue)
+        if entry is None or entry.life.state_index == _REMOVING:
+            return False
+        return not (entry.reserving or entry.in_progress or entry.adopting)
+
     def counts(self) -> dict[str, int]:
         """Return the account of activations: accepted is the sum of the rest.  Cost: O(queues)."""
         return {

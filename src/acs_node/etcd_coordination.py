@@ -86,9 +86,11 @@ class EtcdCoordination:
 
     async def resign(self, queue: str) -> None:
         """Give up the leadership; without an answer from etcd it ends with the lease."""
-        epoch = self._epochs.pop(queue, 0)
+        epoch = self._epochs.get(queue, 0)
         key = self._leader_key(queue)
         await self._etcd.transaction((was_created_at(key, epoch),), (delete(key),))
+        if self._epochs.get(queue) == epoch:  # not after a failure: who asks again means this one
+            del self._epochs[queue]
 
     # --- reservations --------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
+from typing import Final
 
 from acs_core.effects import (
     Adopt,
@@ -18,6 +19,7 @@ from acs_core.effects import (
     Decided,
     Deliver,
     Differed,
+    Forward,
     Reject,
     Release,
     Reserve,
@@ -35,6 +37,7 @@ from acs_core.events import (
     Event,
     FailureClass,
     InvokerReported,
+    LeadershipLost,
     QueueClosing,
     QueueOpened,
     QueueSpec,
@@ -47,6 +50,12 @@ from .links import Cancel, Close, Link, Misdirected, QueueClosed, Submit
 from .stepper import Recorder, Stepper
 
 log = logging.getLogger(__name__)
+
+MOVED_S: Final = 10.0
+"""For how long after a queue has moved work that still comes here is sent after it."""
+
+RESIGN_RETRY_S: Final = 0.5
+"""After the coordination did not take back the leadership of a queue that moves."""
 
 
 class SchedulerNode:
@@ -65,6 +74,10 @@ class SchedulerNode:
         self._invokers: Mapping[str, Link] = {}
         # What came for queues whose leadership is being asked for.
         self._opening: dict[str, list[Submit | Close]] = {}
+        # Queues that another scheduler is to lead: who that is.
+        self._moved: dict[str, str] = {}
+        # What came for each queue since it was last asked for.
+        self._arrived: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stepper = Stepper(
             self.scheduler,
@@ -79,6 +92,7 @@ class SchedulerNode:
                 Reject: self._to_controller,
                 Throttle: self._to_controller,
                 CloseQueue: self._closed,
+                Forward: self._forward,
                 Decided: self._decided,
                 Differed: self._differed,
             },
@@ -114,6 +128,23 @@ class SchedulerNode:
         """Tell the core of an invoker."""
         self._stepper.step(report)
 
+    def take_arrived(self) -> dict[str, int]:
+        """Return how many activations came for each queue since the last call."""
+        arrived, self._arrived = self._arrived, {}
+        return arrived
+
+    def move(self, queue: str, to: str) -> None:
+        """Have the scheduler of the instance ``to`` lead the queue, which is here and can move.
+
+        It is opened there by the first activation that comes, those that wait here at the latest.
+        """
+        self._moved[queue] = to
+        self._stepper.step(LeadershipLost(queue, to))
+
+    def not_moved_to(self, instance: str) -> None:
+        """Lead again, when work comes, what was to be led by one that is gone."""
+        self._moved = {queue: to for queue, to in self._moved.items() if to != instance}
+
     async def close(self) -> None:
         """Stop timers and what is under way with the coordination."""
         self._stepper.close()
@@ -126,6 +157,7 @@ class SchedulerNode:
     def _submit(self, message: Submit) -> None:
         queue = message.spec.queue
         if self.scheduler.has_queue(queue):
+            self._arrived[queue] = self._arrived.get(queue, 0) + 1
             try:
                 self._stepper.step(Arrived(queue, message.activation))
             except Exception as error:
@@ -133,6 +165,8 @@ class SchedulerNode:
                 self._refuse(message.activation, Cause.UNKNOWN, f"The scheduler failed: {error}")
         elif queue in self._opening:
             self._opening[queue].append(message)
+        elif queue in self._moved:
+            self._misdirect(message.activation, queue, self._moved[queue])
         else:
             self._opening[queue] = [message]
             self._start(self._open(message.spec))
@@ -144,8 +178,7 @@ class SchedulerNode:
         except LedElsewhere as error:
             for message in self._opening.pop(spec.queue):
                 if isinstance(message, Submit):
-                    activation_id = message.activation.activation_id
-                    self._say(Misdirected(activation_id, spec.queue, error.leader))
+                    self._misdirect(message.activation, spec.queue, error.leader)
             return
         except Exception as error:
             log.exception("queue %s could not be opened", spec.queue)
@@ -161,6 +194,31 @@ class SchedulerNode:
     def _closed(self, effect: CloseQueue) -> None:
         self._say(QueueClosed(effect.queue))
         self._start(self._coordination.resign(effect.queue))
+
+    def _forward(self, effect: Forward) -> None:
+        # What comes while the leadership is given back waits behind what is handed over.
+        self._opening[effect.queue] = []
+        self._start(self._hand_over(effect))
+
+    async def _hand_over(self, effect: Forward) -> None:
+        """Give up the leadership, and only then send the work on: the next one finds it free."""
+        while True:
+            try:
+                await self._coordination.resign(effect.queue)
+                break
+            except Exception:
+                log.exception("queue %s is still led here; the next try is soon", effect.queue)
+                await asyncio.sleep(RESIGN_RETRY_S)
+        for activation in effect.activations:
+            self._misdirect(activation, effect.queue, effect.to)
+        for message in self._opening.pop(effect.queue):
+            if isinstance(message, Submit):
+                self._misdirect(message.activation, effect.queue, effect.to)
+        await asyncio.sleep(MOVED_S)
+        self._moved.pop(effect.queue, None)
+
+    def _misdirect(self, activation: Activation, queue: str, leader: str) -> None:
+        self._say(Misdirected(activation.activation_id, queue, leader))
 
     # --- effects -----------------------------------------------------------------------------
 

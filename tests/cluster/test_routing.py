@@ -6,9 +6,10 @@ import pytest
 
 from acs_core.effects import Cause, Reject, Throttle
 from acs_core.events import Activation, QueueSpec
+from acs_core.spreading import choose
 from acs_node import acs_pb2 as pb
 from acs_node.cluster import routing
-from acs_node.cluster.routing import Routing, choose
+from acs_node.cluster.routing import Routing
 from acs_node.grpc_link import LinkFull, Peer
 from acs_node.links import (
     Cancel,
@@ -94,7 +95,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_leader_gets_the_work_once_it_is_known() -> None:
     house = House()
     links = {name: house.scheduler(name) for name in ("s0-1", "s1-1")}
-    first = choose("q", links)  # type: ignore[arg-type]
+    first = choose("q", dict.fromkeys(links, 0.0))
     other = next(name for name in links if name != first)
     house.submit("1")
     assert ids(links[first].take()) == ["1"]
@@ -106,19 +107,35 @@ def test_the_leader_gets_the_work_once_it_is_known() -> None:
     assert ids(links[first].take()) == ["3"]
 
 
-def test_queues_are_spread_and_only_those_of_one_that_went_move() -> None:
-    three = dict.fromkeys(["s0", "s1", "s2"])
-    two = dict.fromkeys(["s0", "s1"])
-    before = {f"q{n}": choose(f"q{n}", three) for n in range(300)}  # type: ignore[arg-type]
-    after = {queue: choose(queue, two) for queue in before}  # type: ignore[arg-type]
-    assert all(list(before.values()).count(name) > 60 for name in three)
-    assert all(after[q] == before[q] for q in before if before[q] != "s2")
+def test_a_queue_is_opened_where_there_is_clearly_less_to_do() -> None:
+    house = House()
+    links = {name: house.scheduler(name) for name in ("s0-1", "s1-1")}
+    first = choose("q", dict.fromkeys(links, 0.0))
+    other = next(name for name in links if name != first)
+    house.routing.is_loaded(first, 5_000.0)
+    house.submit("1")
+    assert ids(links[other].take()) == ["1"]
+    house.routing.is_loaded(first, None)  # its load is not known any more
+    house.submit("2")
+    assert ids(links[first].take()) == ["2"]
+
+
+def test_what_was_sent_on_to_one_that_is_gone_goes_elsewhere() -> None:
+    house = House()
+    link = house.scheduler("s0-1")
+    house.scheduler("s1-1")
+    house.routing.scheduler_gone("s1-1")
+    house.submit("1")
+    link.take()
+    house.routing.take("s0-1", Misdirected("1", "q", "s1-1"))
+    assert ids(link.take()) == ["1"]
+    assert house.routing.counts()["parked"] == 0
 
 
 def test_what_came_to_the_wrong_one_goes_to_the_leader() -> None:
     house = House()
     links = {name: house.scheduler(name) for name in ("s0-1", "s1-1")}
-    first = choose("q", links)  # type: ignore[arg-type]
+    first = choose("q", dict.fromkeys(links, 0.0))
     other = next(name for name in links if name != first)
     house.submit("1")
     house.routing.take(first, Misdirected("1", "q", other))

@@ -816,3 +816,27 @@ def test_work_given_back_twice_in_a_row_is_given_back_once() -> None:
     assert made.do(back) == []
     assert made.scheduler.explain("n/a") == before
     assert made.pull("c-1") == ["deliver a1 to c-1"]
+
+
+def test_a_queue_may_move_once_nothing_is_on_its_way_to_it() -> None:
+    desk = Desk()
+    can_move = desk.scheduler.can_move
+    desk.do(ev.InvokerReported("i", 1_000))
+    desk.open()
+    assert not can_move("n/a")  # the invoker has not told what it holds
+    assert not can_move("elsewhere")
+    desk.do(ev.Adopted("i", "n/a", 1))
+    assert can_move("n/a")
+    assert desk.scheduler.in_hand() == 0
+    desk.arrive("a1")
+    assert desk.scheduler.in_hand() == 1
+    assert not can_move("n/a")  # reserved for
+    desk.do(ev.Reserved("n/a", 1, ("c-1",)))
+    assert not can_move("n/a")  # created for
+    desk.do(ev.ContainerServing("c-1", "i"))
+    desk.pull("c-1")
+    assert can_move("n/a")
+    desk.do(ev.QueueClosing("n/a", "deleted"))
+    assert not can_move("n/a")
+    desk.pull("c-1", ended="a1")
+    assert desk.scheduler.in_hand() == 0

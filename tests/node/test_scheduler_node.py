@@ -23,7 +23,7 @@ from acs_core.events import (
     QueueSpec,
 )
 from acs_core.scheduler import SchedulerConfig
-from acs_node import clock
+from acs_node import clock, scheduler_node
 from acs_node.coordination import LedElsewhere, MemoryCoordination
 from acs_node.links import Cancel, Close, Inbox, LocalLink, Misdirected, QueueClosed, Submit
 from acs_node.scheduler_node import SchedulerNode
@@ -40,6 +40,8 @@ class SlowCoordination(MemoryCoordination):
         self.may_lead.set()
         self.may_reserve = asyncio.Event()
         self.may_reserve.set()
+        self.may_resign = asyncio.Event()
+        self.may_resign.set()
         self.failing: Exception | None = None
         self.resigned: list[str] = []
 
@@ -51,6 +53,9 @@ class SlowCoordination(MemoryCoordination):
 
     async def resign(self, queue: str) -> None:
         self.resigned.append(queue)
+        await self.may_resign.wait()
+        if self.failing:
+            raise self.failing
 
     async def reserve(
         self, namespace: str, containers_max: int, memory_mb: int, places: Sequence[Place]
@@ -179,6 +184,54 @@ async def test_work_for_a_queue_that_another_leads_is_sent_back_with_its_name() 
     await until(lambda: stage.to_controller, "the answers")
     assert stage.to_controller == [Misdirected(f"a{n}", SPEC.queue, "s9-1") for n in range(2)]
     assert not stage.node._opening
+    await stage.node.close()
+
+
+async def test_a_queue_that_moves_is_given_up_before_its_work_is_sent_on() -> None:
+    stage = Stage()
+    stage.submit("a0")
+    await stage.serve()
+    for n in range(1, 4):
+        stage.submit(f"a{n}")
+    assert stage.node.take_arrived() == {SPEC.queue: 4}
+    assert stage.node.take_arrived() == {}
+    assert stage.node.scheduler.can_move(SPEC.queue)
+    stage.coordination.may_resign.clear()
+    stage.node.move(SPEC.queue, "s2-1")
+    stage.submit("a4")
+    stage.node.receive(Close(SPEC.queue, "why"))
+    assert stage.sent(Misdirected) == []  # the next one would not find it free
+    stage.coordination.may_resign.set()
+    await until(lambda: len(stage.sent(Misdirected)) == 4, "what waited, and what came")
+    stage.submit("late")
+    sent = [Misdirected(f"{n}", SPEC.queue, "s2-1") for n in ("a1", "a2", "a3", "a4", "late")]
+    await until(lambda: stage.sent(Misdirected) == sent, "the late one, in order")
+    assert stage.coordination.resigned == [SPEC.queue]
+    assert not stage.node.scheduler.has_queue(SPEC.queue)
+    stage.node.not_moved_to("s3-1")
+    stage.node.not_moved_to("s2-1")  # it is gone: work that still comes is taken here again
+    stage.submit("again")
+    await until(lambda: stage.node.scheduler.has_queue(SPEC.queue), "the queue")
+    await stage.node.close()
+
+
+async def test_the_leadership_of_a_queue_that_moves_is_given_up_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scheduler_node, "RESIGN_RETRY_S", 0.0)
+    monkeypatch.setattr(scheduler_node, "MOVED_S", 0.0)
+    stage = Stage()
+    stage.submit("a0")
+    await stage.serve()
+    stage.submit("a1")
+    stage.coordination.failing = ConnectionError("no quorum")
+    stage.node.move(SPEC.queue, "s2-1")
+    await until(lambda: len(stage.coordination.resigned) > 1, "another try")
+    stage.coordination.failing = None
+    await until(lambda: stage.sent(Misdirected), "what waited")
+    await until(lambda: not stage.node._tasks, "the end of the move")
+    stage.submit("a2")  # work that comes long after is taken
+    await until(lambda: stage.node.scheduler.has_queue(SPEC.queue), "the queue")
     await stage.node.close()
 
 

@@ -32,6 +32,7 @@ from ..routes import action_behind
 from .config import NodeConfig
 from .process import Node, NodeError, run
 from .routing import Routing
+from .spreading import Loads
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class ControllerHouse:
         self._entities: EntityStore | None = None
         self._routing = Routing(self._receive, clock.now_us, 2 * node.config.lease_s * 1_000_000)
         self._leaders = Watched(node.etcd, f"{node.config.cluster}/queue/", self._on_leader)
+        self._loads = Loads(node.etcd, node.config.cluster, self._routing.is_loaded)
         self._stack = AsyncExitStack()
         self._listener: socket.socket | None = None
         self._server: standalone.Server | None = None
@@ -88,6 +90,7 @@ class ControllerHouse:
         self._controller = controller
         controller.connect(self._routing)
         await self._leaders.start()
+        await self._loads.start()
         app = create_app(
             entities,
             activations,
@@ -171,6 +174,7 @@ class ControllerHouse:
             self._server.should_exit = True
             await standalone.end_clients(self._server, self._serving)
         await self._leaders.close()
+        await self._loads.close()
         if self._controller is not None:
             self._controller.close()
         await self._stack.aclose()

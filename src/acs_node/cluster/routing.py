@@ -12,12 +12,13 @@ No I/O of its own; links and the controller are handed in.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from acs_core import spreading
 from acs_core.effects import Cause, Reject, Throttle
 
 from ..grpc_link import GrpcLink, LinkFull
@@ -30,6 +31,9 @@ PARKED_MAX: Final = 50_000
 
 FENCE_PART: Final = 10_000
 """Activations in one fence."""
+
+GONE_MAX: Final = 100
+"""Schedulers that are remembered as gone, for those who have not noticed yet."""
 
 RETRY_US: Final = 1_000_000
 """What a caller is told when there is no room on the way."""
@@ -74,6 +78,8 @@ class Routing:
         self._schedulers: dict[str, GrpcLink] = {}
         self._invokers: dict[str, GrpcLink] = {}
         self._leaders: dict[str, str] = {}
+        self._loads: dict[str, float] = {}
+        self._gone: deque[str] = deque(maxlen=GONE_MAX)  # schedulers
         self._sent: dict[str, _Sent] = {}
         self._parked: dict[str, None] = {}
         self._throttled: dict[str, str] = {}  # queue -> scheduler
@@ -104,7 +110,8 @@ class Routing:
         queue = sent.submit.spec.queue
         leader = self._leaders.get(queue, "")
         if not leader and self._schedulers:
-            leader = choose(queue, self._schedulers)
+            loads = {each: self._loads.get(each, 0.0) for each in self._schedulers}
+            leader = spreading.choose(queue, loads)
         link = self._schedulers.get(leader)
         if link is None:  # nobody is there, or the leader is gone and its lease has not ended yet
             self._park(activation_id, sent)
@@ -167,10 +174,20 @@ class Routing:
         if message.leader in self._schedulers:
             self._leaders[message.queue] = message.leader
             self._forward(message.activation_id, sent)
+        elif message.leader in self._gone:
+            # Who sent this has not noticed yet.
+            self._forward(message.activation_id, sent)
         else:
             # It leads, and we have not met, or it is gone and etcd has not noticed.
             self._leaders[message.queue] = message.leader
             self._park(message.activation_id, sent)
+
+    def is_loaded(self, instance: str, load: float | None) -> None:
+        """Learn how much a scheduler has to do, see ``spreading``; None: it is gone."""
+        if load is None:
+            self._loads.pop(instance, None)
+        else:
+            self._loads[instance] = load
 
     def leads(self, queue: str, instance: str | None) -> None:
         """Learn who leads a queue; None: nobody."""
@@ -195,6 +212,7 @@ class Routing:
     def scheduler_gone(self, instance: str) -> None:
         """A scheduler's lease has ended: learn what it had written to the invokers."""
         self._schedulers.pop(instance, None)
+        self._gone.append(instance)
         for queue in [q for q, leader in self._leaders.items() if leader == instance]:
             del self._leaders[queue]
         for queue in [q for q, where in self._throttled.items() if where == instance]:
@@ -276,15 +294,3 @@ _GONE: Final = (
     "It is not known whether the action ran or how it ended: the invoker that may have had it is"
     " gone."
 )
-
-
-def choose(queue: str, schedulers: dict[str, GrpcLink]) -> str:
-    """Return where to open a queue: the same scheduler from every controller that knows the same.
-
-    Rendezvous hashing: when one goes, only its own queues move.
-    """
-
-    def weight(instance: str) -> bytes:
-        return hashlib.blake2b(f"{queue} {instance}".encode(), digest_size=8).digest()
-
-    return max(schedulers, key=weight)

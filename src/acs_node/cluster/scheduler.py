@@ -16,6 +16,7 @@ from ..links import Misdirected
 from ..scheduler_node import SchedulerNode
 from .config import NodeConfig
 from .process import Node, run
+from .spreading import Spreading
 
 LOOK_S = 0.05
 """After a container of anybody came or went: more of them may follow at once."""
@@ -36,13 +37,20 @@ class SchedulerHouse:
         self._reports: dict[str, InvokerReported] = {}
         self._held = Watched(node.etcd, f"{node.config.cluster}/held/invoker/", self._on_held)
         self._looking: asyncio.TimerHandle | None = None
+        self._spreading = Spreading(
+            node.etcd,
+            node.config.cluster,
+            node.me.instance,
+            node.lease,
+            self.scheduler,
+        )
         self.scheduler.connect(_ToControllers(node, self._controllers), self._invokers)
 
     async def start(self) -> None:
         await self._held.start()
 
     async def joined(self) -> None:
-        pass
+        await self._spreading.start()
 
     def serving(self) -> str:
         return "leads queues"
@@ -113,6 +121,7 @@ class SchedulerHouse:
     async def close(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
+        await self._spreading.close()
         await self._held.close()
         await self.scheduler.close()
 
