@@ -90,7 +90,7 @@ cdef class Scheduler:
     @cython.locals(due_us='long long')
     cdef object _consider(self, QueueEntry queue, long long now_us, list out)
     @cython.locals(
-        due_us='long long', grace_us='long long', head=Activation, container=ContainerEntry,
+        due_us='long long', grace_us='long long', head=Activation, oldest=ContainerEntry,
     )
     cdef long long _next_look_us(self, QueueEntry queue, long long now_us)
     @cython.locals(key=str, known_us='long long')

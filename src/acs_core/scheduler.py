@@ -462,13 +462,11 @@ class Scheduler:
         while queue.line.waiting > 0 and not queue.adopting:
             container = self._top(queue)
             if container is None:
+                self._serve_calls(queue, now_us, out)
                 return
             activation = self._take(queue, now_us, out)
-            if activation is None:
-                return
-            self._deliver(queue, container, activation, now_us, out)
-        if queue.open_to_calls:
-            self._serve_calls(queue, now_us, out)
+            if activation is not None:
+                self._deliver(queue, container, activation, now_us, out)
 
     # --- calls: activations for which others wait; see nesting -----------------------------------
 
@@ -1576,9 +1574,8 @@ class Scheduler:
         if queue.reserving:
             due_us = min(due_us, queue.asked_us + self._reserve_answer_us)
         if queue.in_progress:
-            for container in queue.in_progress.values():  # the oldest first
-                due_us = min(due_us, container.entered_us + self._create_answer_us)
-                break
+            oldest = next(iter(queue.in_progress.values()))
+            due_us = min(due_us, oldest.entered_us + self._create_answer_us)
         if self._sees_to_floor(queue):
             due_us = min(due_us, max(now_us, queue.floor_us, queue.retry_us))
         return -1 if due_us == _NEVER else due_us

@@ -130,3 +130,9 @@ def test_the_collector_has_nothing_to_look_at_in_what_waits() -> None:
     pulled = ev.Pulled("c", 1, 1, (), (ended,))
     for made in (work, ev.Arrived("q", work), ended, pulled, fx.Deliver("c", "i", 1, work)):
         assert not gc.is_tracked(made)
+
+
+@pytest.mark.parametrize("rate", [-1.0, 0.0009, float("nan")])
+def test_an_engine_is_not_slower_than_anybody_waits_for(rate: float) -> None:
+    with pytest.raises(ValueError, match=f"creations_per_s is {rate!r}; it must be 0 or at least"):
+        ev.InvokerReported("i", 1, creations_per_s=rate)

@@ -124,6 +124,34 @@ def test_who_holds_a_call_up_is_not_asked_to_give_its_container_back() -> None:
     assert desk.released == ["c-2"]
 
 
+def test_where_everybody_holds_a_call_up_nobody_gives_a_container_back() -> None:
+    desk = Desk(cap=4, reserve=0)
+    desk.arrive("n/b", "b0")
+    desk.arrive("n/a", "a1")
+    desk.arrive("n/a", "a2")
+    desk.arrive("n/a", "a3")
+    desk.do(ev.TimeReached(), 400_000)
+    assert set(desk.where) == {"b0", "a1", "a2", "a3"}
+    for number in (1, 2, 3):
+        desk.arrive("n/b", f"b{number}", f"a{number}", now_us=400_000)
+    desk.do(ev.TimeReached(), 800_000)
+    assert not desk.released
+    assert not desk.rejected  # they wait for b0's container
+
+
+def test_a_container_that_is_kept_for_calls_makes_no_room_for_other_work() -> None:
+    desk = Desk(cap=2, reserve=1)
+    desk.arrive("n/a", "a1")
+    desk.arrive("n/b", "b1", "a1")
+    desk.do(ev.Pulled("c-2", 2, 1, (), (ev.Completion("b1", 0, 1_000, 0),)))
+    desk.arrive("n/a", "a2")
+    desk.do(ev.TimeReached(), 400_000)
+    assert not desk.released
+    assert "a2" not in desk.where
+    desk.arrive("n/b", "b2", "a1", now_us=400_000)
+    assert desk.where["b2"] == "c-2"
+
+
 def test_callers_that_hold_all_memory_are_found_as_well() -> None:
     desk = Desk(cap=10, reserve=1, memory_mb=256)
     desk.arrive("n/a", "a1")
@@ -139,6 +167,19 @@ def test_an_expired_call_is_not_served_from_the_reserve() -> None:
     late_us = desk.scheduler.config.wait_max_us
     desk.do(ev.Pulled("c-2", 2, 1, (), (ev.Completion("b1", 0, 1_000, 0),)), late_us)
     assert desk.rejected["b2"].cause == fx.Cause.EXPIRED
+
+
+def test_a_call_that_is_given_back_goes_to_a_slot_that_is_for_calls() -> None:
+    desk = Desk(cap=3, reserve=2)
+    desk.arrive("n/a", "a1")
+    desk.arrive("n/b", "b1", "a1")
+    desk.arrive("n/b", "b2", "a1", "x")
+    late_us = 400_000
+    desk.do(ev.TimeReached(), late_us)
+    assert desk.where == {"a1": "c-1", "b1": "c-2", "b2": "c-3"}
+    desk.do(ev.Pulled("c-2", 2, 1, (), (ev.Completion("b1", 0, 1_000, 0),)), late_us)
+    desk.do(ev.Returned("c-3", 2, ("b2",)), late_us)
+    assert desk.where["b2"] == "c-2"
 
 
 @pytest.mark.parametrize("reserve", [-1, TIME_MAX_US + 1])

@@ -840,3 +840,61 @@ def test_a_queue_may_move_once_nothing_is_on_its_way_to_it() -> None:
     assert not can_move("n/a")
     desk.pull("c-1", ended="a1")
     assert desk.scheduler.in_hand() == 0
+
+
+def test_numbers_that_no_snapshot_could_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match=f"waiting_max is {2**31}; it must be at most"):
+        SchedulerConfig(name="c", waiting_max=2**31)
+
+
+def test_times_beyond_the_last_one_are_refused_and_nothing_changed() -> None:
+    desk = Desk()
+    desk.open()
+    with pytest.raises(ValueError, match=f"now_us is {TIME_MAX_US + 1}; it must be at most"):
+        desk.scheduler.step(ev.TimeReached(), TIME_MAX_US + 1)
+    with pytest.raises(OverflowError):
+        desk.scheduler.step(ev.TimeReached(), 2**63)
+    assert desk.arrive("a1") == []  # time is still 0
+
+
+def test_an_inventory_that_cannot_be_is_refused_and_the_invoker_still_awaited() -> None:
+    desk = Desk()
+    desk.do(ev.InvokerReported("i", 1_000))
+    desk.open()
+    held = ev.Held("c-1", True, ("a1", "a2"))
+    with pytest.raises(ValueError, match="container c-1 holds 2 activations; it must be at most 1"):
+        desk.do(ev.Adopted("i", "n/a", 1, (held,)))
+    assert not desk.scheduler.can_move("n/a")
+
+
+def test_who_expires_while_a_reservation_is_under_way_does_so_in_time() -> None:
+    desk = Desk()
+    desk.do(ev.InvokerReported("i", 1_000))
+    desk.open()
+    desk.do(ev.Adopted("i", "n/a", 1))
+    assert desk.arrive("a1", deadline_us=5_000) == ["reserve for n/a c-1@i"]
+    desk.arrive("a2", deadline_us=9_000)
+    desk.now_us = 5_000
+    [words] = desk.do(ev.TimeReached())
+    assert words.startswith("reject a1 EXPIRED")
+    assert desk.scheduler.next_deadline_us() == 9_000  # not sooner: the answer is waited for
+
+
+def test_without_the_throttle_nobody_is_refused_for_a_prediction() -> None:
+    for throttle in (False, True):
+        desk = Desk(throttle_by_wait=throttle, wait_max_us=2_000_000)
+        desk.do(ev.InvokerReported("i", 128))
+        desk.open(memory_mb=128)
+        desk.do(ev.Adopted("i", "n/a", 1))
+        desk.arrive("a1")
+        desk.do(ev.Reserved("n/a", 1, ("c-1",)), ev.ContainerServing("c-1", "i"))
+        desk.pull("c-1")
+        desk.now_us = 1_500_000
+        desk.do(ev.Pulled("c-1", 1, 1, (), (ev.Completion("a1", 0, 1_500_000, 0),)))
+        words = desk.arrive("b1", "b2", "b3", "b4")
+        refused = [each for each in words if "WOULD_EXPIRE" in each]
+        assert bool(refused) == throttle, words
+        # A forecast that is older than a look is made anew: what it foretells is later by then.
+        desk.now_us += 10_000
+        words = desk.arrive("b5")
+        assert bool([each for each in words if "WOULD_EXPIRE" in each]) == throttle

@@ -251,3 +251,16 @@ def test_a_line_is_read_no_further_than_its_bound() -> None:
         line.put(f"q{index}", "n", True, 1.0, 0)
     assert line.first(None) == [f"q{index}" for index in range(limits.LINE_MAX)]
     assert line.first("n") == line.first(None)
+
+
+def test_who_waits_for_a_look_already_is_not_put_in_the_line_again() -> None:
+    crowd = Crowd(memory_lacks=False)
+    crowd.asked_by(ev.LimitsChanged("n", 3, reserve=0), 1)
+    asked, _ = crowd.asked_by(ev.LimitsChanged("n", 4, reserve=0), 1)
+    assert asked <= 3 * limits.LOOKS_MAX
+    ticks = 0
+    while crowd.scheduler.next_deadline_us() == 1:
+        crowd.asked_by(ev.TimeReached(), 1)
+        ticks += 1
+    assert ticks <= 2 + QUEUES // limits.LOOKS_MAX  # once each
+    crowd.scheduler.check()
