@@ -2,5 +2,5 @@ cimport cython
 
 
 @cython.final
-cdef class Abi1:
+cdef class Abi2:
     pass

@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.abi cimport Abi1
+from acs_core.abi cimport Abi2
 
 cpdef object _check_name(str field, object text)
 @cython.locals(number='long long')

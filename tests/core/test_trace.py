@@ -469,7 +469,11 @@ DAMAGES: dict[str, tuple[list[str], int, str]] = {
     "no header": (LINES[1:], 1, "format is None; expected 'acs-trace'"),
     "other format": (edited(1, '"acs-trace"', "7"), 1, "format is 7; expected 'acs-trace'"),
     "other version": (edited(1, '"version":1', '"version":2'), 1, "version is 2; expected 1"),
-    "header field": (edited(1, '"abi":1,', ""), 1, "expected an object with format, version, abi"),
+    "header field": (
+        edited(1, f'"abi":{ABI},', ""),
+        1,
+        "expected an object with format, version, abi",
+    ),
     "payloads": (edited(1, "base64", "rot13"), 1, "payloads is 'rot13'; expected base64 or sha256"),
     "configuration": (
         edited(1, '"waiting_max":10000', '"waiting_max":0'),

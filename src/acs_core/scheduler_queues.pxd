@@ -1,0 +1,7 @@
+from acs_core.scheduler_decisions cimport SchedulerDecisions
+
+cdef int _UNINITIALIZED
+
+
+cdef class SchedulerQueues(SchedulerDecisions):
+    pass

@@ -1,0 +1,27 @@
+cimport cython
+
+from acs_core.ledger cimport ContainerEntry, QueueEntry
+from acs_core.scheduler_delivery cimport SchedulerDelivery
+
+cdef bint _may_go(ContainerEntry container, bint spares_floors) except -1
+
+
+cdef class SchedulerRoom(SchedulerDelivery):
+    @cython.locals(
+        level=Py_ssize_t, wanted='long long', containers=dict, container=ContainerEntry,
+        other=QueueEntry, calls=bint, idle=list,
+    )
+    cdef object _make_room(
+        self, QueueEntry queue, Py_ssize_t count, bint in_namespace, bint give_back,
+        long long now_us, list out)
+    @cython.locals(
+        where=dict, holders=dict, container=ContainerEntry, other=QueueEntry, there=Py_ssize_t,
+        turn_us='long long', holder_count=Py_ssize_t, totals=dict, richest=dict, longest=dict,
+        namespace=str, name=str, containers=Py_ssize_t, spares_floors=bint,
+    )
+    cdef object _give_back(self, QueueEntry queue, bint in_namespace, long long now_us, list out)
+    cdef Py_ssize_t _there(self, QueueEntry queue) except? -1
+    @cython.locals(container=ContainerEntry)
+    cdef long long _turn_us(self, QueueEntry queue, bint spares_floors, long long now_us)
+    @cython.locals(container=ContainerEntry)
+    cdef bint _can_give(self, QueueEntry queue, bint spares_floors) except -1
