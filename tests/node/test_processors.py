@@ -37,6 +37,15 @@ def test_between_the_bounds_nothing_changes() -> None:
     assert looked({0, 1}, 0.9, between, between).for_functions == {0}
 
 
+def test_the_loop_keeps_to_the_processor_that_it_was_given() -> None:
+    assert looked({0, 1, 2}).for_loop == {0, 1, 2}
+    busy = looked({0, 1, 2}, 0.9)
+    assert busy.for_loop == {2}
+    busy.share()
+    assert busy.for_loop == busy.for_functions == {0, 1, 2}
+    assert looked({3}, 0.9).for_loop == {3}
+
+
 def test_it_says_when_something_changes() -> None:
     processor = LoopProcessor({4, 7})
     assert not processor.look(10.0, 1.0)
@@ -72,9 +81,18 @@ async def test_functions_leave_and_come_back(monkeypatch: pytest.MonkeyPatch) ->
             sandbox = await engine.start(SandboxSpec("c1", "python:3", 64))
             pid = int((Path(folder) / "sandboxes/c1/pid").read_text().split()[0])
             await until(lambda: len(os.sched_getaffinity(pid)) == len(everything) - 1, busy=True)
+            assert os.sched_getaffinity(0) == everything - os.sched_getaffinity(pid)
+            # A thread that the loop has started begins where the loop is, and does not stay.
+            await asyncio.to_thread(lambda: None)
+            others = [int(t) for t in os.listdir("/proc/self/task") if int(t) != os.getpid()]
+            await until(
+                lambda: {*map(len, map(os.sched_getaffinity, others))} == {len(everything)},
+                busy=True,
+            )
             # One that is started meanwhile keeps off as well.
             await engine.start(SandboxSpec("c2", "python:3", 64))
             await until(lambda: os.sched_getaffinity(pid) == everything, busy=False)
             await engine.remove(sandbox)
+            assert os.sched_getaffinity(0) == everything
         finally:
             await engine.close()

@@ -24,6 +24,7 @@ import select
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -158,6 +159,8 @@ class ProcessEngine:
             await asyncio.gather(*map(self._removed, list(self._children.values())))
         if self._look is not None:
             self._look.cancel()
+        self._processors.share()
+        self._pin_loop()
         if self._early is not None:
             await asyncio.gather(asyncio.wrap_future(self._early), return_exceptions=True)
         self._threads.shutdown(wait=False)
@@ -220,13 +223,30 @@ class ProcessEngine:
         await asyncio.shield(child.removal)
 
     def _look_at_loop(self) -> None:
-        """Keep functions off the loop's processor as long as the loop is busy."""
+        """Keep functions off the loop's processor, and the loop on it, while the loop is busy."""
         self._look = None
+        if not self._children:
+            self._processors.share()
+            self._pin_loop()
+            return
         if self._processors.look(time.monotonic(), time.thread_time()):
             for child in self._children.values():
                 child.confine(self._processors.for_functions)
-        if self._children:
-            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_at_loop)
+        self._pin_loop()
+        self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_at_loop)
+
+    def _pin_loop(self) -> None:
+        """Keep this thread, the loop's, where it belongs, and the process's others off it."""
+        if os.sched_getaffinity(0) != self._processors.for_loop:
+            os.sched_setaffinity(0, self._processors.for_loop)
+        if self._processors.for_loop == self._processors.available:
+            return
+        mine = threading.get_native_id()
+        for thread in map(int, os.listdir("/proc/self/task")):
+            # One that the loop has started meanwhile began where the loop is.
+            with suppress(OSError):  # it is ending
+                if thread != mine and os.sched_getaffinity(thread) == self._processors.for_loop:
+                    os.sched_setaffinity(thread, self._processors.available)
 
     def _gone(self, child: _Child) -> bool:
         return self._children.get(child.spec.container) is not child

@@ -4,7 +4,8 @@ Where functions are short the loop is what all of them wait for, and sixteen of 
 push it from processor to processor.  So a busy loop gets a processor to itself, and gives it
 back when it is calm: functions that compute for long leave the loop little to do, and then have
 every processor.  Measured with two processors and functions that do nothing: 1.17 times the
-throughput (docs/performance.md).
+throughput, and 1.08 times that where the loop keeps to its processor as well, instead of changing
+it with whoever wakes there (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class LoopProcessor:
     """Decides whether the loop has a processor to itself.  Pure: it is told the times.
 
     ``available`` are the processors that the platform may use; of less than two none is spared.
-    ``for_functions`` are those that functions may use now.
+    ``for_functions`` are those that functions may use now, ``for_loop`` those of the loop.
     """
 
     def __init__(self, available: set[int]) -> None:
@@ -36,6 +37,15 @@ class LoopProcessor:
         self.for_functions = self.available
         self._looked_s = 0.0
         self._used_s = 0.0
+
+    @property
+    def for_loop(self) -> frozenset[int]:
+        """Where the loop is to run: on its own processor while it has one."""
+        return self.available if self.for_functions == self.available else self._own
+
+    def share(self) -> None:
+        """Let functions and the loop use every processor, until the loop is busy again."""
+        self.for_functions = self.available
 
     def look(self, now_s: float, used_s: float) -> bool:
         """Tell whether ``for_functions`` has changed.
