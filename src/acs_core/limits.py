@@ -187,3 +187,8 @@ more: moving a queue has every invoker asked, which a few activations are not wo
 
 SPREAD_QUEUES_MAX: Final = 64
 """Queues that are looked at for one to move, the busiest of those small enough."""
+
+SPARE_GAPS: Final = 10
+SPARE_IDLE_MAX_US: Final = 1_000_000
+"""Who has a container and wants another gets one that idles only once that is no pause between two
+calls: after so many mean times between arrivals at its queue, and by the second at the latest."""

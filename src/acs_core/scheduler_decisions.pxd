@@ -13,7 +13,7 @@ cdef long long _RESUME_US
 
 
 cdef class SchedulerDecisions(SchedulerRoom):
-    @cython.locals(due_us='long long')
+    @cython.locals(due_us='long long', interval_us='long long', starves=bint)
     cdef object _consider(self, QueueEntry queue, long long now_us, list out)
     cdef object _settle(self, QueueEntry queue, long long now_us, list out)
     @cython.locals(

@@ -74,12 +74,13 @@ class SchedulerDecisions(SchedulerRoom):
         self._resume_paused(queue, now_us, out)
         if queue.line.waiting > 0 and not queue.reserving:
             due_us = queue.retry_us
-            if queue.decided_us >= 0 and (
-                queue.serving
-                or queue.in_progress
-                or (queue.line.depth() == 0 and queue.spec.queue in self._starving)
-            ):
-                due_us = max(due_us, queue.decided_us + self._backlog_interval_us)
+            starves = queue.line.depth() == 0 and queue.spec.queue in self._starving
+            if queue.decided_us >= 0 and (queue.serving or queue.in_progress or starves):
+                interval_us = self._backlog_interval_us
+                if starves and queue.serving:
+                    # Another arrival makes no room, and when there is some it will be asked.
+                    interval_us = max(interval_us, self._decision_interval_us)
+                due_us = max(due_us, queue.decided_us + interval_us)
             if now_us < due_us:
                 head = queue.line.head()
                 assert head is not None

@@ -4,12 +4,14 @@ from acs_core.ledger cimport ContainerEntry, QueueEntry
 from acs_core.scheduler_delivery cimport SchedulerDelivery
 
 cdef bint _may_go(ContainerEntry container, bint spares_floors) except -1
+@cython.locals(pause_us='long long', rate_per_s=double)
+cdef bint _can_spare(ContainerEntry container, long long creation_us, long long now_us) except -1
 
 
 cdef class SchedulerRoom(SchedulerDelivery):
     @cython.locals(
         level=Py_ssize_t, wanted='long long', containers=dict, container=ContainerEntry,
-        other=QueueEntry, calls=bint, idle=list,
+        other=QueueEntry, calls=bint, idle=list, has_none=bint, creation_us='long long',
     )
     cdef object _make_room(
         self, QueueEntry queue, Py_ssize_t count, bint in_namespace, bint give_back,

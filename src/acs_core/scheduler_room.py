@@ -137,6 +137,9 @@ class SchedulerRoom(SchedulerDelivery):
         for other in needier:
             wanted += 1 if in_namespace else other.spec.memory_mb
         calls = bool(self._calls.below)
+        # Calls cannot wait: others wait for them.
+        has_none = self._there(queue) == 0 or queue.line.depth() > 0
+        creation_us = self._ledger.creation_us()
         idle = []
         for container in containers.values():
             other = container.queue
@@ -152,6 +155,7 @@ class SchedulerRoom(SchedulerDelivery):
                 and other is not queue
                 and (not container.keep or queue.line.depth() > 0)
                 and (other.line.waiting == 0 or container.level > other.line.depth())
+                and (has_none or _can_spare(container, creation_us, now_us))
             ):
                 idle.append((container.idle_since_us, container.container))
         idle.sort()
@@ -251,3 +255,16 @@ class SchedulerRoom(SchedulerDelivery):
 def _may_go(container: ContainerEntry, spares_floors: bool) -> bool:
     """Tell whether a serving container may be given back."""
     return not container.leaving and not (container.keep and spares_floors)
+
+
+def _can_spare(container: ContainerEntry, creation_us: int, now_us: int) -> bool:
+    """Tell whether the container idles for longer than its queue's work pauses.
+
+    Else two queues that are both at work would take each other's only container in every pause
+    between two calls, and each time one would be created.
+    """
+    pause_us = limits.SPARE_IDLE_MAX_US
+    rate_per_s = container.queue.load.rate_per_s
+    if rate_per_s * pause_us > limits.SPARE_GAPS * 1_000_000:
+        pause_us = int(limits.SPARE_GAPS * 1_000_000 / rate_per_s)
+    return now_us - container.idle_since_us >= max(creation_us, pause_us)

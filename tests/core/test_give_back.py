@@ -112,3 +112,55 @@ def test_a_weight_out_of_range_is_refused_and_nothing_changed(weight: float) -> 
     with pytest.raises(ValueError, match="weight is"):
         pair.scheduler.step(LimitsChanged("n", 5, weight), 1)
     pair.scheduler.check()
+
+
+def two_at_work(gap_us: int) -> tuple[SchedulerPair, int]:
+    """Let two queues fill two containers; the second's work comes once in ``gap_us``.
+
+    Returns the pair when the first one has far too much to do, and how many containers there were.
+    """
+    pair = pair_with_room_for(2)
+    for queue in ("busy", "calls"):
+        pair.open(QueueSpec(queue, "n", queue, 1, memory_mb=MEMORY))
+        pair.arrive(queue, f"{queue}-first")
+        pair.advance(1_000_000)
+    pair.times = Times(creation_us=300_000, run_us=1_000)
+    for number in range(3_000_000 // gap_us):
+        pair.arrive("calls", f"calls-{number}")
+        pair.advance(gap_us)
+    pair.times = Times(creation_us=300_000, run_us=400_000)
+    for number in range(20):
+        pair.arrive("busy", f"busy-{number}")
+    return pair, int(str(pair.scheduler.explain("calls")["serving"]))
+
+
+def leaving(pair: SchedulerPair) -> int:
+    return int(str(pair.scheduler.explain("calls")["leaving"]))
+
+
+def test_a_pause_between_two_calls_costs_nobody_its_only_container() -> None:
+    pair, had = two_at_work(gap_us=20_000)
+    assert had == 1
+    for number in range(100, 200):
+        pair.advance(20_000)
+        assert leaving(pair) == 0
+        pair.arrive("calls", f"calls-later{number}")
+    assert started(pair)["calls"] >= 100
+
+
+def test_who_pauses_for_longer_than_usual_gives_its_container_to_who_has_too_few() -> None:
+    pair, _ = two_at_work(gap_us=20_000)
+    assert leaving(pair) == 0
+    pair.advance(200_000)  # ten times the usual gap, but a creation takes longer
+    assert leaving(pair) == 0
+    pair.advance(300_000)
+    assert int(str(pair.scheduler.explain("calls")["serving"])) == leaving(pair)
+
+
+def test_who_calls_seldom_keeps_its_container_for_a_second() -> None:
+    pair, _ = two_at_work(gap_us=750_000)
+    pair.advance(100_000)
+    assert leaving(pair) == 0
+    assert int(str(pair.scheduler.explain("calls")["serving"])) == 1
+    pair.advance(1_500_000)
+    assert int(str(pair.scheduler.explain("calls")["serving"])) == 0
