@@ -8,6 +8,11 @@ A turn is an arrival at a uniformly random queue and the pull of its container, 
 what started and a free slot; so what waits stays as it was.  Now and then an activation is
 cancelled or given back unstarted, an invoker reports, a limit changes.  The time of the core goes
 by with the turns (``--turn-us``), and a tick is sent whenever one is asked for.
+
+A shared machine stops a program for milliseconds, on the CPU clock as well.  Steps and collections
+are the same in each run with one seed, so what the core itself takes comes again at the same step
+and what the machine takes does not: ``--save FILE`` keeps the times of a run, ``--with FILE``,
+in other runs, takes of each step the least that any run had, and of each collection likewise.
 """
 
 from __future__ import annotations
@@ -15,12 +20,15 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
+import pickle
 import random
 import sys
 import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import acs_core
 from acs_core.effects import Deliver
@@ -164,38 +172,90 @@ def quantiles_us(times_ns: array[int]) -> dict[str, float]:
     return found
 
 
+class Collections:
+    """The CPU time of each run of the collector while it is entered, in order."""
+
+    def __init__(self) -> None:
+        self.generations: list[int] = []
+        self.cpu_ns = array("q")
+
+    def __enter__(self) -> Collections:
+        gc.callbacks.append(self._told)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        gc.callbacks.remove(self._told)
+
+    def _told(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self.cpu_ns.append(-time.thread_time_ns())
+        else:
+            self.cpu_ns[-1] += time.thread_time_ns()
+            self.generations.append(info["generation"])
+
+
+Times: TypeAlias = "dict[str, array[int]]"
+"""Nanoseconds of each step, or collection, in order, by what it was."""
+
+
+def least(times: Times, others: Times) -> Times:
+    """Return for each step the lesser time of two runs of the same steps."""
+    if {kind: len(each) for kind, each in times.items()} != {
+        kind: len(each) for kind, each in others.items()
+    }:
+        raise SystemExit("step_latency: a saved run had other steps: same options, same core?")
+    return {kind: array("q", map(min, each, others[kind])) for kind, each in times.items()}
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="how long one step takes")
+    parser.add_argument("--queues", type=int, default=10_000)
+    parser.add_argument("--waiting", type=int, default=100_000, help="activations, in all")
+    parser.add_argument("--steps", type=int, default=10_000_000)
+    parser.add_argument("--turn-us", type=int, default=5, help="of the core's time")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="for the raw numbers")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="for the times of this run")
+    parser.add_argument(
+        "--with", dest="saved", type=Path, nargs="*", default=[], metavar="FILE", help="other runs"
+    )
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = argparse.ArgumentParser(description="how long one step takes")
-    options.add_argument("--queues", type=int, default=10_000)
-    options.add_argument("--waiting", type=int, default=100_000, help="activations, in all")
-    options.add_argument("--steps", type=int, default=10_000_000)
-    options.add_argument("--turn-us", type=int, default=5, help="of the core's time")
-    options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--json", type=Path, metavar="FILE", help="for the raw numbers")
-    chosen = options.parse_args(arguments)
-
+    chosen = options().parse_args(arguments)
+    if os.environ.get("PYTHONHASHSEED") != "0" and (chosen.save or chosen.saved):
+        # The same hashes in every run.
+        os.execve(
+            sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"}
+        )
     house = House(chosen.queues, chosen.waiting // chosen.queues)
-    collections = [0, 0, 0]
-
-    def collected(phase: str, info: dict[str, int]) -> None:
-        if phase == "stop":
-            collections[info["generation"]] += 1
-
-    gc.callbacks.append(collected)
-    house.run(chosen.steps, chosen.turn_us, chosen.seed)
-    gc.callbacks.remove(collected)
+    gc.collect()
+    with Collections() as collections:
+        house.run(chosen.steps, chosen.turn_us, chosen.seed)
     house.check()
+    wall_ns, cpu_ns = house.wall_ns, house.cpu_ns
+    cpu_ns["collections"] = collections.cpu_ns
+    if chosen.save is not None:
+        chosen.save.write_bytes(pickle.dumps((wall_ns, cpu_ns)))
+    for saved in chosen.saved:
+        wall, cpu = pickle.loads(saved.read_bytes())
+        wall_ns, cpu_ns = least(wall_ns, wall), least(cpu_ns, cpu)
+    collecting_ns = cpu_ns.pop("collections")
 
-    steps = sum(len(times) for times in house.wall_ns.values())
+    steps = sum(len(times) for times in wall_ns.values())
     build = "compiled" if acs_core.COMPILED else "plain"
     waiting = house.counted["waiting"]
-    print(f"{build} core, {chosen.queues:,} queues, {waiting:,} wait: {steps:,} steps")
-    print(f"collections of each generation: {collections}")
+    runs = 1 + len(chosen.saved)
+    print(f"{build} core, {chosen.queues:,} queues, {waiting:,} wait: {steps:,} steps, {runs} runs")
+    each = [collections.generations.count(generation) for generation in range(3)]
+    longest_us = max(collecting_ns, default=0) / 1000
+    print(f"collections of each generation: {each}, the longest {longest_us:,.0f} us of CPU")
     kinds = {}
-    for kind, walls in house.wall_ns.items():
-        wall, cpu = quantiles_us(walls), quantiles_us(house.cpu_ns[kind])
-        kinds[kind] = {"steps": len(walls), "wall_us": wall, "cpu_us": cpu}
-        for clock, found in (("wall", wall), ("cpu", cpu)):
+    for kind, walls in wall_ns.items():
+        wall_us, cpu_us = quantiles_us(walls), quantiles_us(cpu_ns[kind])
+        kinds[kind] = {"steps": len(walls), "wall_us": wall_us, "cpu_us": cpu_us}
+        for clock, found in (("wall", wall_us), ("cpu", cpu_us)):
             shown = "  ".join(f"{name} {value:9,.1f}" for name, value in found.items())
             print(f"{kind:16} {len(walls):10,} {clock:4}  {shown} us", flush=True)
     if chosen.json is not None:
@@ -204,8 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "queues": chosen.queues,
             "waiting": waiting,
             "steps": steps,
+            "runs": runs,
             "turn_us": chosen.turn_us,
-            "collections": collections,
+            "collections": each,
+            "longest_collection_us": longest_us,
             "kinds": kinds,
         }
         chosen.json.write_text(json.dumps(document, indent=1) + "\n")

@@ -23,7 +23,7 @@ finds the same number of containers in the making."""
 BACKLOG_INTERVAL_US: Final = 5_000
 """Least time between two decisions that arrivals cause, so that a burst costs one, not 10,000."""
 
-LOOKS_MAX: Final = 16
+LOOKS_MAX: Final = 8
 """Queues that one step looks at because of the time.  The next step does the rest: a look takes
 5 us, and 10,000 that are due at once would otherwise hold up arrivals for 50 ms."""
 

@@ -30,7 +30,7 @@ def test_what_a_pool_keeps_to_unless_told_otherwise() -> None:
 
 
 def test_bounds_that_nobody_can_set() -> None:
-    assert (limits.LOOKS_MAX, limits.LINE_MAX, limits.ROOM_SCAN_MAX) == (16, 16, 10_000)
+    assert (limits.LOOKS_MAX, limits.LINE_MAX, limits.ROOM_SCAN_MAX) == (8, 16, 10_000)
     assert limits.RESERVE_MAX == 100
     assert limits.CONCURRENCY_MAX == 1_000
     assert limits.EPOCHS_MAX == 100_000
