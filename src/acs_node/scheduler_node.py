@@ -78,6 +78,8 @@ class SchedulerNode:
         self._moved: dict[str, str] = {}
         # What came for each queue since it was last asked for.
         self._arrived: dict[str, int] = {}
+        # How often the shadow rule would have decided otherwise about each queue that is open.
+        self._differed_counts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stepper = Stepper(
             self.scheduler,
@@ -148,6 +150,8 @@ class SchedulerNode:
     async def close(self) -> None:
         """Stop timers and what is under way with the coordination."""
         self._stepper.close()
+        for queue in list(self._differed_counts):
+            self._sum_up_shadow(queue)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -193,9 +197,11 @@ class SchedulerNode:
 
     def _closed(self, effect: CloseQueue) -> None:
         self._say(QueueClosed(effect.queue))
+        self._sum_up_shadow(effect.queue)
         self._start(self._coordination.resign(effect.queue))
 
     def _forward(self, effect: Forward) -> None:
+        self._sum_up_shadow(effect.queue)
         # What comes while the leadership is given back waits behind what is handed over.
         self._opening[effect.queue] = []
         self._start(self._hand_over(effect))
@@ -264,7 +270,16 @@ class SchedulerNode:
         log.debug("%s: %r", effect.queue, effect.decision)
 
     def _differed(self, effect: Differed) -> None:
-        log.debug("%s: the shadow rule: %r", effect.queue, effect.decision)
+        count = self._differed_counts.get(effect.queue, 0)
+        self._differed_counts[effect.queue] = count + 1
+        # Once for each queue: a wish that is not granted comes again with every look.
+        level = logging.DEBUG if count else logging.INFO
+        log.log(level, "%s: the shadow rule would decide %r", effect.queue, effect.decision)
+
+    def _sum_up_shadow(self, queue: str) -> None:
+        count = self._differed_counts.pop(queue, 0)
+        if count:
+            log.info("%s: the shadow rule would have decided otherwise %d times", queue, count)
 
     def _failed(self, effect: object, cause: str) -> None:
         """Answer for what an effect that was not carried out was about."""

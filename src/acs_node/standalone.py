@@ -28,6 +28,7 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from acs_core.containers import ContainerState, PoolConfig
+from acs_core.demand import OpenWhiskRule, RuntimeFitRule
 from acs_core.limits import CONTAINERS_MAX, KEEP_ALIVE_US, PAUSE_GRACE_US
 from acs_core.prewarm import Prewarm
 from acs_core.scheduler import SchedulerConfig
@@ -78,6 +79,11 @@ RETRY_S = 1.0
 SWEEP_S = 10.0
 """Between two looks for activations that nobody ended."""
 
+SHADOW_RULES: dict[str, type[OpenWhiskRule] | type[RuntimeFitRule]] = {
+    "fit": RuntimeFitRule,
+    "openwhisk": OpenWhiskRule,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class StandaloneConfig:
@@ -88,7 +94,8 @@ class StandaloneConfig:
     ``keep_days`` and ``keep_mb``: how long, and in how much of the database, activation records are
     kept, 0: no bound.
     ``concurrency_max``: the most runs at once in one container that an action may ask for.
-    ``manifest``: which runtimes there are, None: ours."""
+    ``manifest``: which runtimes there are, None: ours.
+    ``shadow_rule``: one of SHADOW_RULES, asked at each decision and never obeyed; None: no one."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -104,6 +111,7 @@ class StandaloneConfig:
     keep_mb: int = KEEP_MB
     concurrency_max: int = 1
     manifest: Manifest | None = None
+    shadow_rule: str | None = None
 
 
 class StartError(Exception):
@@ -304,7 +312,13 @@ def _link(
     controller = Controller(entities, activations, containers_max)
     # Container ids must be new for each start.
     name = f"s{secrets.token_hex(4)}"
-    scheduler_config = SchedulerConfig(name=name, namespace_containers_max=containers_max)
+    shadow = SHADOW_RULES[config.shadow_rule]() if config.shadow_rule is not None else None
+    scheduler_config = SchedulerConfig(
+        name=name,
+        namespace_containers_max=containers_max,
+        report_decisions=shadow is not None,
+        shadow=shadow,
+    )
     trace = None if config.trace is None else _trace(config.trace, scheduler_config)
     scheduler = SchedulerNode(
         scheduler_config,

@@ -152,9 +152,11 @@ def test_a_cut_trace(trace: Path) -> None:
 
 def test_the_trace_of_a_server_under_load_replays_exactly(tmp_path: Path) -> None:
     path = tmp_path / "trace"
-    with running_server("--trace", str(path)) as server:
+    with running_server("--trace", str(path), "--shadow-rule", "openwhisk") as server:
         asyncio.run(exercise(server.port, server.auth, lambda text: None))
         assert server.stop() == 0, server.output
+    with path.open() as lines:
+        assert '"shadow":{"OpenWhiskRule":' in lines.readline()
     result = acs_replay(path, "--json", "--rule", "openwhisk")
     assert result.exit_code == 0, result.output
     report = json.loads(result.output)

@@ -1,12 +1,15 @@
 """The scheduler as a node: opening queues, reserving, and what happens when those fail."""
 
 import asyncio
+import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from node.house import until
 
+from acs_core.demand import Decision, Snapshot, Verdict
 from acs_core.effects import Adopt, Cause, Create, Deliver, Place, Reject
 from acs_core.events import (
     Activation,
@@ -352,3 +355,31 @@ async def test_an_invoker_that_joins_is_asked_alone() -> None:
     assert [(each.queue, each.invoker) for each in joined] == [(SPEC.queue, "i1")]
     assert len(stage.sent(Adopt)) == 1, "when the queue was opened"
     await stage.node.close()
+
+
+class Greedy:
+    """A rule that would always have seven containers more."""
+
+    def decide(self, snapshot: Snapshot) -> Decision:
+        return Decision(Verdict.ADD, 7, snapshot, "greed", "")
+
+
+async def test_a_shadow_rule_is_logged_once_a_queue_and_summed_up_and_obeyed_never(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "acs_node.scheduler_node")
+    stage = Stage(report_decisions=True, shadow=Greedy(), decision_interval_us=1)
+    stage.submit("a1")
+    create = await stage.created()
+    assert stage.node.scheduler.counts()["waiting"] == 1
+    stage.node.receive(CreationFailed(create.container, FailureClass.RECOVERABLE, "down"))
+    await stage.created(2)
+    await stage.node.close()
+    said = [record.getMessage() for record in caplog.records if "shadow" in record.getMessage()]
+    first = f"{SPEC.queue}: the shadow rule would decide Decision(ADD, 7: greed)"
+    last = rf"{SPEC.queue}: the shadow rule would have decided otherwise (\d+) times"
+    assert said[0] == first
+    found = re.fullmatch(last, said[1])
+    assert found is not None, said
+    assert int(found[1]) >= 2
+    assert len(said) == 2

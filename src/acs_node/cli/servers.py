@@ -150,6 +150,11 @@ data_option = click.option(
     metavar="FILE",
     help="Write every step of the scheduler to FILE, for acs replay.",
 )
+@click.option(
+    "--shadow-rule",
+    type=click.Choice(["fit", "openwhisk"]),
+    help="Ask this rule of demand as well, obey it never, and log where it would differ.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 @click.pass_context
 def standalone(
@@ -168,6 +173,7 @@ def standalone(
     keep_days: float,
     keep_mb: int,
     trace: Path | None,
+    shadow_rule: str | None,
     verbose: bool,
 ) -> None:
     """Run controller, scheduler and invoker in this process, until SIGTERM or SIGINT."""
@@ -194,6 +200,7 @@ def standalone(
         concurrency_max=concurrency_max,
         manifest=manifest,
         network=network,
+        shadow_rule=shadow_rule,
     )
     context.exit(run(config))
 
