@@ -134,7 +134,7 @@ def wait_of_newest(s: Snapshot, containers: int) -> Fraction:
 
 def wait_limit(s: Snapshot) -> Fraction:
     slots = slots_of(s, s.existing)
-    target = max(slots.creation, slots.run / 4)
+    target = max(slots.creation, min(slots.run / 4, Fraction(1500)))
     if s.wait_target_ms is not None:
         target = Fraction(s.wait_target_ms)
     return max(slots.creation, target)

@@ -41,6 +41,17 @@ Exponential runs make it exact; other spreads scale the tail as the Allen-Cunnee
 scales the mean.  Sakasegawa's closed form in place of E was dropped: with two slots at load
 0.375 it gives E 18 % too large, and that costs a third container.
 
+Callers who wait for an answer before they ask again arrive as fast as they are served, so that
+A never exceeds m.  Where no target is given, a queue is therefore short as well (*saturated*)
+while every slot runs and has another activation waiting behind it, and A is at least 0.9 m (with
+less, something else than the runs keeps the slots from starting).  Then half as many containers
+again are asked for.  Only by a queue with GROWTH_SHARE_MIN of its namespace's containers: whether
+one of a hundred pays does not show.  ``load.judge_growth`` ends what does not pay.
+
+**Overdue term.**  Runs that differ much from one another deceive every prediction from their mean.
+Where the first in the line has waited for OVERDUE_MS and C + L is less, this is so: what waits then
+asks for a slot each, with as many containers in the making at a time as there are.
+
 **Bounds.**  Never more than ceil((Q + R) / c) containers, the action's or the namespace's cap.
 """
 
@@ -62,6 +73,20 @@ RESUME_MS: Final = 30.0
 STEADY_HOLD_CREATIONS: Final = 5
 """The steady term is obeyed after so many creation times: an estimate of the arrival rate over
 less is noise, and a container that it costs is not."""
+
+WAIT_TARGET_MAX_MS: Final = 1_500.0
+"""Longest wait that a long run alone excuses, in W: a container costs its creation and keep-alive,
+however long its runs are, so that runs of minutes are no reason to wait for minutes (ADR 9)."""
+
+GROWTH_SHARE_MIN: Final = 0.1
+"""Share of its namespace's containers from which a saturated queue asks for more."""
+
+OVERDUE_MS: Final = 3_000.0
+"""From which age waiting work is overdue: twice WAIT_TARGET_MAX_MS, so that no prediction that was
+kept is taken for one that failed."""
+
+SATURATED_LOAD_MIN: Final = 0.9
+"""Offered load of a slot from which it counts as busy all the time."""
 
 STEADY_EXACT_MAX: Final = 100_000.0
 """Offered load up to which Erlang's formula is evaluated, which bounds its loop to 2,000 steps.
@@ -112,7 +137,8 @@ class Snapshot:
       concurrency: Runs at once in one container, >= 1.
       arrivals_per_s: Smoothed rate of arrivals.
       creation_ms: From request to a serving container; None: CREATION_MS.
-      wait_target_ms: W, target for the p99 of the wait; None: max(C, d/4).
+      wait_target_ms: W, target for the p99 of the wait; None: max(C, d/4), where the second is at
+        most WAIT_TARGET_MAX_MS.
       running: Activations delivered and not ended.
       paused: How many of ``existing`` are paused.
       oldest_run_ms: Age of the oldest run, 0 when unknown.  Until a run has ended, the mean of
@@ -120,6 +146,7 @@ class Snapshot:
       contending_queues: Other queues of the namespace that have work and no container.
       duration_spread_ms: Standard deviation of the run; None: equal to the mean.
       steady_short_ms: How long every decision has said ``steady_short``.
+      oldest_wait_ms: How long the first in the line has waited.
     Counts are 0..COUNT_MAX, durations 0..MS_MAX; average_duration_ms and limits may be negative.
     Raises: TypeError or ValueError that names the field, the value and the limit.
     """
@@ -149,6 +176,7 @@ class Snapshot:
         contending_queues: int = 0,
         duration_spread_ms: float | None = None,
         steady_short_ms: float = 0.0,
+        oldest_wait_ms: float = 0.0,
     ) -> None:
         if not isinstance(state, QueueState):
             raise TypeError(f"state is {state!r}; it must be a QueueState")
@@ -173,6 +201,7 @@ class Snapshot:
         self.arrivals_per_s = _number("arrivals_per_s", arrivals_per_s, 0.0)
         self.oldest_run_ms = _number("oldest_run_ms", oldest_run_ms, 0.0)
         self.steady_short_ms = _number("steady_short_ms", steady_short_ms, 0.0)
+        self.oldest_wait_ms = _number("oldest_wait_ms", oldest_wait_ms, 0.0)
         self.average_duration_ms = _optional("average_duration_ms", average_duration_ms, -MS_MAX)
         self.creation_ms = _optional("creation_ms", creation_ms, 0.0)
         self.wait_target_ms = _optional("wait_target_ms", wait_target_ms, 0.0)
@@ -286,15 +315,21 @@ class RuntimeFitRule:
         room = min(room, snapshot.action_limit - total)
 
         steady = _steady_size(snapshot, run_ms, target_ms, total + max(1, min(useful, room)))
+        steady = max(steady, _saturated_size(snapshot, run_ms, total))
         wanted = backlog
         if steady > total and snapshot.steady_short_ms >= STEADY_HOLD_CREATIONS * creation_ms:
             wanted = max(wanted, min(steady - total, useful))
-        wanted = max(0, wanted)
+        overdue = 0
+        if snapshot.oldest_wait_ms >= OVERDUE_MS > creation_ms + limit_ms:
+            overdue = min(_overdue_containers(snapshot), useful)
+        wanted = max(0, wanted, overdue)
         count = max(0, min(wanted, room))
 
         verdict, reason, rejected = Verdict.ADD, _WOULD_WAIT, _FEWER
         if wanted > backlog:
             reason, rejected = _STEADY_SHORT, _WAIT_LONGER
+        if wanted > max(backlog, steady - total):
+            reason, rejected = _OVERDUE, _TRUST
         if count < wanted:
             rejected = _ADD_ANYWAY
         if state == _FLUSHING and (count > 1 or snapshot.in_progress > 0):
@@ -618,6 +653,26 @@ def _steady_size(snapshot: Snapshot, run_ms: float, target_ms: float, containers
     )
 
 
+def _overdue_containers(snapshot: Snapshot) -> int:
+    """Return how many containers the overdue term would add; may be negative."""
+    asked = (snapshot.waiting + snapshot.concurrency - 1) // snapshot.concurrency
+    return min(asked, snapshot.existing) - snapshot.in_progress
+
+
+def _saturated_size(snapshot: Snapshot, run_ms: float, total: int) -> int:
+    """Return how many containers a saturated queue asks for; 0 for any other."""
+    slots = total * snapshot.concurrency
+    if snapshot.wait_target_ms is not None or min(snapshot.waiting, snapshot.running) < slots:
+        return 0
+    if snapshot.in_progress > 0 or total == 0:
+        return 0
+    if snapshot.arrivals_per_s * run_ms / 1000.0 < SATURATED_LOAD_MIN * slots:
+        return 0
+    if total < GROWTH_SHARE_MIN * (snapshot.namespace_existing + snapshot.namespace_in_progress):
+        return 0
+    return total + (total + 1) // 2
+
+
 def _useful_containers(snapshot: Snapshot) -> int:
     """Return in how many containers every activation would have a slot of its own."""
     slots = snapshot.waiting + snapshot.incoming + snapshot.running
@@ -646,7 +701,7 @@ def _creation_ms(snapshot: Snapshot) -> float:
 def _wait_target_ms(snapshot: Snapshot, creation_ms: float, run_ms: float) -> float:
     """Return W."""
     if snapshot.wait_target_ms is None:
-        return max(creation_ms, run_ms / 4.0)
+        return max(creation_ms, min(run_ms / 4.0, WAIT_TARGET_MAX_MS))
     return snapshot.wait_target_ms
 
 
@@ -724,9 +779,15 @@ _WOULD_WAIT = (
 )
 _FEWER = "add fewer than {0.count} (wanted {0.wanted}, room {0.room}): it would wait too long"
 _STEADY_SHORT = (
-    "{1.arrivals_per_s:g} arrivals/s need {0.steady} containers, short for {1.steady_short_ms:g} ms"
+    "{1.arrivals_per_s:g} arrivals/s, {1.waiting} waiting behind {1.running} running: "
+    "{0.steady} containers are needed, short for {1.steady_short_ms:g} ms"
 )
 _WAIT_LONGER = "wait with {1.existing} containers: the p99 of the wait would miss its target"
+_OVERDUE = (
+    "the first of {1.waiting} has waited for {1.oldest_wait_ms:g} ms, though {1.existing} "
+    "containers were to start it within {0.limit_ms:g} ms: runs differ too much to be predicted"
+)
+_TRUST = "wait for the {1.running} running: that has failed"
 _PROBE = "creations fail: {0.count} more to try ({1.in_progress} in progress)"
 _ALL_AT_ONCE = "add all {0.wanted} at once: they would likely fail as well"
 _NAMESPACE_FULL = (

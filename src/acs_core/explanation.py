@@ -130,4 +130,5 @@ INPUTS = (
     "contending_queues",
     "duration_spread_ms",
     "steady_short_ms",
+    "oldest_wait_ms",
 )

@@ -92,7 +92,11 @@ GROWTH_STEP_MIN: Final = 1.25
 """Containers over those at the last measurement before the next one: less drowns in noise."""
 
 GROWTH_PAUSE_US: Final = 10_000_000
-"""After growth in vain, how long before the steady term is listened to again."""
+"""After growth in vain, how long before the steady term is listened to again, the first time."""
+
+GROWTH_DOUBLINGS_MAX: Final = 6
+"""How often that time is doubled while growth stays in vain: to 10 minutes, so that a machine that
+is full is not tried every few seconds, and one that has become free is found in the end."""
 
 CREATION_US: Final = 300_000
 """Assumed time of a container start until one has been measured (Docker here: 298 ms)."""

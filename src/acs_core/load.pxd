@@ -18,6 +18,7 @@ cdef class QueueLoad:
     cdef readonly long long steady_ended
     cdef readonly Py_ssize_t growth_containers
     cdef readonly double growth_rate_per_s
+    cdef readonly int growths_in_vain
     @cython.locals(delta=double, smoothed=Py_ssize_t)
     cpdef object ran(self, long long run_us)
     @cython.locals(elapsed_us='long long', rate=double, weight=double, halvings='long long', rest=double)

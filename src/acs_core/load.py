@@ -34,6 +34,7 @@ class QueueLoad:
         self.steady_ended = 0
         self.growth_containers = 0
         self.growth_rate_per_s = 0.0
+        self.growths_in_vain = 0  # one after the other
 
     def ran(self, run_us: int) -> None:
         """Let a run count that ended as the action meant it.  Cost: O(1)."""
@@ -83,7 +84,7 @@ class QueueLoad:
         Where something else than containers binds, more of them lengthen every run, and longer
         runs ask for more containers.  So growth is measured: runs per second over the time that
         the term has asked, ``hold_us`` at least, against those before the last growth.  After
-        growth in vain it is listened to again only after a pause.
+        growth in vain it is listened to again only after a pause, twice as long each time.
         """
         asked_us = now_us - self.steady_since_us
         if self.steady_since_us < 0 or asked_us < hold_us:
@@ -96,7 +97,10 @@ class QueueLoad:
             hoped = (containers / before - 1.0) * limits.GROWTH_GAIN_MIN
             if rate_per_s < self.growth_rate_per_s * (1.0 + hoped):
                 self.growth_containers = 0
-                self.steady_since_us = now_us + limits.GROWTH_PAUSE_US
+                pause_us = limits.GROWTH_PAUSE_US << self.growths_in_vain
+                self.growths_in_vain = min(self.growths_in_vain + 1, limits.GROWTH_DOUBLINGS_MAX)
+                self.steady_since_us = now_us + pause_us
                 return
+            self.growths_in_vain = 0
         self.growth_containers = containers
         self.growth_rate_per_s = rate_per_s

@@ -214,6 +214,7 @@ class SchedulerBase:
         for activation in queue.delivered.values():
             oldest_us = activation.delivered_us
             break
+        head = queue.line.head()
         return Snapshot(
             state=queue.life.state,
             initialized=queue.initialized,
@@ -236,6 +237,7 @@ class SchedulerBase:
             oldest_run_ms=(now_us - oldest_us) / 1000,
             duration_spread_ms=load.spread_us() / 1000 if known else None,
             steady_short_ms=load.steady_short_us(now_us) / 1000,
+            oldest_wait_ms=0.0 if head is None else max(0, now_us - head.arrived_us) / 1000,
         )
 
     def _failed(

@@ -815,6 +815,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "contending_queues": _integer,
         "duration_spread_ms": _optional_number,
         "steady_short_ms": _number,
+        "oldest_wait_ms": _number,
     },
     # Not its snapshot, which is that of the effect.
     Decision: {

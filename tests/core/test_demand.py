@@ -190,6 +190,90 @@ def test_long_runs_get_a_container_each_unless_one_is_about_to_end() -> None:
     assert fit(**staggered, oldest_run_ms=100.0).count == 3
 
 
+def test_runs_of_minutes_excuse_no_wait_of_minutes() -> None:
+    # 20 runs of a minute, one about to end every 3 s: not within 1.5 s, the most that d/4 excuses.
+    slow = {"average_duration_ms": 60_000.0, "existing": 20, "running": 20, "waiting": 1}
+    assert fit(**slow).count == 1
+    assert fit(**slow).limit_ms == 1_500.0
+    assert fit(**slow, wait_target_ms=3_000.0).count == 0
+    assert fit(**slow | {"average_duration_ms": 5_996.0}).limit_ms == 1_499.0
+
+
+SATURATED: dict[str, Any] = {
+    "average_duration_ms": 10.0,
+    "existing": 5,
+    "running": 5,
+    "waiting": 5,
+    "namespace_existing": 50,
+    "steady_short_ms": 1_500.0,
+    "arrivals_per_s": 450.0,
+}
+
+
+SLOTS_OF_TWO = {"concurrency": 2, "running": 10, "waiting": 10, "arrivals_per_s": 900.0}
+
+
+def test_closed_loop_users_get_half_as_many_containers_again() -> None:
+    grown = fit(**SATURATED)
+    assert (grown.verdict, grown.count, grown.steady, grown.steady_short) == (
+        Verdict.ADD,
+        3,
+        8,
+        True,
+    )
+    assert "5 waiting behind 5 running" in grown.reason
+    # Not at once, and no more than there is work for.
+    early = fit(**SATURATED | {"steady_short_ms": 1_499.0})
+    assert (early.count, early.steady_short) == (0, True)
+    assert fit(**SATURATED | SLOTS_OF_TWO).count == 3
+    one = {"existing": 1, "running": 1, "waiting": 1, "namespace_existing": 1}
+    assert fit(**SATURATED | one).count == 1
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"waiting": 4},
+        {"running": 4},
+        {"arrivals_per_s": 449.0},
+        {"in_progress": 1, "waiting": 6},
+        {"wait_target_ms": 300.0},
+        {"existing": 0, "running": 0, "arrivals_per_s": 0.0},
+        # One of more than ten such queues: whether it pays would not show.
+        {"namespace_existing": 51},
+        {"namespace_in_progress": 1},
+    ],
+)
+def test_a_queue_that_is_not_saturated_is_left_alone(otherwise: dict[str, Any]) -> None:
+    assert fit(**SATURATED | otherwise).steady_short is False
+
+
+OVERDUE: dict[str, Any] = {
+    "average_duration_ms": 100.0,
+    "existing": 4,
+    "running": 4,
+    "waiting": 3,
+    "oldest_wait_ms": 3_000.0,
+}
+
+
+def test_overdue_work_is_believed_more_than_the_mean_run() -> None:
+    assert fit(**OVERDUE | {"oldest_wait_ms": 2_999.0}).count == 0
+    three = fit(**OVERDUE)
+    assert (three.verdict, three.count) == (Verdict.ADD, 3)
+    assert "the first of 3 has waited for 3000 ms" in three.reason
+    assert "4 running" in three.rejected
+    # A slot for each, and as many in the making at a time as there are.
+    assert fit(**OVERDUE | {"waiting": 9}).count == 4
+    assert fit(**OVERDUE | {"waiting": 9, "in_progress": 3}).count == 1
+    assert fit(**OVERDUE | {"concurrency": 2, "running": 8}).count == 2
+    assert fit(**OVERDUE | {"running": 2}).count == 1
+    # Where nothing was promised sooner, nothing is overdue.
+    assert fit(**OVERDUE, wait_target_ms=2_700.0).count == 0
+    assert fit(**OVERDUE, wait_target_ms=2_699.0).count == 3
+    assert fit(**OVERDUE, creation_ms=1_500.0).count == 0
+
+
 def test_short_runs_never_get_more_than_they_fill() -> None:
     few: dict[str, Any] = {
         "average_duration_ms": 10.0,
@@ -388,7 +472,7 @@ def test_decision_tells_what_it_was_made_of() -> None:
     rule: DemandRule = RuntimeFitRule()
     decision = rule.decide(given)
     assert decision.snapshot is given
-    assert (decision.wanted, decision.room, decision.limit_ms) == (5, 999, 2500.0)
+    assert (decision.wanted, decision.room, decision.limit_ms) == (5, 999, 1500.0)
     assert repr(decision).startswith("Decision(ADD, 5: 5 waiting and 1 running on 1 containers")
     assert "fewer than 5" in decision.rejected
     assert given.state is QueueState.RUNNING
@@ -482,6 +566,7 @@ NUMBERS = [
     "arrivals_per_s",
     "oldest_run_ms",
     "steady_short_ms",
+    "oldest_wait_ms",
     "creation_ms",
     "wait_target_ms",
     "duration_spread_ms",

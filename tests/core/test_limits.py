@@ -50,3 +50,4 @@ def test_what_is_reckoned_with() -> None:
     assert limits.DURATION_SAMPLES == 16
     assert (limits.GROWTH_GAIN_MIN, limits.GROWTH_STEP_MIN) == (0.5, 1.25)
     assert limits.GROWTH_PAUSE_US == 10 * SECOND
+    assert limits.GROWTH_DOUBLINGS_MAX == 6

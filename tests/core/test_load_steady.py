@@ -84,6 +84,24 @@ def test_growth_in_vain_is_followed_by_a_pause() -> None:
     assert (load.growth_containers, load.growth_rate_per_s) == (8, 900.0)
 
 
+def test_growth_in_vain_again_and_again_is_tried_ever_less_often() -> None:
+    growing = Growing()
+    load = growing.load
+    for doublings in (0, 1, 2, 3, 4, 5, 6, 6):
+        growing.measure(4, 400)
+        assert growing.measure(8, 400) == 0
+        pause_us = PAUSE_US << doublings
+        growing.now_us += pause_us
+        assert load.steady_short_us(growing.now_us + 1) == 1
+        assert load.steady_short_us(growing.now_us) == 0
+        load.note_steady(True, False, growing.now_us)
+    assert load.growths_in_vain == 6
+    # Growth that pays ends that.
+    growing.measure(4, 400)
+    growing.measure(8, 800)
+    assert load.growths_in_vain == 0
+
+
 @pytest.mark.parametrize(("containers", "judged"), [(8, True), (9, False), (10, True)])
 def test_a_small_step_is_not_measured(containers: int, judged: bool) -> None:
     growing = Growing()

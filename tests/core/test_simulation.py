@@ -329,7 +329,7 @@ def test_an_invoker_that_dies_and_comes_back_serves_again() -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (PullCluster, (16962, 2882, 20, 133.14702637057601)),
+        (PullCluster, (16945, 2891, 20, 132.5526738152888)),
         (PushCluster, (14518, 3557, 20, 67.7995642395277)),
     ],
 )
