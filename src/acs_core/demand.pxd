@@ -60,7 +60,8 @@ cdef class RuntimeFitRule:
     @cython.locals(
         total=Py_ssize_t, creation_ms=double, run_ms=double, target_ms=double,
         limit_ms=double, useful=Py_ssize_t, backlog=Py_ssize_t, room=Py_ssize_t,
-        namespace_full=bint, steady=Py_ssize_t, wanted=Py_ssize_t, count=Py_ssize_t, overdue=Py_ssize_t)
+        namespace_full=bint, steady=Py_ssize_t, wanted=Py_ssize_t, count=Py_ssize_t, overdue=Py_ssize_t,
+        saturated=Py_ssize_t, hold_ms=double)
     cdef Decision _weigh(self, Snapshot snapshot, int state)
 
 
@@ -129,4 +130,5 @@ cdef Py_ssize_t _ceil_int(double value) except? -1
 @cython.locals(asked=Py_ssize_t)
 cdef Py_ssize_t _overdue_containers(Snapshot snapshot) except? -1
 @cython.locals(slots=Py_ssize_t)
-cdef Py_ssize_t _saturated_size(Snapshot snapshot, double run_ms, Py_ssize_t total) except? -1
+cdef Py_ssize_t _saturated_size(
+    Snapshot snapshot, double run_ms, double creation_ms, Py_ssize_t total) except? -1

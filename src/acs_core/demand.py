@@ -43,10 +43,11 @@ scales the mean.  Sakasegawa's closed form in place of E was dropped: with two s
 
 Callers who wait for an answer before they ask again arrive as fast as they are served, so that
 A never exceeds m.  Where no target is given, a queue is therefore short as well (*saturated*)
-while every slot runs and has another activation waiting behind it, and A is at least 0.9 m (with
-less, something else than the runs keeps the slots from starting).  Then half as many containers
-again are asked for.  Only by a queue with GROWTH_SHARE_MIN of its namespace's containers: whether
-one of a hundred pays does not show.  ``load.judge_growth`` ends what does not pay.
+while every slot runs and has another activation waiting behind it, the newest is predicted to
+wait for more than SATURATED_WAIT_MS, and A is at least 0.9 m (with less, something else than
+the runs keeps the slots from starting).  Then half as many containers again are asked for, but
+only by a queue with GROWTH_SHARE_MIN of its namespace's: whether one of a hundred pays does not
+show.  ``load.judge_growth`` ends what does not pay.
 
 **Overdue term.**  Runs that differ much from one another deceive every prediction from their mean.
 Where the first in the line has waited for OVERDUE_MS and C + L is less, this is so: what waits then
@@ -84,6 +85,14 @@ GROWTH_SHARE_MIN: Final = 0.1
 OVERDUE_MS: Final = 3_000.0
 """From which age waiting work is overdue: twice WAIT_TARGET_MAX_MS, so that no prediction that was
 kept is taken for one that failed."""
+
+SATURATED_WAIT_MS: Final = 20.0
+"""Wait that nobody minds, however many runs it is: 64 users of a no-op on two processors wait for
+5 ms, and more containers would but share the processors."""
+
+SATURATED_HOLD_MS: Final = 2_000.0
+"""A queue must have been short for so long at least, where a creation takes a few milliseconds: a
+crowded machine stalls for longer than five of those."""
 
 SATURATED_LOAD_MIN: Final = 0.9
 """Offered load of a slot from which it counts as busy all the time."""
@@ -315,9 +324,12 @@ class RuntimeFitRule:
         room = min(room, snapshot.action_limit - total)
 
         steady = _steady_size(snapshot, run_ms, target_ms, total + max(1, min(useful, room)))
-        steady = max(steady, _saturated_size(snapshot, run_ms, total))
+        saturated = _saturated_size(snapshot, run_ms, creation_ms, total)
+        hold_ms = STEADY_HOLD_CREATIONS * creation_ms
+        if saturated > steady:
+            steady, hold_ms = saturated, max(hold_ms, SATURATED_HOLD_MS)
         wanted = backlog
-        if steady > total and snapshot.steady_short_ms >= STEADY_HOLD_CREATIONS * creation_ms:
+        if steady > total and snapshot.steady_short_ms >= hold_ms:
             wanted = max(wanted, min(steady - total, useful))
         overdue = 0
         if snapshot.oldest_wait_ms >= OVERDUE_MS > creation_ms + limit_ms:
@@ -659,7 +671,7 @@ def _overdue_containers(snapshot: Snapshot) -> int:
     return min(asked, snapshot.existing) - snapshot.in_progress
 
 
-def _saturated_size(snapshot: Snapshot, run_ms: float, total: int) -> int:
+def _saturated_size(snapshot: Snapshot, run_ms: float, creation_ms: float, total: int) -> int:
     """Return how many containers a saturated queue asks for; 0 for any other."""
     slots = total * snapshot.concurrency
     if snapshot.wait_target_ms is not None or min(snapshot.waiting, snapshot.running) < slots:
@@ -667,6 +679,8 @@ def _saturated_size(snapshot: Snapshot, run_ms: float, total: int) -> int:
     if snapshot.in_progress > 0 or total == 0:
         return 0
     if snapshot.arrivals_per_s * run_ms / 1000.0 < SATURATED_LOAD_MIN * slots:
+        return 0
+    if _starts_there(snapshot, run_ms, creation_ms, SATURATED_WAIT_MS) >= snapshot.waiting:
         return 0
     if total < GROWTH_SHARE_MIN * (snapshot.namespace_existing + snapshot.namespace_in_progress):
         return 0

@@ -200,17 +200,17 @@ def test_runs_of_minutes_excuse_no_wait_of_minutes() -> None:
 
 
 SATURATED: dict[str, Any] = {
-    "average_duration_ms": 10.0,
+    "average_duration_ms": 30.0,
     "existing": 5,
     "running": 5,
     "waiting": 5,
     "namespace_existing": 50,
-    "steady_short_ms": 1_500.0,
-    "arrivals_per_s": 450.0,
+    "steady_short_ms": 2_000.0,
+    "arrivals_per_s": 150.0,
 }
 
 
-SLOTS_OF_TWO = {"concurrency": 2, "running": 10, "waiting": 10, "arrivals_per_s": 900.0}
+SLOTS_OF_TWO = {"concurrency": 2, "running": 10, "waiting": 10, "arrivals_per_s": 300.0}
 
 
 def test_closed_loop_users_get_half_as_many_containers_again() -> None:
@@ -223,8 +223,11 @@ def test_closed_loop_users_get_half_as_many_containers_again() -> None:
     )
     assert "5 waiting behind 5 running" in grown.reason
     # Not at once, and no more than there is work for.
-    early = fit(**SATURATED | {"steady_short_ms": 1_499.0})
+    early = fit(**SATURATED | {"steady_short_ms": 1_999.0})
     assert (early.count, early.steady_short) == (0, True)
+    slow = SATURATED | {"creation_ms": 500.0}
+    assert fit(**slow | {"steady_short_ms": 2_499.0}).count == 0
+    assert fit(**slow | {"steady_short_ms": 2_500.0}).count == 3
     assert fit(**SATURATED | SLOTS_OF_TWO).count == 3
     one = {"existing": 1, "running": 1, "waiting": 1, "namespace_existing": 1}
     assert fit(**SATURATED | one).count == 1
@@ -235,9 +238,11 @@ def test_closed_loop_users_get_half_as_many_containers_again() -> None:
     [
         {"waiting": 4},
         {"running": 4},
-        {"arrivals_per_s": 449.0},
+        {"arrivals_per_s": 149.0},
         {"in_progress": 1, "waiting": 6},
         {"wait_target_ms": 300.0},
+        # The newest would wait for 20 ms, which nobody minds.
+        {"average_duration_ms": 20.0, "arrivals_per_s": 225.0},
         {"existing": 0, "running": 0, "arrivals_per_s": 0.0},
         # One of more than ten such queues: whether it pays would not show.
         {"namespace_existing": 51},
