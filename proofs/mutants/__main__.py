@@ -2,6 +2,7 @@
 
 python proofs/mutants                    the chosen ones (chosen.toml), each by its proof
 python proofs/mutants --generic 200      and before them 200 of the generic ones, drawn by --seed
+python proofs/mutants --each 10          and before them ten generic ones of every module
 python proofs/mutants --generic all      and before them all generic ones
 
 A chosen one is run against the one proof that is to find it, a generic one against the tests and
@@ -39,6 +40,12 @@ _SCHEDULER = [
     "proofs/test_scheduler.py",
 ]
 _TRACE = ["tests/core/test_trace.py", "proofs/test_trace.py"]
+_SIMULATION = ["tests/core/test_simulation.py", "proofs/test_simulation.py"]
+_SHARDING = [
+    "tests/core/test_sharding.py",
+    "tests/core/test_sharding_pool.py",
+    "proofs/test_sharding.py",
+]
 TESTS = {
     "__init__": ["tests/core/test_build.py", "tests/core/test_trace.py"],
     "abi": ["tests/core/test_abi.py", "tests/core/test_build.py"],
@@ -47,6 +54,7 @@ TESTS = {
         "tests/core/test_nesting.py",
         "proofs/test_action_queue.py",
     ],
+    "chance": ["tests/core/test_workload.py", *_SIMULATION],
     "containers": [
         "tests/core/test_limits.py",
         "tests/core/test_containers.py",
@@ -57,6 +65,7 @@ TESTS = {
     ],
     "demand": ["tests/core/test_demand.py", "tests/core/test_limits.py", "proofs/test_demand.py"],
     "effects": ["tests/core/test_events.py", "proofs/test_events.py", "tests/core/test_trace.py"],
+    "engine_speed": ["tests/core/test_engine_speed.py"],
     "events": ["tests/core/test_events.py", "proofs/test_events.py", *_TRACE],
     "fairness": [
         "tests/core/test_fairness.py",
@@ -75,6 +84,7 @@ TESTS = {
     ],
     "nesting": ["tests/core/test_nesting.py", "proofs/test_nesting.py"],
     "placement": ["tests/core/test_placement.py", "proofs/test_placement.py"],
+    "planning": ["tests/core/test_workload.py"],
     "prewarm": ["tests/core/test_prewarm.py", "proofs/test_containers.py"],
     "queue_states": ["tests/core/test_queue_states.py", "proofs/test_queue_states.py"],
     "scheduler": _SCHEDULER,
@@ -86,9 +96,18 @@ TESTS = {
     "scheduler_queues": _SCHEDULER,
     "scheduler_room": ["tests/core/test_give_back.py", *_SCHEDULER],
     "semaphores": ["tests/core/test_semaphores.py", "proofs/test_semaphores.py"],
-    "shadow": ["proofs/test_shadow.py"],
+    "shadow": ["tests/core/test_shadow.py", "proofs/test_shadow.py"],
+    "sharding": _SHARDING,
+    "sharding_pool": ["tests/core/test_sharding_pool.py", "proofs/test_sharding.py"],
+    "sharding_supervision": _SHARDING,
+    "simulation": _SIMULATION,
+    "simulation_engine": _SIMULATION,
+    "simulation_push": _SIMULATION,
+    "simulation_report": _SIMULATION,
+    "spreading": ["tests/core/test_spreading.py", "proofs/test_spreading.py"],
     "starving": ["tests/core/test_starving.py", *_SCHEDULER],
     "trace": _TRACE,
+    "workload": ["tests/core/test_workload.py", "tests/core/test_simulation.py"],
 }
 
 
@@ -106,6 +125,7 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", help="of chosen mutants; none: all")
     parser.add_argument("--generic", metavar="N", help="plant N generic ones first, or all")
+    parser.add_argument("--each", type=int, metavar="N", help="plant N generic ones of each module")
     parser.add_argument("--seed", type=int, default=1, help="draws the generic ones (1)")
     parser.add_argument("--module", help="generic ones of this module alone, and no chosen ones")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time (2)")
@@ -113,19 +133,27 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no generic run later")
     arguments = parser.parse_args()
     good = True
-    if arguments.generic:
+    if arguments.generic or arguments.each:
         results = Results(arguments.results)
         mutants, reasons = generic_mutants()
         drawn = [m for m in mutants if arguments.module in (None, m.module)]
-        if arguments.generic != "all":
-            count = min(int(arguments.generic), len(drawn))
-            chosen = set(random.Random(arguments.seed).sample(range(len(drawn)), count))
-            drawn = [mutant for n, mutant in enumerate(drawn) if n in chosen]
+        if arguments.each:
+            modules = sorted({mutant.module for mutant in drawn})
+            parts = [[m for m in drawn if m.module == module] for module in modules]
+            drawn = [m for part in parts for m in sample(part, arguments.each, arguments.seed)]
+        elif arguments.generic != "all":
+            drawn = sample(drawn, int(arguments.generic), arguments.seed)
         run_generic(drawn, results, arguments.jobs, time.monotonic() + arguments.seconds)
         good = report(drawn, results.found_by, reasons)
     if arguments.module is None:
         good &= run_chosen(arguments.names, arguments.jobs)
     return 0 if good else 1
+
+
+def sample(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
+    """Return as many as asked for, drawn by the seed, in their order."""
+    chosen = set(random.Random(seed).sample(range(len(mutants)), min(count, len(mutants))))
+    return [mutant for n, mutant in enumerate(mutants) if n in chosen]
 
 
 # --- the chosen ones ---------------------------------------------------------------------------

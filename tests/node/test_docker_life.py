@@ -5,6 +5,7 @@ Each test looks at what the engine has, not only at what the pool believes.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -134,6 +135,29 @@ async def test_an_idle_container_goes_after_its_keep_alive(docker_client: Docker
         await until(lambda: d.counts()["paused"], "its sleep")
         await until(lambda: d.house.invoker.pool.used_mb() == 0, "its end")
         assert d.seen() == {}, "its memory was given back before it was gone"
+
+
+async def test_a_floor_of_containers_is_there_whatever_idles_and_goes_with_its_action(
+    docker_client: DockerClient,
+) -> None:
+    async with docker(docker_client, pool={"keep_alive_us": 100_000}) as d:
+        floor = [{"key": "acs-containers-min", "value": 2}]
+        await d.house.put("kept", annotations=floor)
+        await d.house.put("echo")
+        assert await d.result("kept", {"n": 1}) == {"n": 1}
+        await until(lambda: d.counts()["idle"] == 2, "the floor")
+        floor_there = d.seen()
+        await d.result("echo")
+        # Another action's container, which idles as they do, goes after the keep-alive.
+        assert d.counts()["created"] == 3
+        await until(lambda: d.house.invoker.pool.used_mb() == 512, "the end of what is not kept")
+        assert d.seen() == floor_there
+        handle = next(iter(containers(d.client, d.instance)))["Id"]
+        await asyncio.to_thread(d.client.api.remove_container, handle, force=True)
+        await until(lambda: len(d.started) == 4 and d.counts()["idle"] == 2, "another one")
+        await d.house.entities.delete_action("guest", "kept")
+        await until(lambda: d.house.invoker.pool.used_mb() == 0, "its end")
+        assert d.seen() == {}
 
 
 async def test_a_prewarmed_sandbox_is_taken_and_replaced(docker_client: DockerClient) -> None:
