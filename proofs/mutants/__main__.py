@@ -86,6 +86,7 @@ TESTS = {
     "placement": ["tests/core/test_placement.py", "proofs/test_placement.py"],
     "planning": ["tests/core/test_workload.py"],
     "prewarm": ["tests/core/test_prewarm.py", "proofs/test_containers.py"],
+    "processors": ["tests/core/test_processors.py"],
     "queue_states": ["tests/core/test_queue_states.py", "proofs/test_queue_states.py"],
     "scheduler": _SCHEDULER,
     "scheduler_base": _SCHEDULER,

@@ -196,3 +196,10 @@ SPARE_GAPS: Final = 10
 SPARE_IDLE_MAX_US: Final = 1_000_000
 """Who has a container and wants another gets one that idles only once that is no pause between two
 calls: after so many mean times between arrivals at its queue, and by the second at the latest."""
+
+LOOP_BUSY: Final = 0.3
+"""Share of a processor above which an event loop gets one to itself: well below what half of its
+highest throughput takes, where it would swing.  Functions that compute leave it far less to do."""
+
+LOOP_CALM: Final = 0.15
+"""Share below which it gives that back; well below LOOP_BUSY, so that nothing swings."""

@@ -1,4 +1,4 @@
-"""When the event loop gets a processor to itself."""
+"""A busy event loop gets a processor to itself; ``tests/core/test_processors.py`` has when."""
 
 import asyncio
 import os
@@ -11,58 +11,13 @@ import pytest
 
 from acs_node.sandboxes import SandboxSpec, process
 from acs_node.sandboxes.process import ProcessEngine
-from acs_node.sandboxes.processors import BUSY, CALM, LoopProcessor
-
-
-def looked(available: set[int], *shares: float) -> LoopProcessor:
-    """Return one that has seen the loop use these shares of seconds, after a first look."""
-    processor = LoopProcessor(available)
-    assert not processor.look(1000.0, 3.0)
-    used_s = 3.0
-    for second, share in enumerate(shares, 1001):
-        used_s += share
-        processor.look(float(second), used_s)
-    return processor
-
-
-def test_a_busy_loop_gets_one_and_a_calm_one_gives_it_back() -> None:
-    assert looked({0, 1, 2}).for_functions == {0, 1, 2}
-    assert looked({0, 1, 2}, BUSY + 0.01).for_functions == {0, 1}
-    assert looked({0, 1, 2}, BUSY + 0.01, CALM - 0.01).for_functions == {0, 1, 2}
-
-
-def test_between_the_bounds_nothing_changes() -> None:
-    between = (BUSY + CALM) / 2
-    assert looked({0, 1}, between).for_functions == {0, 1}
-    assert looked({0, 1}, 0.9, between, between).for_functions == {0}
-
-
-def test_the_loop_keeps_to_the_processor_that_it_was_given() -> None:
-    assert looked({0, 1, 2}).for_loop == {0, 1, 2}
-    busy = looked({0, 1, 2}, 0.9)
-    assert busy.for_loop == {2}
-    busy.share()
-    assert busy.for_loop == busy.for_functions == {0, 1, 2}
-    assert looked({3}, 0.9).for_loop == {3}
-
-
-def test_it_says_when_something_changes() -> None:
-    processor = LoopProcessor({4, 7})
-    assert not processor.look(10.0, 1.0)
-    assert processor.look(11.0, 1.9)
-    assert not processor.look(12.0, 2.8)
-    assert processor.look(13.0, 2.8)
-
-
-def test_one_processor_is_shared() -> None:
-    assert looked({3}, 0.9, 0.9).for_functions == {3}
 
 
 @pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="with one processor there is none to spare"
 )
 async def test_functions_leave_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LOOK_S", 0.01)
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.01)
     everything = os.sched_getaffinity(0)
 
     async def until(condition: Callable[[], bool], busy: bool) -> None:

@@ -32,12 +32,12 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from acs_core.processors import LoopProcessor
 from acs_node.runtimes import NODEJS_PROXY, PYTHON_PROXY, PYTHON_TEMPLATE, find_node
 
 from . import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
 from .logpipes import LogPipes
 from .processes import LOST, Process, Spawned, Template
-from .processors import LOOK_S, LoopProcessor
 
 OPTIONS = ("-I", "-B", "-S", "-X", "utf8")  # why: the head of proxy.py
 
@@ -47,6 +47,7 @@ END_SECONDS = 5.0  # from SIGKILL to the end: only a process stuck in the kernel
 ENDING_SECONDS = 2.0  # the interface's bound on ``ending``
 DELETE_TRIES = 6  # of a folder; the pauses between them double from 10 ms
 SOCKET_PATH_BYTES_MAX = 107  # sun_path without its closing zero
+LOOK_SECONDS = 0.5  # between two looks at how busy the event loop is
 NICE = 5  # of functions, above the platform's own; 6 % more throughput on two busy processors
 OPEN_FILES_MAX = 1024  # as a container of OpenWhisk gets
 FILE_BYTES_MAX = 512 * 1024 * 1024  # of one file; Python sees OSError (EFBIG), not the signal
@@ -229,11 +230,11 @@ class ProcessEngine:
             self._processors.share()
             self._pin_loop()
             return
-        if self._processors.look(time.monotonic(), time.thread_time()):
+        if self._processors.look(time.monotonic_ns() // 1000, time.thread_time_ns() // 1000):
             for child in self._children.values():
                 child.confine(self._processors.for_functions)
         self._pin_loop()
-        self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_at_loop)
+        self._look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_at_loop)
 
     def _pin_loop(self) -> None:
         """Keep this thread, the loop's, where it belongs, and the process's others off it."""
