@@ -33,8 +33,8 @@ CONTAINER_MB = 256
 USERS = 32
 WARM_UP_CYCLES = 16
 WARM_UP_ACTIVATIONS = 300_000
-"""Until caches and pools of threads and connections are full, the database's of 32 MB among the last,
-and buffers have been as large as they become: 4 MB in the first 200,000 activations.  What
+"""Until caches and pools of threads and connections are full, the database's of 32 MB among the
+last, and buffers have been as large as they become: 4 MB in the first 200,000 activations.  What
 grows after that is a leak."""
 
 ALLOWED = {"threads": 2, "sockets": 8, "descriptors": 8, "rss_mb": 1.0}
