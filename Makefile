@@ -73,6 +73,17 @@ images: .venv/.installed
 bench: .venv/.installed
 	.venv/bin/python bench/standalone.py
 
+# The talk's experiment: build/report.html and build/experiment.json; docs/experiment.md says what
+# is in them.  The second simulates alone, and is over in two minutes.
+.PHONY: experiment experiment-quick
+experiment: .venv/.installed
+	.venv/bin/pip install -q "$$(echo build/wheel/*.whl)[report]"
+	.venv/bin/python bench/experiment.py
+
+experiment-quick: .venv/.installed
+	.venv/bin/pip install -q "$$(echo build/wheel/*.whl)[report]"
+	.venv/bin/python bench/experiment.py --quick
+
 # Both builds of the core, side by side.  --benchmark-json makes no folder of its own.
 bench-core: .venv/.installed .venv-plain/.installed
 	mkdir -p build/bench

@@ -308,3 +308,37 @@ def test_the_start_of_a_container_is_measured(tmp_path: Path) -> None:
     assert {*samples["warm"]["init"], *samples["resumed"]["init"]} == {0}
     assert "create" not in samples["prewarmed"], "it stood ready"
     assert samples["resumed"]["unpause"][0] > 0, "it slept"
+
+
+def test_the_experiment_degrades_and_writes_its_documented_keys(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    program = BENCH / "experiment.py"
+    # A load so small that only what is written is looked at.
+    small = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import experiment as e;"
+        "e.TALK_SECONDS = 2; e.SCALE_ACTIONS = (1, 3, 5, 7); e.SCALE_SECONDS = 1;"
+        "e.TRACE_INVOKERS = 8; sys.exit(e.main(['--quick', '--out', sys.argv[2]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", small, str(program.parent), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((tmp_path / "experiment.json").read_text())
+    # In two seconds the baseline answers nothing of 100 actions: said as null.
+    assert document["tps_ratio_100_actions"] is None or document["tps_ratio_100_actions"] > 1
+    assert document["mean_latency_ratio_100_actions"] is None
+    assert document["flatness_100_over_1"] > 0
+    assert document["baseline_1_action_over_ours"] > 0
+    assert document["measured_by"] == "simulation"
+    assert document["skipped"].keys() == {"docker_daemon", "interference"}
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert "#0101" not in page, "every drawn colour follows the theme"
+    assert "prefers-color-scheme:dark" in page
+    for name in ("talk", "scale", "traces"):
+        header, *rows = (tmp_path / "experiment" / f"{name}.csv").read_text().splitlines()
+        assert "wait_p99_ms" in header.split(",")
+        assert rows

@@ -26,10 +26,12 @@ def prepare(
     seed: int,
     shape: Shape = Shape.POISSON,
     memory_mb: int = 256,
+    wait_target_us: int | None = None,
 ) -> Cluster:
     """Return a cluster that this load will come to; each action is one of the namespace ``trace``.
 
-    ``memory_mb`` is of each container.  Let its time pass with ``pass_time``.
+    ``memory_mb`` is of each container, ``wait_target_us`` each action's W; None: what the rule
+    takes where none is given.  Let its time pass with ``pass_time``.
     """
     actions = [
         QueueSpec(
@@ -40,6 +42,7 @@ def prepare(
             memory_mb=memory_mb,
             timeout_us=RUN_MAX_US,
             kind=KIND,
+            wait_target_us=wait_target_us,
         )
         for number in range(len(workload.names))
     ]

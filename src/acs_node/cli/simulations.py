@@ -36,6 +36,22 @@ class Setting:
     keep_alive_s: float = 10.0
     prewarm: int = 0
     cap: int = 10_000
+    wait_target_ms: float | None = None
+
+
+class DurationMs(click.ParamType[float]):
+    """A time as ``50ms`` or ``1.5s``; its value is in milliseconds."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it."""
+        found = _DURATION.fullmatch(value)
+        if found is None:
+            self.fail(f"{value!r} is no time; it must be as 50ms or 1.5s", param, ctx)
+        return float(found[1]) * (1 if found[2] == "ms" else 1000)
 
 
 def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,24 +85,16 @@ def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Of an invoker for containers, in MB.",
         ),
+        click.option(
+            "--wait-target",
+            "wait_target_ms",
+            type=DurationMs(),
+            default=None,
+            help="The annotation acs-wait-target of all actions, as 300ms; obeyed by the rule fit.",
+        ),
     ):
         function = option(function)
     return function
-
-
-class DurationMs(click.ParamType[float]):
-    """A time as ``50ms`` or ``1.5s``; its value is in milliseconds."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Read it."""
-        found = _DURATION.fullmatch(value)
-        if found is None:
-            self.fail(f"{value!r} is no time; it must be as 50ms or 1.5s", param, ctx)
-        return float(found[1]) * (1 if found[2] == "ms" else 1000)
 
 
 def simulate(
@@ -118,11 +126,16 @@ def simulate(
         seed=setting.seed,
         shape=Shape(setting.shape),
         memory_mb=setting.memory_mb,
+        wait_target_us=_microseconds(setting.wait_target_ms),
     )
     for share in pass_time(cluster, workload):
         progress.show(f"{setting.rule}, {invokers} invokers: {share:4.0%}")
     progress.clear()
     return cluster.report()
+
+
+def _microseconds(ms: float | None) -> int | None:
+    return None if ms is None else round(ms * 1_000)
 
 
 class Progress:
@@ -213,9 +226,16 @@ _WHAT_IF: dict[str, tuple[str, Callable[[str], Any]]] = {
     "rule": ("one of fit, openwhisk, sharding", lambda text: RULES[RULES.index(text)]),
     "keep-alive": ("a time as 30s", lambda text: DurationMs().convert(text, None, None) / 1000),
     "prewarm": ("how many on each invoker, 0..1000", lambda text: _integer(text, 0, 1_000)),
+    "wait-target": ("a time as 300ms", lambda text: DurationMs().convert(text, None, None)),
     "cap": ("how many containers at most, 1..1000000", lambda text: _integer(text, 1, 10**6)),
 }
-_FIELDS = {"rule": "rule", "keep-alive": "keep_alive_s", "prewarm": "prewarm", "cap": "cap"}
+_FIELDS = {
+    "rule": "rule",
+    "keep-alive": "keep_alive_s",
+    "prewarm": "prewarm",
+    "wait-target": "wait_target_ms",
+    "cap": "cap",
+}
 
 
 def _integer(text: str, low: int, high: int) -> int:
@@ -254,7 +274,7 @@ def read_what_if(text: str, setting: Setting) -> Setting:
     "changes",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Search once more with another rule, keep-alive, prewarm or cap.",
+    help="Search once more with another rule, keep-alive, prewarm, wait-target or cap.",
 )
 @click.option(
     "--most",
@@ -281,12 +301,17 @@ def plan(
     """Find the fewest invokers that serve the load of TRACE with short waits.
 
     TRACE is a file with a trace of Azure Functions of 2019 or 2021, - for standard input, or the
-    name of a shipped one: azure2019, azure2021. Each trial is a simulation.
+    name of a shipped one: azure2019, azure2021. Each trial is a simulation. Unless --wait-target
+    is given, actions have one with which the rule fit promises the wait that is asked for.
 
     Exits 0 when the target can be met, 1 when it cannot.
     """
     from acs_core.planning import search
+    from acs_core.simulation_engine import EngineModel
 
+    if options["wait_target_ms"] is None:
+        # It promises that nobody waits for longer than a creation and the target.
+        options["wait_target_ms"] = max(0.0, wait_p99_ms - EngineModel().creation_us() / 1_000)
     setting = Setting(rule=rule, **options)
     settings = {"as asked": setting}
     for change in changes:

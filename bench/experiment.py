@@ -1,0 +1,435 @@
+"""The talk's experiment: the engine alone, both schedulers for real, and simulated; one report.
+
+    python bench/experiment.py            # make experiment: under half an hour
+    python bench/experiment.py --quick    # make experiment-quick: simulations alone, 3 minutes
+
+Writes into ``--out`` (build): ``experiment.json``, ``report.html``, ``experiment/*.csv`` and
+``experiment/talk.svg``.  Keys of the JSON, besides the raw ``parts``:
+
+  tps_ratio_100_actions           ours / baseline, TPS with 2,000 users of 100 actions
+  mean_latency_ratio_100_actions  baseline / ours, mean latency of the same
+  flatness_100_over_1             ours with 100 actions / with 1, TPS
+  baseline_1_action_over_ours     baseline / ours, TPS with 1 action; void below 0.95
+                                  (each is null where nothing was answered)
+  measured_by                     what these four are of: "simulation"
+  skipped                         by part, why it did not run
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import report
+import simulated_talk
+
+import acs_core
+from acs_core.chance import Chance
+from acs_core.demand import OpenWhiskRule, RuntimeFitRule
+from acs_core.events import QueueSpec
+from acs_core.planning import pass_time, prepare
+from acs_core.simulation import Cluster, PullCluster, SimulationConfig
+from acs_core.simulation_push import PushCluster
+from acs_core.simulation_report import SimulationReport
+from acs_core.workload import Workload, read_workload
+from acs_node.workload_file import open_trace
+
+BENCH = Path(__file__).parent
+PART_S = 900
+SIDES = {"sharding": "baseline (push)", "fit": "ours", "openwhisk": "ours, OpenWhiskRule"}
+TALK_ACTIONS = (1, 10, 100)
+TALK_SECONDS = 40
+MIXES = ((50, 1), (50, 50), (200, 1), (200, 100), (1_000, 10), (1_000, 100))
+SCALE_ACTIONS = (1, 10, 100, 1_000, 10_000, 100_000)
+SCALE_INVOKERS = 100
+SCALE_PER_S = 3_000
+SCALE_SECONDS = 10
+TRACE_INVOKERS = 40
+WAIT_TARGET_MS = 300
+PUBLISHED = {("sharding", 1): "13,731", ("sharding", 100): "90", ("fit", 100): "14,000"}
+
+Row = dict[str, Any]
+
+
+class Progress:
+    """One line for each part, with how long it took."""
+
+    def __init__(self, parts: int) -> None:
+        self._parts = parts
+        self._done = 0
+
+    def run(self, name: str, part: Callable[[], Any]) -> Any:
+        """Run a part and return what it returned."""
+        self._done += 1
+        print(f"[{self._done}/{self._parts}] {name} ...", flush=True)
+        start_s = time.monotonic()
+        result = part()
+        print(f"      {time.monotonic() - start_s:.0f} s", flush=True)
+        return result
+
+
+def row(side: str, result: SimulationReport, **of: Any) -> Row:
+    """Flatten a report into a row of a table."""
+    flat: Row = {**of, "side": side}
+    for name, value in asdict(result).items():
+        if isinstance(value, dict):
+            flat |= {f"{name}_{each}": number for each, number in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def talk(quick: bool) -> list[Row]:
+    """The talk's cluster: its mixes, and in a full run a surface of users and actions."""
+    mixes = [(2_000, actions) for actions in TALK_ACTIONS]
+    rows = []
+    for users, actions in mixes if quick else [*mixes, *MIXES]:
+        for side in SIDES:
+            if quick and side == "openwhisk":
+                continue
+            found = simulated_talk.simulate(side, users, actions, TALK_SECONDS)
+            rows.append(row(side, found, users=users, actions=actions))
+    return rows
+
+
+def arrivals(actions: int, seconds: int, seed: int) -> Iterator[tuple[int, int, int]]:
+    """Yield calls of all actions alike, Poisson, of runs of 2 ms."""
+    chance = Chance(seed)
+    at_us = 0.0
+    while True:
+        at_us += chance.exponential(1_000_000 / SCALE_PER_S)
+        if at_us >= seconds * 1_000_000:
+            return
+        yield int(at_us), chance.below(actions), simulated_talk.RUN_US
+
+
+def scale_one(side: str, actions: int, invokers: int) -> SimulationReport:
+    """Let calls come to a large cluster, and measure from when the first containers are up.
+
+    Waits are of what was served in time: those of a baseline that falls behind are longer still.
+    """
+    kind, config = simulated_talk.SIDES[side]
+    specs = [
+        QueueSpec(f"talk/{number}", "talk", str(number), 0, memory_mb=simulated_talk.MEMORY_MB)
+        for number in range(actions)
+    ]
+    config = replace(config, invokers=invokers, namespace_containers_max=1_000_000)
+    cluster = kind(config, specs, seed=1)
+    cluster.load(arrivals(actions, SCALE_SECONDS, 1))
+    cluster.measure_from(SCALE_SECONDS * 200_000)
+    cluster.run_until(SCALE_SECONDS * 1_000_000)
+    return cluster.report()
+
+
+def scale(quick: bool) -> list[Row]:
+    """Throughput and wait from 1 to 100,000 actions, the load being the same."""
+    rows = []
+    for actions in SCALE_ACTIONS[:4] if quick else SCALE_ACTIONS:
+        for side in ("sharding", "fit"):
+            start_s = time.process_time()
+            found = scale_one(side, actions, SCALE_INVOKERS)
+            took_s = round(time.process_time() - start_s, 2)
+            rows.append(
+                row(side, found, actions=actions, invokers=SCALE_INVOKERS, processor_s=took_s)
+            )
+    if not quick:
+        found = scale_one("fit", SCALE_ACTIONS[-1], 1_000)
+        rows.append(row("fit", found, actions=SCALE_ACTIONS[-1], invokers=1_000))
+    return rows
+
+
+def replay(
+    workload: Workload, side: str, wait_target_ms: int | None, seed: int
+) -> SimulationReport:
+    """Let a trace go through a cluster."""
+    kind: type[Cluster] = PushCluster if side == "sharding" else PullCluster
+    rule = OpenWhiskRule() if side == "openwhisk" else RuntimeFitRule()
+    config = SimulationConfig(invokers=TRACE_INVOKERS, invoker_mb=8_192, rule=rule)
+    target_us = None if wait_target_ms is None else wait_target_ms * 1_000
+    cluster = prepare(kind, workload, config, seed=seed, wait_target_us=target_us)
+    for _ in pass_time(cluster, workload, 1):
+        pass
+    return cluster.report()
+
+
+def traces(quick: bool) -> list[Row]:
+    """The shipped hours under each rule; durations of 2019 are drawn, so by more than one seed."""
+    rows = []
+    for name, seeds in (("azure2019", (0,) if quick else (0, 1, 2, 3)), ("azure2021", (0,))):
+        with open_trace(name) as (_, lines):
+            workload = read_workload(lines)
+        for seed in seeds:
+            runs_s = sum([run_us for _, _, run_us in workload.arrivals(seed)]) / 1_000_000
+            for side, target_ms in (
+                ("sharding", None),
+                ("openwhisk", None),
+                ("fit", None),
+                ("fit", WAIT_TARGET_MS),
+            ):
+                found = replay(workload, side, target_ms, seed)
+                rows.append(
+                    row(
+                        side,
+                        found,
+                        trace=name,
+                        seed=seed,
+                        wait_target_ms=target_ms or "",
+                        runs_s=runs_s,
+                        beyond_runs_s=found.container_s - runs_s,
+                    )
+                )
+    return rows
+
+
+def program(name: str, out: Path, *arguments: str) -> tuple[Any, str]:
+    """Run a benchmark of its own; return what it wrote, and why not if it did not."""
+    path = BENCH / name
+    if not path.exists():
+        return None, f"there is no {path.name}"
+    result = out / f"{path.stem}.json"
+    result.unlink(missing_ok=True)
+    try:
+        done = subprocess.run(
+            [sys.executable, str(path), *arguments, str(result)], timeout=PART_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"{name} did not end within {PART_S} s"
+    if done.returncode or not result.exists():
+        return None, f"{name} ended with code {done.returncode}; its last lines say why"
+    return json.loads(result.read_text()), ""
+
+
+def engine_answers() -> str:
+    """Return why no Docker Engine can be measured, nothing when one can."""
+    try:
+        import docker
+
+        client = docker.from_env(timeout=5)
+        client.ping()
+        client.close()
+    except Exception as error:  # whatever it is, it is the reason
+        return f"no Docker Engine answers: {str(error)[:120]}"
+    return ""
+
+
+def keys(rows: Sequence[Row]) -> Row:
+    """The four figures that are compared with the talk's."""
+    at = {(r["side"], r["actions"]): r for r in rows if r["users"] == 2_000}
+    ours, base = at["fit", 100], at["sharding", 100]
+    return {
+        "tps_ratio_100_actions": ratio(ours["tps"], base["tps"]),
+        "mean_latency_ratio_100_actions": ratio(base["latency_mean_ms"], ours["latency_mean_ms"]),
+        "flatness_100_over_1": ratio(ours["tps"], at["fit", 1]["tps"]),
+        "baseline_1_action_over_ours": ratio(at["sharding", 1]["tps"], at["fit", 1]["tps"]),
+        "measured_by": "simulation",
+    }
+
+
+def ratio(one: float, other: float) -> float | None:
+    """Divide; None where one of them is 0, because nothing was answered."""
+    return one / other if one > 0 and other > 0 else None
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows that all have the columns of the first, and maybe more."""
+    columns = list(dict.fromkeys([name for each in rows for name in each]))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def lines(rows: Sequence[Row], x: str, y: str, **where: Any) -> report.Series:
+    """Pick the points of each side."""
+    return {
+        SIDES[side]: [
+            (r[x], r[y])
+            for r in rows
+            if r["side"] == side and all(r[name] == value for name, value in where.items())
+        ]
+        for side in dict.fromkeys([r["side"] for r in rows])
+    }
+
+
+def draw_talk(rows: Sequence[Row]) -> str:
+    """The main chart."""
+    return report.chart(
+        lines(rows, "actions", "tps", users=2_000),
+        "The talk's cluster, simulated: 2,000 users, runs of 2 ms",
+        "different actions",
+        "activations answered per second",
+    )
+
+
+def page(document: Row) -> str:
+    """Put the report together."""
+    talk_rows, scale_rows, trace_rows = (document["parts"][n] for n in ("talk", "scale", "traces"))
+    figures = [[name, document[name]] for name in KEYS]
+    even = lines(scale_rows, "actions", "tps", invokers=SCALE_INVOKERS)
+    waits = lines(scale_rows, "actions", "wait_p99_ms", invokers=SCALE_INVOKERS)
+    parts = [
+        (
+            "In short",
+            report.table(["figure (simulated)", "value"], figures) + skipped(document["skipped"]),
+        ),
+        (
+            "Push against pull",
+            report.themed(draw_talk(talk_rows))
+            + report.table(
+                ["scheduler", "users", "actions", "TPS", "published TPS", "mean ms", "p99 ms"],
+                [
+                    [
+                        SIDES[r["side"]],
+                        r["users"],
+                        r["actions"],
+                        r["tps"],
+                        PUBLISHED.get((r["side"], r["actions"]), "") if r["users"] == 2_000 else "",
+                        r["latency_mean_ms"],
+                        r["latency_p99_ms"],
+                    ]
+                    for r in talk_rows
+                ],
+            ),
+        ),
+        (
+            f"From 1 to {max(r['actions'] for r in scale_rows):,} actions",
+            f"<p>{SCALE_INVOKERS} invokers of {simulated_talk.CONTAINERS_PER_INVOKER} containers, "
+            f"{SCALE_PER_S:,} calls per second spread over all actions alike. Waits are of "
+            f"what was served within the {SCALE_SECONDS} s: who falls behind makes others wait "
+            "for longer still.</p>"
+            + report.themed(
+                report.chart(even, "Throughput", "different actions", "answered per second")
+            )
+            + report.themed(
+                report.chart(waits, "99th percentile of the wait", "different actions", "ms")
+            ),
+        ),
+        (
+            "Traces",
+            "<p>Container-seconds beyond the runs are what a rule can save; the runs themselves "
+            f"take what they take. {TRACE_INVOKERS} invokers of 8 GB.</p>"
+            + report.table(
+                [
+                    "trace, seed",
+                    "rule",
+                    "target ms",
+                    "p50 ms",
+                    "p99 ms",
+                    "cold",
+                    "container-s",
+                    "beyond runs",
+                    "memory GB-s",
+                    "refused",
+                ],
+                [
+                    [
+                        f"{r['trace']}, {r['seed']}",
+                        SIDES[r["side"]],
+                        r["wait_target_ms"],
+                        r["wait_p50_ms"],
+                        r["wait_p99_ms"],
+                        r["cold"],
+                        r["container_s"],
+                        r["beyond_runs_s"],
+                        r["memory_mb_s"] / 1024,
+                        r["rejected"],
+                    ]
+                    for r in trace_rows
+                ],
+            ),
+        ),
+    ]
+    for name in ("docker_daemon", "interference"):
+        if document["parts"].get(name) is not None:
+            raw = json.dumps(document["parts"][name], indent=1)
+            parts.append(
+                (name, f"<details><summary>raw numbers</summary><pre>{raw}</pre></details>")
+            )
+    machine = ", ".join([f"{name} {value}" for name, value in document["machine"].items()])
+    parts.append(("Machine", f"<p>{machine}</p>"))
+    return report.page("Push against pull: the talk's experiment", parts)
+
+
+KEYS = (
+    "tps_ratio_100_actions",
+    "mean_latency_ratio_100_actions",
+    "flatness_100_over_1",
+    "baseline_1_action_over_ours",
+)
+
+
+def skipped(reasons: dict[str, str]) -> str:
+    """Say which parts did not run."""
+    return "".join([f"<p>Not run: {name}: {why}.</p>" for name, why in reasons.items()])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts, and write what came of them; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="simulations alone, and fewer of them")
+    parser.add_argument("--out", type=Path, default=Path("build"))
+    options = parser.parse_args(arguments)
+    quick = options.quick
+    folder = options.out / "experiment"
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = Progress(3 if quick else 5)
+    parts: Row = {
+        "talk": progress.run("the talk's cluster, simulated", lambda: talk(quick)),
+        "scale": progress.run("1 to 100,000 actions, simulated", lambda: scale(quick)),
+        "traces": progress.run("traces, simulated", lambda: traces(quick)),
+    }
+    reasons = {}
+    if quick:
+        reasons = dict.fromkeys(("docker_daemon", "interference"), "a quick run simulates alone")
+    else:
+        why_not = engine_answers()
+        for name, given in (
+            ("docker_daemon", ("--seconds", "4", "--json")),
+            ("interference", ("--out",)),
+        ):
+            if why_not:
+                parts[name], reasons[name] = None, why_not
+                print(f"{name}: skipped, {why_not}", flush=True)
+                continue
+            parts[name], why = progress.run(
+                name, lambda name=name, given=given: program(f"{name}.py", folder, *given)
+            )
+            if why:
+                reasons[name] = why
+    document = {
+        **keys(parts["talk"]),
+        "quick": quick,
+        "skipped": reasons,
+        "machine": {
+            "cpus": os.cpu_count(),
+            "load_average": os.getloadavg()[0],
+            "python": platform.python_version(),
+            "core_compiled": acs_core.COMPILED,
+        },
+        "parts": parts,
+    }
+    for name in ("talk", "scale", "traces"):
+        write_csv(folder / f"{name}.csv", parts[name])
+    (options.out / "experiment.json").write_text(json.dumps(document, indent=1) + "\n")
+    (options.out / "report.html").write_text(page(document))
+    (folder / "talk.svg").write_text(report.standing(draw_talk(parts["talk"])))
+    for name in KEYS:
+        print(f"{name}: {report.shown(document[name])}")
+    for name, why in reasons.items():
+        print(f"not run: {name}: {why}")
+    print(f"{options.out / 'report.html'}, {options.out / 'experiment.json'}, {folder}/*.csv")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
