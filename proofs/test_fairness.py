@@ -49,7 +49,7 @@ def test_repeated_giving_reaches_max_min_between_queues(demands, room, random) -
 
 @given(st.data())
 def test_namespaces_move_towards_their_weights(data) -> None:
-    """F3: outside of turns, a gift never leaves the giver's namespace with the smaller share."""
+    """F1: outside of turns, a gift never leaves the giver's namespace with the smaller share."""
     weights = data.draw(st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=2, max_size=4))
     held = [
         Holding(f"q{i}", f"n{i % len(weights)}", n, weight=weights[i % len(weights)])

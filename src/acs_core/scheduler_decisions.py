@@ -167,7 +167,10 @@ class SchedulerDecisions(SchedulerRoom):
             return
         if decision.count > 0:
             queue.initialized = True
-            lacks_memory = self._reserve(queue, decision.count, True, now_us, out)
+            if self._is_overtaking(queue, True, now_us):
+                lacks_place = True
+            else:
+                lacks_memory = self._reserve(queue, decision.count, True, now_us, out)
         if lacks_place or lacks_memory:
             self._starve(queue, lacks_memory)
         elif self._starving:

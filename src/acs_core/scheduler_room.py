@@ -42,11 +42,13 @@ class SchedulerRoom(SchedulerDelivery):
             self._failed(queue, cause, False, now_us, out)
             return False
         names = []
-        if not self._is_overtaking(queue, now_us):
+        if not self._is_overtaking(queue, False, now_us):
             names = place(self._ledger.views(queue.spec.queue), memory_mb, count)
         if len(names) < count:
             self._make_room(queue, count - len(names), False, give_back, now_us, out)
         if names:
+            # It is served: what it still lacks, it lacks from now on, behind those who wait.
+            self._starving.drop(queue.spec.queue)
             places = []
             for name in names:
                 self._serial += 1
@@ -97,13 +99,24 @@ class SchedulerRoom(SchedulerDelivery):
         own = len(queue.serving) - len(queue.leaving) + len(queue.in_progress)
         return held / namespace.weight, own + len(queue.reserving)
 
-    def _is_overtaking(self, queue: QueueEntry, now_us: int) -> bool:
-        """Tell whether memory belongs to another queue first, which could take it now."""
-        for other in self._needier(queue, False):
-            could = other.line.waiting > 0 and not other.reserving and other.retry_us <= now_us
-            if could:
-                return True
-        return False
+    def _is_overtaking(self, queue: QueueEntry, in_namespace: bool, now_us: int) -> bool:
+        """Tell whether memory, or a place of the namespace, belongs to another queue first.
+
+        To one that could take it now.  Calls wait for no place behind others.
+        """
+        if not self._starving or (in_namespace and queue.line.depth() > 0):
+            return False
+        return bool(
+            [
+                other
+                for other in self._needier(queue, in_namespace)
+                # A place alone is no help to who lacks memory.
+                if not (in_namespace and self._starving.lacks_memory(other.spec.queue))
+                and other.line.waiting > 0
+                and not other.reserving
+                and other.retry_us <= now_us
+            ]
+        )
 
     def _make_room(
         self,

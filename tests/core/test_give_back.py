@@ -85,6 +85,32 @@ def test_with_more_queues_than_containers_each_gets_its_turn() -> None:
     assert not pair.rejected
 
 
+def test_with_more_queues_than_places_of_the_namespace_each_gets_its_turn() -> None:
+    config = SchedulerConfig(name="c", wait_max_us=60_000_000, namespace_containers_max=2)
+    times = Times(creation_us=300_000, run_us=400_000)
+    pair = SchedulerPair({"i": 100 * MEMORY}, config=config, times=times)
+    users = {f"q{i}": 3 for i in range(5)}
+    Load(pair, users).run(40_000_000)
+    counts = started(pair)
+    assert set(counts) == set(users), f"some never ran: {counts}"
+    assert not pair.rejected
+
+
+def test_who_lacks_memory_keeps_nobody_from_a_place() -> None:
+    pair = SchedulerPair({"i": 3 * MEMORY})
+    for name, memory_mb in (("a", MEMORY), ("large", 3 * MEMORY), ("b", MEMORY)):
+        pair.open(QueueSpec(name, "n", name, 1, memory_mb=memory_mb))
+    pair.advance(1)
+    pair.arrive("a", "a1")
+    pair.arrive("large", "l1")
+    pair.arrive("b", "b1")
+    # The memory belongs to the large one first; the namespace has places for both.
+    binds = [str(pair.scheduler.explain(name)["binds"]) for name in ("large", "b")]
+    assert all("memory" in text for text in binds), binds
+    pair.advance(5_000_000)
+    assert set(pair.results) == {"a1", "l1", "b1"}
+
+
 def test_namespaces_share_by_weight() -> None:
     pair = pair_with_room_for(8)
     heavy, light = Load(pair, {"h": 40}, "heavy"), Load(pair, {"l": 40}, "light")
