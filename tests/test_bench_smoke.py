@@ -311,7 +311,6 @@ def test_the_start_of_a_container_is_measured(tmp_path: Path) -> None:
 
 
 def test_the_experiment_degrades_and_writes_its_documented_keys(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
     program = BENCH / "experiment.py"
     # A load so small that only what is written is looked at.
     small = (
