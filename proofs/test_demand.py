@@ -117,6 +117,27 @@ def decide(given: dict[str, Any]) -> Decision:
 
 # Mostly the states and limits that lead far down the original's table.
 @MANY
+# Fewer are added where there are some already; seldom drawn, so it is always tried.
+@example(
+    {
+        "state": QueueState.RUNNING,
+        "initialized": True,
+        "incoming": 0,
+        "waiting": 58,
+        "existing": 8,
+        "in_progress": 2,
+        "stale": 0,
+        "namespace_existing": 8,
+        "namespace_in_progress": 2,
+        "namespace_limit": 1_000,
+        "action_limit": 1_000,
+        "concurrency": 1,
+    },
+    50.0,
+    100,
+    False,
+    1.0,
+)
 @given(
     fields(
         state=st.sampled_from([*QueueState, *[QueueState.RUNNING] * 8, QueueState.REMOVING]),

@@ -1,4 +1,4 @@
-"""Proof of ``acs_core.spreading``: moving queues cools the hottest, and ends (B1, B2)."""
+"""Proof of ``acs_core.spreading``: moving queues cools the hottest, and ends (G1, G2)."""
 
 from __future__ import annotations
 
