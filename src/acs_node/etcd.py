@@ -185,6 +185,9 @@ class Etcd:
             except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
                 await self._failed(error)
                 raise _explained("Lease/LeaseKeepAlive", error) from None
+            except asyncio.CancelledError:
+                self._beats = None
+                raise _given_up("Lease/LeaseKeepAlive") from None
             if answer is grpc.aio.EOF:
                 await self._failed(None)
                 raise EtcdError("Lease/LeaseKeepAlive: etcd ended the stream")
@@ -217,6 +220,8 @@ class Etcd:
         except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             await self._failed(error)
             raise _explained("Watch/Watch", error) from None
+        except asyncio.CancelledError:
+            raise _given_up("Watch/Watch") from None
         raise EtcdError("Watch/Watch: etcd ended the stream")
 
     async def close(self) -> None:
@@ -238,6 +243,8 @@ class Etcd:
         except (TimeoutError, grpc.aio.AioRpcError) as error:
             await self._failed(error)
             raise _explained(method, error) from None
+        except asyncio.CancelledError:
+            raise _given_up(method) from None
 
     async def _connected(self) -> grpc.aio.Channel:
         """Return the channel; log in first where etcd wants that."""
@@ -296,6 +303,18 @@ def _explained(method: str, error: BaseException) -> EtcdError:
     if isinstance(error, TimeoutError):
         return EtcdError(f"{method}: no answer within {CALL_S:g} s")
     return EtcdError(f"{method}: the stream is over")
+
+
+def _given_up(method: str) -> BaseException:
+    """Return what a cancelled call is to raise: a failure, unless its own task was cancelled.
+
+    When one call fails, ``_failed`` gives up the connection, and gRPC tells every other call on it
+    the same as if its caller wanted to end: a lease or a watch would end and nobody know of it.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return EtcdError(f"{method}: the connection was given up when another call failed")
 
 
 async def backoff(tries: int) -> None:

@@ -3,10 +3,13 @@
 import asyncio
 import json
 import logging
+import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from node.house import until
 from requirements import missing
@@ -105,6 +108,27 @@ async def test_a_lease_survives_that_etcd_is_gone_for_a_while(
     await client.close()
 
 
+async def test_a_lease_survives_that_another_call_fails_while_it_is_renewed(
+    own_etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Etcd(EtcdConfig((own_etcd.endpoint,)))
+    lease = await Lease.begin(client, 5)
+    renewed = client._beating  # held while a renewal is under way
+    await until(lambda: client._beats is not None and not renewed.locked(), "the first renewal")
+    os.kill(own_etcd.pid, signal.SIGSTOP)
+    await until(renewed.locked, "a renewal that is not answered")
+    monkeypatch.setattr(etcd_module, "CALL_S", 0.2)  # for the call that comes now
+    with pytest.raises(EtcdError, match="KV/Txn: no answer"):
+        await client.list("x")
+    os.kill(own_etcd.pid, signal.SIGCONT)
+    monkeypatch.setattr(etcd_module, "CALL_S", 3.0)
+    before_us = lease.valid_us
+    await until(lambda: lease.valid_us > before_us, "a renewal after it")
+    assert lease.is_valid()
+    await lease.end()
+    await client.close()
+
+
 class Told:
     """What a watch tells."""
 
@@ -149,6 +173,32 @@ async def test_a_watch_misses_nothing_while_etcd_is_restarted(own_etcd: EtcdProc
     await watched.close()
     await client.close()
     await other.close()
+
+
+async def test_a_watch_goes_on_at_the_next_endpoint_when_another_call_fails(
+    own_etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = own_etcd.endpoint.rpartition(":")[2]
+    client = Etcd(EtcdConfig((own_etcd.endpoint, f"localhost:{port}")))
+    watched = Watched(client, "w/", Told())
+    await watched.start()
+    await client.put("w/before", b"")
+    await until(lambda: "before" in watched.values, "the first change")
+    before = client._channel
+    os.kill(own_etcd.pid, signal.SIGSTOP)
+    monkeypatch.setattr(etcd_module, "CALL_S", 0.2)  # of the call, and of the old channel's end
+    with pytest.raises(EtcdError, match="KV/Txn: no answer"):
+        await client.list("x")
+    monkeypatch.setattr(etcd_module, "CALL_S", 3.0)
+    os.kill(own_etcd.pid, signal.SIGCONT)
+    assert before is not None
+    await until(
+        lambda: before.get_state() is grpc.ChannelConnectivity.SHUTDOWN, "the old channel's end"
+    )
+    await client.put("w/after", b"")
+    await until(lambda: "after" in watched.values, "what changes later", within_s=20)
+    await watched.close()  # its own end is still one
+    await client.close()
 
 
 async def test_a_watch_begins_anew_where_etcd_has_forgotten(
