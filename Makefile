@@ -78,11 +78,11 @@ bench: .venv/.installed
 # is in them.  The second simulates alone, and is over in two minutes.
 .PHONY: experiment experiment-quick
 experiment: .venv/.installed
-	.venv/bin/pip install -q "$$(echo build/wheel/*.whl)[report]"
+	.venv/bin/pip install -q "acs-scheduler[report]"
 	.venv/bin/python bench/experiment.py
 
 experiment-quick: .venv/.installed
-	.venv/bin/pip install -q "$$(echo build/wheel/*.whl)[report]"
+	.venv/bin/pip install -q "acs-scheduler[report]"
 	.venv/bin/python bench/experiment.py --quick
 
 # Both builds of the core, side by side.  --benchmark-json makes no folder of its own.
