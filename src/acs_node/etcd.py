@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -53,10 +53,10 @@ class EtcdConfig:
 
     endpoints: tuple[str, ...] = ("127.0.0.1:2379",)
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     ca: bytes | None = None
     certificate: bytes | None = None
-    key: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
 
 
 def prefix_end(prefix: bytes) -> bytes:

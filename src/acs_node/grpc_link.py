@@ -27,6 +27,7 @@ from grpc_reflection.v1alpha import reflection
 
 from . import acs_pb2 as pb
 from . import clock, wire
+from .tls import LinkTls, presented_names
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,9 @@ FRAME_MESSAGES_MAX: Final = 512
 FRAME_BYTES_MAX: Final = 1024 * 1024
 """Where a frame ends, after the message that crosses it: others are served in between."""
 
+FRAME_RECEIVED_BYTES_MAX: Final = wire.DOCUMENT_BYTES_MAX + FRAME_BYTES_MAX + 65_536
+"""No frame has more bytes: the largest message may be its last one."""
+
 OUTBOX_MESSAGES_MAX: Final = 65_536
 OUTBOX_BYTES_MAX: Final = 256 * 1024 * 1024
 """What is kept for a peer that does not read: some seconds of full load."""
@@ -61,7 +65,7 @@ UNCONFIRMED_MAX: Final = 256
 """So many messages are confirmed at once, also when there is nothing else to write."""
 
 _OPTIONS: Final = (
-    ("grpc.max_receive_message_length", wire.DOCUMENT_BYTES_MAX + FRAME_BYTES_MAX + 65_536),
+    ("grpc.max_receive_message_length", FRAME_RECEIVED_BYTES_MAX),
     ("grpc.max_send_message_length", -1),
     # Else channels to one address share their waits, also those of a link that is over.
     ("grpc.use_local_subchannel_pool", 1),
@@ -208,15 +212,23 @@ class GrpcLink:
             )
         )
 
-    def dial(self, me: Peer, address: str) -> None:
+    def dial(self, me: Peer, address: str, tls: LinkTls | None = None) -> None:
         """Keep a stream to ``address`` until the link is closed."""
-        self._dialling = asyncio.ensure_future(self._dial(me, address))
+        self._dialling = asyncio.ensure_future(self._dial(me, address, tls))
 
-    async def _dial(self, me: Peer, address: str) -> None:
+    def _channel(self, address: str, tls: LinkTls | None) -> grpc.aio.Channel:
+        if tls is None:
+            return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        expected = tls.expecting(role_name(self.peer.role), self.peer.name)
+        return grpc.aio.secure_channel(
+            address, tls.channel_credentials(), options=(*_OPTIONS, *expected)
+        )
+
+    async def _dial(self, me: Peer, address: str, tls: LinkTls | None) -> None:
         delay_s = REDIAL_MIN_S
         while True:
             try:
-                async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+                async with self._channel(address, tls) as channel:
                     call = channel.stream_stream(
                         METHOD, pb.Frame.SerializeToString, pb.Frame.FromString
                     )()
@@ -233,8 +245,8 @@ class GrpcLink:
                 why = f"no answer within {HELLO_S:g} s"
             except grpc.aio.AioRpcError as error:
                 why = f"{error.code().name}: {error.details()}"
-            except (LinkBroken, Refused, asyncio.InvalidStateError) as error:
-                why = str(error)
+            except (LinkBroken, Refused, asyncio.InvalidStateError, ValueError) as error:
+                why = str(error)  # the last one: a name that no certificate can have
             log.info("the stream to the %s at %s is down: %s", self.peer, address, why)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(2 * delay_s, REDIAL_MAX_S)
@@ -320,6 +332,10 @@ class GrpcLink:
         self._confirm(frame.received)
         ahead_us = 0 if self._same_clock else clock.now_us() - frame.sent_us
         number = frame.first
+        if len(frame.messages) > FRAME_MESSAGES_MAX:
+            raise LinkBroken(
+                f"a frame has {len(frame.messages)} messages (allowed: {FRAME_MESSAGES_MAX})"
+            )
         if frame.messages and not 0 < number <= self._received + 1:
             raise LinkBroken(f"message {number} came after message {self._received}")
         for message in frame.messages:
@@ -383,11 +399,18 @@ def check_hello(frame: pb.Frame, to_instance: str) -> pb.Hello:
 
 
 class LinkServer:
-    """Where other nodes dial in.  ``accept`` returns the link of a peer, or raises Refused."""
+    """Where other nodes dial in.  ``accept`` returns the link of a peer, or raises Refused.
 
-    def __init__(self, me: Peer, accept: Callable[[Peer], GrpcLink]) -> None:
+    With ``tls``, who has no certificate of its authority gets no stream, and who says that it is
+    another node than its certificate says gets no link.
+    """
+
+    def __init__(
+        self, me: Peer, accept: Callable[[Peer], GrpcLink], tls: LinkTls | None = None
+    ) -> None:
         self.me = me
         self._accept = accept
+        self._tls = tls
         # Kept: a server that nobody holds is collected and closes its port without a word.
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
@@ -404,7 +427,10 @@ class LinkServer:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         try:
-            port = self._server.add_insecure_port(address)
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._tls.server_credentials())
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address} for other nodes: {error}") from None
         await self.set_ready(False)
@@ -427,7 +453,9 @@ class LinkServer:
             if frame is grpc.aio.EOF:
                 return
             hello = check_hello(frame, self.me.instance)
-            link = self._accept(Peer(hello.role, hello.name, hello.instance))
+            peer = Peer(hello.role, hello.name, hello.instance)
+            self._check_proof(peer, context)
+            link = self._accept(peer)
             await context.write(link.hello(self.me))
             await link.converse(hello, context.read, context.write)
         except TimeoutError:
@@ -436,6 +464,15 @@ class LinkServer:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except LinkBroken as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    def _check_proof(self, peer: Peer, context: Any) -> None:
+        """See that the peer is who it says it is, where that can be known.  Raises: Refused."""
+        if self._tls is None:
+            return
+        names = presented_names(context.auth_context())
+        if not self._tls.is_proven(role_name(peer.role), peer.name, names):
+            log.warning("a node with a certificate of %s says that it is the %s", names, peer)
+            raise Refused(f"hello says {peer}; its certificate is of {', '.join(names)}")
 
 
 _CLOCK: list[str] = []

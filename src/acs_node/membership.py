@@ -37,7 +37,8 @@ class Member:
 class Membership:
     """The members, as this node knows them.
 
-    ``joined`` and ``gone`` are called for every other node, ``gone`` once for each ``joined``.
+    ``joined`` and ``gone`` are called for every other node, ``gone`` once for each ``joined``; and
+    for one that had announced itself and ended before it joined.
     """
 
     def __init__(
@@ -55,10 +56,34 @@ class Membership:
         self._gone = gone
         self._members: dict[str, Member] = {}
         self._watched = Watched(etcd, self._prefix, self._changed)
+        self._announcements = f"{cluster}/announced/"
+        # Of those that are on their way to become members, by instance.
+        self._announced: dict[str, Member] = {}
+        self._coming = Watched(etcd, self._announcements, self._announcement)
 
     async def start(self) -> None:
         """Learn who is there, and follow.  Raises: EtcdError."""
+        await self._coming.start()
         await self._watched.start()
+
+    async def announce(self, member: Member, lease: Lease) -> None:
+        """Say that this node will be a member, so that others take its links.
+
+        Raises: EtcdError.
+        """
+        value = json.dumps(asdict(member)).encode()
+        await self._etcd.put(f"{self._announcements}{member.instance}", value, lease.id)
+
+    def is_known(self, role: str, name: str, instance: str) -> bool:
+        """Tell whether such a node is a member or has announced itself."""
+        known = self._announced.get(instance)
+        if known is None:
+            known = self._members.get(f"{role}/{name}")
+        return known is not None and (known.role, known.name, known.instance) == (
+            role,
+            name,
+            instance,
+        )
 
     async def join(self, member: Member, lease: Lease) -> None:
         """Become a member; wait while an earlier start of this name is one.  Raises: EtcdError."""
@@ -85,31 +110,48 @@ class Membership:
     async def close(self) -> None:
         """Follow no more."""
         await self._watched.close()
+        await self._coming.close()
 
     def _changed(self, name: str, value: bytes | None) -> None:
         if value is None:
             member = self._members.pop(name, None)
             if member is not None:
                 log.info("%s %s (%s) is gone", member.role, member.name, member.instance)
+                self._announced.pop(member.instance, None)
                 self._gone(member)
             return
-        member = _read(name, value)
+        member = _read(name, value, lambda member: f"{member.role}/{member.name}")
         if member is None or member.instance == self._instance:
             return
         self._members[name] = member
         log.info("%s %s (%s) is here", member.role, member.name, member.instance)
         self._joined(member)
 
+    def _announcement(self, instance: str, value: bytes | None) -> None:
+        if value is not None:
+            member = _read(instance, value, lambda member: member.instance)
+            if member is not None and instance != self._instance:
+                self._announced[instance] = member
+            return
+        # It may have ended before it was a member, and have links all the same.
+        member = self._announced.pop(instance, None)
+        if member is not None and not self._is_member(member):
+            self._gone(member)
 
-def _read(name: str, value: bytes) -> Member | None:
+    def _is_member(self, announced: Member) -> bool:
+        member = self._members.get(f"{announced.role}/{announced.name}")
+        return member is not None and member.instance == announced.instance
+
+
+def _read(name: str, value: bytes, key: Callable[[Member], str]) -> Member | None:
     """Return the member of a key; None, and a line in the log, for what is none."""
     try:
         fields = json.loads(value)
         # What a later version adds is none of ours.
         known = {key: fields[key] for key in Member.__slots__ if key in fields}
         member = Member(**known)
-        if member.role not in ROLES or name != f"{member.role}/{member.name}":
-            raise ValueError(f"it says that it is {member.role}/{member.name}")
+        if member.role not in ROLES or name != key(member):
+            raise ValueError(f"it says that it is {member.role}/{member.name} {member.instance}")
         return member
     except (ValueError, TypeError, AttributeError) as error:
         log.error("the member %s is none: %s", name, error)

@@ -1,12 +1,15 @@
 """The settings of nodes: where they come from, and what a wrong one is told."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from acs_node import certificates
+from acs_node.certificates import Pair
 from acs_node.cli import main
 from acs_node.cluster.config import ConfigError, NodeConfig, read_config, settings_of
 
@@ -53,6 +56,19 @@ def test_flags_go_before_the_environment_before_the_file_before_the_default(
         ("scheduler", {"host": "0.0.0.0"}, "host is '0.0.0.0'; links have no TLS"),
         ("scheduler", {"host": "example.org"}, "host is 'example.org'; links have no TLS"),
         ("scheduler", {"links_without_tls": "maybe"}, "it must be true or false"),
+        ("scheduler", {"tls_ca": "c"}, "go together; tls_certificate is missing"),
+        ("scheduler", {"tls_key": "k", "tls_certificate": "c"}, "go together; tls_ca is missing"),
+        ("scheduler", {"tls_ca": "c", "tls_certificate": "d"}, "go together; tls_key is missing"),
+        (
+            "scheduler",
+            {"tls_ca": "a", "tls_certificate": "b", "tls_key": "c", "links_without_tls": "true"},
+            "links_without_tls is true, and tls_ca is given",
+        ),
+        (
+            "scheduler",
+            {"tls_ca": "a", "tls_certificate": "b", "tls_key": "c", "cluster": "a.b"},
+            "cluster is 'a.b'; with TLS it must be",
+        ),
         ("scheduler", {"etcd_key": "k"}, "etcd_certificate and etcd_key go together"),
         (
             "scheduler",
@@ -77,6 +93,94 @@ def test_beyond_loopback_only_in_so_many_words() -> None:
     assert config.links_without_tls
     assert read(flags={"name": "s0", "host": "localhost"}).host == "localhost"
     assert read(flags={"name": "s0", "host": "::1"}).host == "::1"
+
+
+class Files:
+    """The files of scheduler s0, in a folder; each test spoils one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = certificates.make_authority("acs", 1)
+        self.write("ca", self.authority)
+        self.node("scheduler", "s0")
+
+    def node(self, role: str, name: str, days: int = 1) -> None:
+        self.write("node", certificates.make_node(self.authority, "acs", role, name, days))
+
+    def write(self, name: str, pair: Pair) -> None:
+        for path in self.folder.glob(f"{name}.*"):
+            path.unlink()
+        certificates.write_pair(self.folder, name, pair)
+
+    def config(self) -> NodeConfig:
+        return read(
+            flags={
+                "name": "s0",
+                "host": "0.0.0.0",
+                "tls_ca": str(self.folder / "ca.pem"),
+                "tls_certificate": str(self.folder / "node.pem"),
+                "tls_key": str(self.folder / "node.key"),
+            }
+        )
+
+
+def test_with_certificates_a_node_listens_anywhere(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    tls = files.config().link_tls()
+    assert tls is not None
+    assert tls.ca == files.authority.certificate
+    assert read().link_tls() is None
+
+
+def test_a_certificate_that_an_intermediate_has_signed_is_left_to_the_handshake(
+    tmp_path: Path,
+) -> None:
+    files = Files(tmp_path)
+    chain = (tmp_path / "node.pem").read_bytes() + files.authority.certificate
+    (tmp_path / "node.pem").write_bytes(chain)
+    files.write("ca", certificates.make_authority("above", 1))
+    assert files.config().link_tls() is not None
+
+
+def _others_key(files: Files) -> None:
+    (files.folder / "node.key").write_bytes(files.authority.key)
+
+
+def _readable_key(files: Files) -> None:
+    (files.folder / "node.key").chmod(0o644)
+
+
+def _other_authority(files: Files) -> None:
+    files.write("ca", certificates.make_authority("acs", 1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (
+            lambda files: files.node("scheduler", "s1"),
+            "tls_certificate is for s1.scheduler.acs.acs.internal; this node is s0.scheduler.acs",
+        ),
+        (lambda files: files.node("invoker", "s0"), r"is for s0.invoker.acs.acs.internal; this"),
+        (lambda files: files.write("node", files.authority), "tls_certificate is for no name"),
+        (lambda files: files.node("scheduler", "s0", days=0), "UTC, and not now"),
+        (_others_key, "tls_key is not the key of tls_certificate"),
+        (_readable_key, r"tls_key: the file .*node.key has mode 0644; nobody else may read it"),
+        (_other_authority, "tls_certificate is signed by none of tls_ca"),
+        (lambda files: (files.folder / "ca.pem").write_bytes(b"x"), "tls_ca is no PEM"),
+        (lambda files: (files.folder / "node.pem").write_bytes(b"x"), "tls_certificate is no PEM"),
+        (lambda files: (files.folder / "node.key").write_bytes(b"hunter2"), "tls_key is no PEM"),
+        (lambda files: (files.folder / "node.key").unlink(), "tls_key: the file .* cannot be read"),
+    ],
+)
+def test_a_certificate_that_is_not_this_nodes_is_told_at_the_start(
+    tmp_path: Path, spoil: Callable[[Files], object], says: str
+) -> None:
+    files = Files(tmp_path)
+    spoil(files)
+    with pytest.raises(ConfigError, match=says) as raised:
+        files.config().link_tls()
+    assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,56 @@ async def test_a_name_is_taken_over_only_when_its_last_owner_is_gone(
     await seen.membership.close()
 
 
+async def test_who_has_announced_itself_is_known_before_it_is_a_member(
+    etcd: Etcd, cluster: str
+) -> None:
+    seen = Seen(etcd, cluster, "me-1")
+    await seen.membership.start()
+    member = Member("invoker", "i0", "i0-1", "a", 512)
+    lease = await Lease.begin(etcd, 5)
+    is_known = seen.membership.is_known
+    assert not is_known("invoker", "i0", "i0-1")
+    await seen.membership.announce(Member("invoker", "i0", "i0-1", "a"), lease)
+    await until(lambda: is_known("invoker", "i0", "i0-1"), "the announcement")
+    assert not is_known("controller", "i0", "i0-1")
+    assert not is_known("invoker", "i1", "i0-1")
+    assert not is_known("invoker", "i0", "i0-2")
+    assert seen.events == []
+    await seen.membership.join(member, lease)
+    await until(lambda: seen.events, "the member")
+    assert is_known("invoker", "i0", "i0-1")
+    await lease.end()
+    await until(lambda: not is_known("invoker", "i0", "i0-1"), "the end of both keys")
+    assert seen.events == [("joined", "i0-1"), ("gone", "i0-1")]
+    await seen.membership.close()
+
+
+async def test_one_that_ends_before_it_joined_is_gone_as_well(etcd: Etcd, cluster: str) -> None:
+    seen = Seen(etcd, cluster, "me-1")
+    await seen.membership.start()
+    lease = await Lease.begin(etcd, 5)
+    await seen.membership.announce(Member("invoker", "i0", "i0-1", "a"), lease)
+    await until(lambda: seen.membership.is_known("invoker", "i0", "i0-1"), "the announcement")
+    await lease.end()
+    await until(lambda: seen.events, "the end")
+    assert seen.events == [("gone", "i0-1")]
+    await seen.membership.close()
+
+
+async def test_a_member_that_has_not_announced_itself_is_known_too(
+    etcd: Etcd, cluster: str
+) -> None:
+    # As those of the version before do.
+    seen = Seen(etcd, cluster, "me-1")
+    await seen.membership.start()
+    lease = await Lease.begin(etcd, 5)
+    await seen.membership.join(Member("invoker", "i0", "i0-1", "a"), lease)
+    await until(lambda: seen.membership.is_known("invoker", "i0", "i0-1"), "the member")
+    assert not seen.membership.is_known("invoker", "i0", "i0-2")
+    await lease.end()
+    await seen.membership.close()
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -10,6 +10,7 @@ import click
 
 from acs_node.cli.actions import action
 from acs_node.cli.activations import activation
+from acs_node.cli.certificates import cert
 from acs_node.cli.cluster import cluster, config, controller, invoker, scheduler
 from acs_node.cli.deploy import deploy
 from acs_node.cli.errors import Interrupted
@@ -79,6 +80,7 @@ for command in (
     invoker,
     cluster,
     config,
+    cert,
     demo,
     replay,
     plan,

@@ -98,6 +98,7 @@ def check(role: str, config_file: Path | None, as_json: bool) -> None:
     try:
         settings, shown = read_config(role, file=config_file)
         settings.etcd_config()
+        settings.link_tls()
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     if as_json:
@@ -143,6 +144,7 @@ def cluster() -> None:
 @click.option("--port", type=click.IntRange(0, 65_535), default=3233, show_default=True)
 @click.option("--memory", type=click.IntRange(128), default=1024, show_default=True, metavar="MB")
 @click.option("--lease", type=click.IntRange(2, 120), default=10, show_default=True, metavar="S")
+@click.option("--tls", is_flag=True, help="Certificates for all links, and those to etcd.")
 @click.pass_context
 def up(
     context: click.Context,
@@ -154,6 +156,7 @@ def up(
     port: int,
     memory: int,
     lease: int,
+    tls: bool,
 ) -> None:
     """Run an etcd of its own and the nodes as processes, until SIGTERM or SIGINT.
 
@@ -171,6 +174,7 @@ def up(
                 port=port,
                 memory_mb=memory,
                 lease_s=lease,
+                tls=tls,
             )
         )
     )

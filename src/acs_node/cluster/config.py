@@ -7,6 +7,7 @@ would be allowed.  A secret is the name of a file that holds it, never a value.
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import os
 import re
@@ -20,6 +21,7 @@ from acs_core.limits import CONTAINERS_MAX, MEMORY_MAX_MB
 
 from ..etcd import EtcdConfig
 from ..membership import ROLES
+from ..tls import LinkTls, node_domain
 
 ENVIRONMENT_PREFIX: Final = "ACS_"
 
@@ -123,6 +125,11 @@ class NodeConfig:
     advertise: str = _setting(
         "", _text, "HOST:PORT where other nodes reach this one; unless given, where it listens."
     )
+    tls_ca: str = _setting(
+        "", _text, "PEM of the authority of all nodes' certificates; given, links have TLS."
+    )
+    tls_certificate: str = _setting("", _text, "PEM of this node's certificate for links.")
+    tls_key: str = _setting("", _text, "PEM of the key of that certificate; for nobody to read.")
     links_without_tls: bool = _setting(
         False,
         _switch,
@@ -168,8 +175,29 @@ class NodeConfig:
             (password or b"").decode().strip(),
             _content("etcd_ca", self.etcd_ca),
             _content("etcd_certificate", self.etcd_certificate),
-            _content("etcd_key", self.etcd_key),
+            _secret("etcd_key", self.etcd_key),
         )
+
+    def link_tls(self) -> LinkTls | None:
+        """Read what links are secured with, and see that it is this node's; None: nothing is.
+
+        Raises: ConfigError.
+        """
+        ca = _content("tls_ca", self.tls_ca)
+        certificate = _content("tls_certificate", self.tls_certificate)
+        key = _secret("tls_key", self.tls_key)
+        if ca is None or certificate is None or key is None:
+            return None  # all three are missing: ``_check``
+        from ..certificates import CertificateError, Pair, check_node  # cryptography is large
+
+        domain = node_domain(self.cluster, self.role, self.name)
+        now = datetime.datetime.now(datetime.UTC)
+        try:
+            check_node(Pair(certificate, key), ca, domain, now)
+        except CertificateError as error:
+            files = f"{self.tls_certificate}, {self.tls_key}, {self.tls_ca}"
+            raise ConfigError(f"{error} ({files})") from None
+        return LinkTls(self.cluster, ca, certificate, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,21 +294,54 @@ def _content(key: str, path: str) -> bytes | None:
         raise ConfigError(f"{key}: the file {path} cannot be read: {error.strerror}") from None
 
 
+def _secret(key: str, path: str) -> bytes | None:
+    """Return what a file holds that strangers must not read.  Raises: ConfigError."""
+    content = _content(key, path)
+    if content is not None:
+        mode = Path(path).expanduser().stat().st_mode & 0o777
+        if mode & 0o007:
+            raise ConfigError(
+                f"{key}: the file {path} has mode {mode:04o}; nobody else may read it: chmod 600"
+            )
+    return content
+
+
 def _check(config: NodeConfig) -> None:
     """Look at what must fit together.  Raises: ConfigError."""
     if not config.name:
         raise ConfigError("name is missing; every node has one, as s0 or invoker-7")
-    if not config.links_without_tls and not _is_loopback(config.host):
-        raise ConfigError(
-            f"host is {config.host!r}; links have no TLS, so it must be a loopback address unless "
-            "links_without_tls is true (then the network must keep strangers out)"
-        )
+    _check_links(config)
     if bool(config.etcd_certificate) != bool(config.etcd_key):
         raise ConfigError("etcd_certificate and etcd_key go together; one of them is missing")
     if config.etcd_certificate and not config.etcd_ca:
         raise ConfigError("etcd_certificate needs etcd_ca")
     if bool(config.etcd_user) != bool(config.etcd_password_file):
         raise ConfigError("etcd_user and etcd_password_file go together; one of them is missing")
+
+
+def _check_links(config: NodeConfig) -> None:
+    """Look at who may speak with this node.  Raises: ConfigError."""
+    files = {
+        "tls_ca": config.tls_ca,
+        "tls_certificate": config.tls_certificate,
+        "tls_key": config.tls_key,
+    }
+    missing = [key for key, path in files.items() if not path]
+    if not missing:
+        if config.links_without_tls:
+            raise ConfigError("links_without_tls is true, and tls_ca is given: take one of them")
+        try:
+            node_domain(config.cluster, config.role, config.name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    elif len(missing) < len(files):
+        raise ConfigError(f"{', '.join(files)} go together; {missing[0]} is missing")
+    elif not config.links_without_tls and not _is_loopback(config.host):
+        raise ConfigError(
+            f"host is {config.host!r}; links have no TLS, so it must be a loopback address unless "
+            "tls_ca is given, or links_without_tls is true (then the network must keep strangers "
+            "out)"
+        )
 
 
 def _is_loopback(host: str) -> bool:

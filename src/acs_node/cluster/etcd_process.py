@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +23,25 @@ class EtcdMissing(Exception):
     """There is no etcd, or it does not start; the text says what to do."""
 
 
-class EtcdProcess:
-    """One etcd with its data in ``folder``; ``endpoint`` is where clients dial in."""
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Paths of PEM files."""
 
-    def __init__(self, folder: Path) -> None:
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+class EtcdProcess:
+    """One etcd with its data in ``folder``; ``endpoint`` is where clients dial in.
+
+    With ``tls`` it takes only clients that have a certificate of that authority.
+    """
+
+    def __init__(self, folder: Path, tls: TlsFiles | None = None) -> None:
         self.endpoint = ""
         self._folder = folder
+        self._tls = tls
         self._peer = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -40,11 +54,14 @@ class EtcdProcess:
         if program is None:
             raise EtcdMissing("there is no program etcd; install the package etcd-server")
         again = bool(self.endpoint)
+        scheme, security = "http", []
+        if self._tls is not None:
+            scheme, security = "https", _security(self._tls)
         for _ in range(1 if again else TRIES):
             if not again:
                 self.endpoint = f"127.0.0.1:{_free_port()}"
                 self._peer = _free_port()
-            client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self._peer}"
+            client, peer = f"{scheme}://{self.endpoint}", f"http://127.0.0.1:{self._peer}"
             self._folder.mkdir(parents=True, exist_ok=True)
             with open(self._folder / "log", "ab") as output:
                 self._process = subprocess.Popen(
@@ -58,6 +75,7 @@ class EtcdProcess:
                         f"--initial-cluster=default={peer}",
                         "--logger=zap",
                         "--log-level=warn",
+                        *security,
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -100,6 +118,15 @@ class EtcdProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+def _security(tls: TlsFiles) -> list[str]:
+    return [
+        f"--cert-file={tls.certificate}",
+        f"--key-file={tls.key}",
+        f"--trusted-ca-file={tls.ca}",
+        "--client-cert-auth",
+    ]
 
 
 def _free_port() -> int:

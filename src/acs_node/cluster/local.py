@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from .etcd_process import EtcdMissing, EtcdProcess
+from .etcd_process import EtcdMissing, EtcdProcess, TlsFiles
 
 START_S: Final = 40.0
 """From exec to the line that says that a node serves: an earlier lease of its name may have to
@@ -28,6 +29,11 @@ STOP_S: Final = 75.0
 
 RESTART_S: Final = 0.5
 """Before a node that ended by itself is started anew."""
+
+CLUSTER: Final = "acs"
+"""The nodes keep the default."""
+
+CERTIFICATE_DAYS: Final = 365
 
 _URL: Final = re.compile(r"listening on (http://[^\s,]+)")
 _HEALTH: Final = re.compile(r"health on (http://[^\s,]+)")
@@ -151,9 +157,11 @@ class LocalCluster:
         memory_mb: int = 1_024,
         lease_s: int = 10,
         namespace_containers: int | None = None,
+        tls: bool = False,
     ) -> None:
         self.folder = folder
-        self.etcd = EtcdProcess(folder / "etcd")
+        self._certificates = folder / "certificates" if tls else None
+        self.etcd = EtcdProcess(folder / "etcd", self._files("etcd") if tls else None)
         self.nodes: list[NodeProcess] = []
         self._schedulers = schedulers
         self._invokers = invokers
@@ -165,6 +173,7 @@ class LocalCluster:
 
     def start(self) -> None:
         """Start everything and wait until it serves.  Raises: EtcdMissing, NodeFailed."""
+        self._certify()
         self.etcd.start()
         common = {"etcd": self.etcd.endpoint, "lease-s": str(self._lease_s)}
         capped = dict(common)
@@ -194,9 +203,45 @@ class LocalCluster:
         if role != "scheduler":
             # Short: the sockets of containers lie below it.
             settings = {**settings, "data": str(folder / "data")}
+        if self._certificates is not None:
+            files = self._files(f"{role}-{name}")
+            for prefix in ("tls", "etcd"):
+                settings = {
+                    **settings,
+                    f"{prefix}-ca": str(files.ca),
+                    f"{prefix}-certificate": str(files.certificate),
+                    f"{prefix}-key": str(files.key),
+                }
         node = NodeProcess(role, name, folder, settings)
         self.nodes.append(node)
         return node
+
+    # --- certificates --------------------------------------------------------------------------
+
+    def _files(self, name: str) -> TlsFiles:
+        folder = self._certificates
+        assert folder is not None
+        return TlsFiles(folder / "ca.pem", folder / f"{name}.pem", folder / f"{name}.key")
+
+    def _certify(self) -> None:
+        """Make an authority and all certificates anew: whoever has them starts now."""
+        folder = self._certificates
+        if folder is None:
+            return
+        from .. import certificates
+
+        if folder.exists():
+            shutil.rmtree(folder)
+        authority = certificates.make_authority(CLUSTER, CERTIFICATE_DAYS)
+        certificates.write_pair(folder, "ca", authority)
+        etcd = certificates.make_server(authority, ["127.0.0.1", "localhost"], CERTIFICATE_DAYS)
+        certificates.write_pair(folder, "etcd", etcd)
+        counts = {"controller": 1, "scheduler": self._schedulers, "invoker": self._invokers}
+        for role, count in counts.items():
+            for number in range(count):
+                name = f"{role}{number}"
+                pair = certificates.make_node(authority, CLUSTER, role, name, CERTIFICATE_DAYS)
+                certificates.write_pair(folder, f"{role}-{name}", pair)
 
     def of(self, role: str) -> list[NodeProcess]:
         """Return the nodes of a role."""

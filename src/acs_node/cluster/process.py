@@ -13,6 +13,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -24,7 +25,7 @@ from .. import clock, wire
 from ..database import DatabaseError
 from ..etcd import Etcd, EtcdError, Lease, backoff
 from ..etcd_coordination import EtcdCoordination
-from ..grpc_link import GrpcLink, LinkServer, Peer, Refused
+from ..grpc_link import GrpcLink, LinkServer, Peer, Refused, role_name
 from ..membership import Member, Membership
 from ..sandboxes import SandboxError
 from .config import ConfigError, NodeConfig
@@ -110,7 +111,8 @@ class Node:
         self.membership = Membership(
             etcd, config.cluster, self.me.instance, self._joined, self._member_gone
         )
-        self.server = LinkServer(self.me, self._accept)
+        self.tls = config.link_tls()
+        self.server = LinkServer(self.me, self._accept, self.tls)
         self.links: dict[str, GrpcLink] = {}
         self.house: House | None = None
         self.memory_mb = 0
@@ -146,6 +148,9 @@ class Node:
             raise Refused(f"{peer} counts as gone here")
         if not wire.kinds(peer.role, self.me.role):
             raise Refused(f"a {self.config.role} does not speak with {peer}")
+        if not self.membership.is_known(role_name(peer.role), peer.name, peer.instance):
+            # Or not yet: it dials again.
+            raise Refused(f"{peer} is no member of the cluster {self.config.cluster}")
         link = self.links.get(peer.instance)
         if link is None and len(self.links) >= LINKS_MAX:
             raise Refused(f"this node has {len(self.links)} links (allowed: {LINKS_MAX})")
@@ -156,7 +161,7 @@ class Node:
         role = NUMBERS[member.role]
         if self.me.role < role and member.instance not in self.links:
             peer = Peer(role, member.name, member.instance)
-            self._link(peer).dial(self.me, member.address)
+            self._link(peer).dial(self.me, member.address, self.tls)
 
     def _member_gone(self, member: Member) -> None:
         self.fence(Peer(NUMBERS[member.role], member.name, member.instance))
@@ -186,13 +191,17 @@ class Node:
         config = self.config
         self.house = build(self)
         port = await self.server.listen(f"{config.host}:{config.port}")
+        member = Member(
+            config.role,
+            config.name,
+            self.me.instance,
+            config.advertise or f"{config.host}:{port}",
+        )
+        await self.membership.announce(member, self.lease)
         await self.membership.start()
         await self.house.start()
         await self._neighbours()
-        address = config.advertise or f"{config.host}:{port}"
-        member = Member(
-            config.role, config.name, self.me.instance, address, self.memory_mb, self.number
-        )
+        member = replace(member, memory_mb=self.memory_mb, number=self.number)
         await self.membership.join(member, self.lease)
         await self.house.joined()
         await self.server.set_ready(True)
