@@ -61,12 +61,14 @@ class RuntimeKind:
     """A kind that has a runtime; ``default``: what ``<family>:default`` means.
 
     ``deprecated``: actions of it may be read and deleted; ``require_main``: they must name theirs.
+    ``image``: of its containers, as clients are told.
     """
 
     kind: str
     default: bool = False
     deprecated: bool = False
     require_main: bool = False
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,11 +120,23 @@ class ActivationStore:
         Asked *before* accepting.  ``put`` itself never refuses, as an accepted activation must
         get its record: the buffer may exceed its bound by the activations then in flight.
         """
+        rows, size = self._held()
+        return rows < self._buffer_max and size < self._buffer_bytes_max
+
+    def backlog(self) -> str:
+        """Say what waits for the database and how much of it may; for who is refused."""
+        rows, size = self._held()
+        return (
+            f"{rows} activation records wait for the database (allowed: {self._buffer_max}),"
+            f" with {size} bytes (allowed: {self._buffer_bytes_max})"
+        )
+
+    def _held(self) -> tuple[int, int]:
         rows, size = len(self._waiting.rows), self._waiting.size_bytes
         if self._writing is not None:
             rows += len(self._writing.rows)
             size += self._writing.size_bytes
-        return rows < self._buffer_max and size < self._buffer_bytes_max
+        return rows, size
 
     def note(self, record: Record) -> None:
         """Take a record that is put later and whose caller is answered before; see ``sync``."""

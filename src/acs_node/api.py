@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -39,14 +39,18 @@ from .names import (
     resolve_namespace,
 )
 from .openapi import API_VERSION, openapi_document
+from .operators import Disable, InFlight, Operator
 from .requests import authenticate_header, epoch_ms, flag, header, page
 from .responses import json_bytes, json_response
+from .swagger import html_page, swagger_document
 from .web import PREFIX as WEB_PREFIX
 from .web import Invoke, WebActions
 
 __all__ = ["authenticate_header", "create_app"]
 
 log = logging.getLogger(__name__)
+
+_NOTHING_FROM_ELSEWHERE = "default-src 'none'; style-src 'unsafe-inline'"
 
 Handler = Callable[[Request, Identity], Awaitable[Response]]
 
@@ -55,14 +59,18 @@ async def _settled(activation_id: str) -> None:
     """Nothing is on its way."""
 
 
+def _accepts_nothing() -> None:
+    """Nobody accepts anything here."""
+
+
 async def _no_fire(*_: object) -> str | None:
     """Nobody invokes actions here."""
-    raise unavailable()
+    raise unavailable("It runs no actions (allowed: 0).", None)
 
 
 def _no_invoke(*_: object) -> None:
     """Nobody invokes actions here."""
-    raise unavailable()
+    raise unavailable("It runs no actions (allowed: 0).", None)
 
 
 def create_app(
@@ -75,13 +83,17 @@ def create_app(
     invoke: Invoke = _no_invoke,
     invokers: Callable[[], Mapping[str, str]] = dict,
     pending: Callable[[], int] = int,
+    in_flight: Callable[[], list[tuple[str, str]]] = list,
+    disable: Callable[[], None] = _accepts_nothing,
+    operator: Operator | None = None,
 ) -> ASGIApp:
     """Return the application; ``info`` holds ``build`` (a date) and ``buildno``.
 
     ``settled`` returns when the record of an activation that has ended is in the store.
-    ``fire`` is ``Firing.fire``, ``invoke`` is ``Controller.invoke``; ``invokers`` and ``pending``
-    are as for ``Info``.
+    ``fire`` is ``Firing.fire``; ``invoke``, ``in_flight`` and ``disable`` are the ``Controller``'s;
+    ``invokers`` and ``pending`` are as for ``Info``.  ``operator``: who may disable; None: nobody.
     """
+    operator = operator or Operator()
     api = _Api(entities, activations, info, settled)
     web = WebActions(entities, invoke)
     base = "/api/v1/namespaces"
@@ -93,9 +105,13 @@ def create_app(
         Route("/invokers", _Open(about.invokers)),
         Route("/invokers/healthy/count", _Open(about.healthy_count)),
         Route("/invokers/ready", _Open(about.ready)),
+        *_both("/activation", InFlight(operator, in_flight)),
+        Route("/disable", Disable(operator, disable)),
         Route("/activation/count", _Open(about.pending_count)),
         *_both("/api/v1", _Open(api.describe)),
         Route("/api/v1/openapi.json", _Open(api.openapi)),
+        *_both("/api/v1/api-docs", _Open(api.swagger)),
+        *_both("/api/v1/docs", _Open(api.docs)),
         *_both(base, _Guarded(entities, {"GET": api.list_namespaces})),
         *_both(f"{base}/{{ns}}/limits", _Guarded(entities, {"GET": api.limits})),
         Route(f"{base}/{{ns}}/limits/{{rest:path}}", _Guarded(entities, {"GET": api.no_sublimits})),
@@ -288,7 +304,17 @@ class _Api:
         )
 
     def openapi(self) -> Response:
-        return json_response(openapi_document(self._entities.limits, self._entities.kinds))
+        return json_response(self._document())
+
+    def swagger(self) -> Response:
+        return json_response(swagger_document(self._document()))
+
+    def docs(self) -> Response:
+        page = html_page(self._document(), "/api/v1/openapi.json")
+        return HTMLResponse(page, headers={"content-security-policy": _NOTHING_FROM_ELSEWHERE})
+
+    def _document(self) -> dict[str, Any]:
+        return openapi_document(self._entities.limits, self._entities.kinds)
 
     async def list_namespaces(self, request: Request, caller: Identity) -> Response:
         return json_response([caller.namespace])

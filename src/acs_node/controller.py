@@ -21,7 +21,14 @@ from acs_core.events import Activation
 from acs_core.limits import CAUSES_MAX, WAIT_MAX_US
 
 from . import clock, records, runtime_protocol
-from .activations import DEFINITE, UNKNOWN, ActivationStore, Record, StoreFailing
+from .activations import (
+    DEFINITE,
+    RETRY_MS_MAX,
+    UNKNOWN,
+    ActivationStore,
+    Record,
+    StoreFailing,
+)
 from .composer import Composer, Run
 from .compositions import is_composition
 from .entities import CACHED_CODE_BYTES_MAX, EntityStore
@@ -48,6 +55,16 @@ is bounded as in the store, ``CACHED_CODE_BYTES_MAX``: a route keeps its action 
 
 OVERDUE_MARGIN_US: Final = 5_000_000
 """After the latest moment at which an activation should have ended: time for the news to travel."""
+
+STORE_RETRY_S: Final = -(-RETRY_MS_MAX // 1000)
+"""When a caller may come back whom the database kept out: it is tried again this often."""
+
+RESTART_S: Final = 5
+"""When a caller may come back whom a node refused that stops: a restart takes seconds."""
+
+_STOPPING: Final = "It is stopping; another server, or this one once it has started, takes requests"
+
+_DISABLED: Final = "An operator has disabled it; another server, or its next start, takes requests"
 
 _HTTP_STATUS: Final = (200, 502, 502, 500)  # by outcome
 _SPARE_IDS: Final = 256
@@ -130,7 +147,7 @@ class Controller:
         self._unlogged: dict[str, Record] = {}
         self._unlogged_at_sweep: set[str] = set()
         self._settling: dict[str, list[asyncio.Future[None]]] = {}
-        self._stopping = False
+        self._closed = ""  # why nothing is accepted any more
         self._idle: asyncio.Future[None] | None = None
         self._randomness: list[str] = []  # 18 hexadecimal characters for each id
         self._tasks: set[asyncio.Task[None]] = set()
@@ -175,8 +192,8 @@ class Controller:
 
         Raises: ApiError when the request is refused at once.
         """
-        if self._stopping or not self._activations.has_room():
-            raise unavailable()
+        if self._closed or not self._activations.has_room():
+            raise self._unavailable()
         namespace = invocation.namespace
         route = self._routes.get((identity.namespace, namespace, invocation.path))
         if route is None:
@@ -196,8 +213,8 @@ class Controller:
 
         Raises: ApiError 429 or 503.
         """
-        if self._stopping or not self._activations.has_room():
-            raise unavailable()
+        if self._closed or not self._activations.has_room():
+            raise self._unavailable()
         now_ms = clock.wall_ms()
         throttle = self._throttles.of(identity)
         if throttle is not None:
@@ -213,8 +230,8 @@ class Controller:
                 await self._composer.check(identity, resolved)
                 self._compose(identity, resolved, invocation, body, tid, caller)
                 return
-            if self._stopping:
-                raise unavailable()
+            if self._closed:
+                raise self._unavailable()
             route = self._make_route(identity, resolved)
             self._invoke(route, identity.caller, invocation, body, tid, caller)
         except ApiError as error:
@@ -324,7 +341,7 @@ class Controller:
             await self._accept(activation_id, pending)
         except StoreFailing:
             self._forget(activation_id)
-            caller.fail(unavailable())
+            caller.fail(self._not_accepted())
             return None
         return caller
 
@@ -363,7 +380,7 @@ class Controller:
         try:
             await self._accept(activation_id, pending)
         except StoreFailing:
-            caller.fail(unavailable())
+            caller.fail(self._not_accepted())
             return
         caller.reply(202, _accepted_body(activation_id), activation_id)
 
@@ -379,8 +396,8 @@ class Controller:
         caller: Caller,
     ) -> None:
         """Start a sequence or a conductor.  Raises: ApiError."""
-        if self._stopping:
-            raise unavailable()
+        if self._closed:
+            raise self._unavailable()
         throttle = self._throttles.of(identity)
         route = CompositionRoute(resolved, identity, throttle)
         arguments = route.arguments(body)
@@ -589,13 +606,25 @@ class Controller:
             self._settling.setdefault(activation_id, []).append(future)
             await future
 
+    def in_flight(self) -> list[tuple[str, str]]:
+        """Return id and ``namespace/action`` of each activation that has not ended."""
+        return [
+            (activation_id, f"{pending.route.action.namespace}/{pending.route.action.path}")
+            for activation_id, pending in self._pending.items()
+        ]
+
+    def disable(self) -> None:
+        """Refuse every further invocation; what was accepted ends.  A start lifts it."""
+        log.warning("an operator disables this controller")
+        self.stop_accepting(_DISABLED)
+
     def counts(self) -> dict[str, int]:
         """Return what is under way."""
         return {"pending": len(self._pending), "unlogged": len(self._unlogged)}
 
-    def stop_accepting(self) -> None:
-        """Refuse every further invocation with 503."""
-        self._stopping = True
+    def stop_accepting(self, why: str = _STOPPING) -> None:
+        """Refuse every further invocation with 503, which says why."""
+        self._closed = why
 
     async def drained(self) -> None:
         """Wait until every activation has ended."""
@@ -700,6 +729,23 @@ class Controller:
         for queue, route in list(self._open_queues.items()):
             if route.is_of(old):
                 self._scheduler.send(Close(queue, why))
+
+    def _unavailable(self) -> ApiError:
+        """Return the 503 of a node that takes no work now."""
+        if self._closed:
+            ends = f"{len(self._pending)} activations have to end first (new ones allowed: 0)"
+            return unavailable(f"{self._closed}: {ends}.", RESTART_S)
+        backlog = self._activations.backlog()
+        return unavailable(f"{backlog}. It goes on when they are written.", STORE_RETRY_S)
+
+    def _not_accepted(self) -> ApiError:
+        """Return the 503 of an activation whose accept row could not be written."""
+        return unavailable(
+            "The database does not take what would be accepted, so it is not;"
+            f" {self._activations.backlog()}. The server's log has the cause,"
+            " and it goes on when that is gone.",
+            STORE_RETRY_S,
+        )
 
     def _too_many(self, reason: str, retry_after_us: int = 0) -> ApiError:
         retry_s = max(1, -(-retry_after_us // 1_000_000))

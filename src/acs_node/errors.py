@@ -150,8 +150,11 @@ def internal_error() -> ApiError:
     return ApiError(500, "There was an internal server error.")
 
 
-def unavailable() -> ApiError:
-    return ApiError(
-        503,
-        "The server is currently unavailable (because it is overloaded or down for maintenance).",
-    )
+def unavailable(why: str, retry_after_s: int | None) -> ApiError:
+    """Return a 503; ``why`` says which limit, how much there is, and what would lift it.
+
+    ``retry_after_s`` None: waiting does not help.
+    """
+    text = "The server is currently unavailable (because it is overloaded or down for maintenance)."
+    headers = () if retry_after_s is None else (("Retry-After", str(retry_after_s)),)
+    return ApiError(503, f"{text} {why}", headers)

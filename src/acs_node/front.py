@@ -7,6 +7,7 @@ an event and three awaits per request, which cost more than the scheduler.
 
 from __future__ import annotations
 
+import math
 import resource
 from asyncio import TimerHandle, Transport, get_running_loop
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from .errors import (
     malformed_query,
     request_id,
     too_large,
+    unavailable,
     unsupported_media_type,
 )
 from .names import check_entity_name, resolve_namespace
@@ -200,7 +202,7 @@ class _Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > self.front.connections_max:
             self.url, self.headers = b"", []
-            self._refuse(_too_many_connections(self.front.connections_max))
+            self._refuse(_too_many_connections(len(self.connections), self.front.connections_max))
             return
         self._idle_since = self.loop.time()
         self._look_later()
@@ -465,8 +467,13 @@ def _head_too_large() -> ApiError:
     )
 
 
-def _too_many_connections(connections_max: int) -> ApiError:
-    return ApiError(503, f"Too many connections are open (allowed: {connections_max}).")
+def _too_many_connections(count: int, connections_max: int) -> ApiError:
+    return unavailable(
+        f"Too many connections are open (count: {count}, allowed: {connections_max})."
+        " There is room when one ends, as those do that idle;"
+        f" up to {CONNECTIONS_MAX} are allowed where the process may open twice as many files.",
+        math.ceil(2 * LOOK_S),
+    )
 
 
 class _Ignored:

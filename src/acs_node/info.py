@@ -97,10 +97,11 @@ def _runtimes(kinds: RuntimeKinds) -> dict[str, list[dict[str, Any]]]:
         family: [
             {
                 "kind": each.kind,
+                "image": each.image,
                 "default": each.default,
-                "deprecated": False,
+                "deprecated": each.deprecated,
                 "attached": True,
-                "requireMain": False,
+                "requireMain": each.require_main,
             }
             for each in members
         ]

@@ -56,7 +56,9 @@ class Manifest:
         return RuntimeKinds(
             {
                 family: tuple(
-                    RuntimeKind(each.kind, each.default, each.deprecated, each.require_main)
+                    RuntimeKind(
+                        each.kind, each.default, each.deprecated, each.require_main, each.image
+                    )
                     for each in runtimes
                 )
                 for family, runtimes in self.families.items()

@@ -7,21 +7,16 @@ with the router's, and another one sends what the document allows, and what it d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from .action_schema import SEQUENCE, RuntimeKinds, SystemLimits
-from .requests import LIST_LIMIT, LIST_LIMIT_MAX
+from .action_schema import RuntimeKinds, SystemLimits
+from .openapi_schemas import Json, parameters, ref, schemas
 
 __all__ = ["API_VERSION", "openapi_document"]
-
-Json = dict[str, Any]
 
 BASE: Final = "/api/v1"
 API_VERSION: Final = "1.0.0"
 NAMESPACE: Final = f"{BASE}/namespaces/{{ns}}"
-
-# ``\w`` of the name rule is ASCII here, as in ``names``.
-_NAME_PATTERN: Final = r"^([0-9A-Za-z_]|[0-9A-Za-z_][0-9A-Za-z_@ .&-]{0,254}[0-9A-Za-z_@.&-])$"
 
 _ERRORS: Final[Mapping[str, str]] = {
     "400": "A name, a query parameter or the body is malformed; the text says which and why",
@@ -35,7 +30,8 @@ _ERRORS: Final[Mapping[str, str]] = {
     "422": "A package is bound to itself",
     "429": "Too much at once; the text says which limit, `Retry-After` when it may be better",
     "500": "An internal error; the server's log has it under the `code`",
-    "503": "The server stops, or cannot write what it would accept",
+    "503": "The server stops, or cannot write what it would accept; the text says which limit,"
+    " `Retry-After` when it may be better",
 }
 
 
@@ -62,10 +58,15 @@ def openapi_document(limits: SystemLimits, kinds: RuntimeKinds) -> Json:
                     "type": "http",
                     "scheme": "basic",
                     "description": "The key of a namespace: `uuid:key`",
-                }
+                },
+                "operator": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "What the server's operator has put into a file",
+                },
             },
-            "schemas": _schemas(limits, kinds),
-            "parameters": _parameters(),
+            "schemas": schemas(limits, kinds),
+            "parameters": parameters(),
             "responses": {name: _error(name, text) for name, text in _ERRORS.items()},
         },
     }
@@ -94,10 +95,20 @@ def _paths() -> Json:
         "/activation/count": {
             "get": _open("pending", "Count the activations that have not ended", _whole_number())
         },
+        "/activation": {"get": _in_flight()},
+        "/disable": {"post": _disable()},
         "/ping": {"get": _open("ping", "Tell that the server is there", _text("pong"))},
         BASE: {"get": _open("describeApi", "Describe the API", _json("ApiInfo"))},
         f"{BASE}/openapi.json": {
             "get": _open("openapi", "Get this document", _content({"type": "object"}))
+        },
+        f"{BASE}/api-docs": {
+            "get": _open(
+                "swagger", "Get this document as Swagger 2.0", _content({"type": "object"})
+            )
+        },
+        f"{BASE}/docs": {
+            "get": _open("docs", "Get a page that shows this document", _text(None, "text/html"))
         },
         f"{BASE}/namespaces": {
             "get": _operation(
@@ -143,8 +154,8 @@ def _paths() -> Json:
                 _content(
                     {
                         "anyOf": [
-                            {"type": "array", "items": _ref("ActivationSummary")},
-                            {"type": "array", "items": _ref("Activation")},
+                            {"type": "array", "items": ref("ActivationSummary")},
+                            {"type": "array", "items": ref("Activation")},
                             _count("activations"),
                         ]
                     }
@@ -158,6 +169,29 @@ def _paths() -> Json:
             "Response", "Result", [namespace, activation]
         ),
         f"{NAMESPACE}/activations/{{id}}/logs": _record("Logs", "Logs", [namespace, activation]),
+    }
+
+
+def _in_flight() -> Json:
+    pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+    operation = _open(
+        "inFlight",
+        "List the activations that have not ended, as [id, action]; from elsewhere than the"
+        " server's machine with the operator's credential",
+        _content({"type": "array", "items": pair}),
+    )
+    operation["responses"]["401"] = {"$ref": "#/components/responses/401"}
+    return operation
+
+
+def _disable() -> Json:
+    """Return the operation by which an operator takes a controller out of service."""
+    answers = {each: {"$ref": f"#/components/responses/{each}"} for each in ("401", "405")}
+    return {
+        "operationId": "disable",
+        "summary": "Accept no invocations any more, until the next start",
+        "security": [{"operator": []}],
+        "responses": {"200": _text("controller is disabled"), **answers},
     }
 
 
@@ -212,7 +246,7 @@ def _action(called: str, where: list[Json]) -> Json:
                 body_required=False,
                 more={
                     "202": _with_id(
-                        _content(_ref("Accepted"), "Accepted; its record will tell how it ended")
+                        _content(ref("Accepted"), "Accepted; its record will tell how it ended")
                     ),
                     "502": _with_id(
                         _content({}, "The action failed: its record, or its result alone")
@@ -277,9 +311,7 @@ def _fire() -> Json:
         body="Arguments",
         body_required=False,
         more={
-            "202": _with_id(
-                _content(_ref("Accepted"), "Each was invoked or refused; see its logs")
-            ),
+            "202": _with_id(_content(ref("Accepted"), "Each was invoked or refused; see its logs")),
             "204": {"description": "No rule is active, so nothing was done"},
         },
     )
@@ -324,7 +356,7 @@ def _operation(
     if body:
         operation["requestBody"] = {
             "required": body_required,
-            "content": {"application/json": {"schema": _ref(body)}},
+            "content": {"application/json": {"schema": ref(body)}},
         }
     return operation
 
@@ -342,10 +374,6 @@ def _open(operation_id: str, summary: str, answer: Json) -> Json:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def _ref(schema: str) -> Json:
-    return {"$ref": f"#/components/schemas/{schema}"}
-
-
 def _parameter(name: str) -> Json:
     return {"$ref": f"#/components/parameters/{name}"}
 
@@ -355,16 +383,18 @@ def _content(schema: Json, description: str = "OK") -> Json:
 
 
 def _json(schema: str) -> Json:
-    return _content(_ref(schema))
+    return _content(ref(schema))
 
 
 def _whole_number() -> Json:
     return _content({"type": "integer", "minimum": 0})
 
 
-def _text(example: str) -> Json:
-    content = {"text/plain": {"schema": {"type": "string"}, "example": example}}
-    return {"description": "OK", "content": content}
+def _text(example: str | None, media: str = "text/plain") -> Json:
+    content: Json = {"schema": {"type": "string"}}
+    if example is not None:
+        content["example"] = example
+    return {"description": "OK", "content": {media: content}}
 
 
 def _with_id(response: Json) -> Json:
@@ -373,7 +403,7 @@ def _with_id(response: Json) -> Json:
 
 
 def _error(status: str, description: str) -> Json:
-    response = _content(_ref("Error"), description)
+    response = _content(ref("Error"), description)
     header = {"schema": {"type": "string"}, "required": True}
     names = {"401": "WWW-Authenticate", "405": "Allow", "429": "Retry-After"}
     if status in names:
@@ -391,252 +421,4 @@ def _count(collection: str) -> Json:
 
 
 def _list_or_count(schema: str, collection: str) -> Json:
-    return _content({"anyOf": [{"type": "array", "items": _ref(schema)}, _count(collection)]})
-
-
-def _parameters() -> Json:
-    def of_path(name: str, description: str, schema: Json) -> Json:
-        return {
-            "name": name, "in": "path", "required": True,
-            "description": description, "schema": schema,
-        }  # fmt: skip
-
-    def of_query(name: str, description: str, schema: Json) -> Json:
-        return {"name": name, "in": "query", "description": description, "schema": schema}
-
-    def switch(name: str, description: str, default: bool = False) -> Json:
-        return of_query(name, description, {"type": "boolean", "default": default})
-
-    entity = {"type": "string", "pattern": _NAME_PATTERN}
-    epoch_ms = {"type": "integer", "minimum": 0}
-    return {
-        "ns": of_path("ns", "The namespace; `_` is the caller's own", {**entity, "example": "_"}),
-        "package": of_path("package", "The name of a package", entity),
-        "name": of_path("name", "The name of the entity", entity),
-        "id": of_path("id", "The id of an activation", {"type": "string", "pattern": _ID}),
-        "limit": of_query(
-            "limit",
-            f"The most rows; 0 is {LIST_LIMIT_MAX}",
-            {"type": "integer", "minimum": 0, "maximum": LIST_LIMIT_MAX, "default": LIST_LIMIT},
-        ),
-        "skip": of_query(
-            "skip", "Rows to leave out", {"type": "integer", "minimum": 0, "default": 0}
-        ),
-        "count": switch("count", "Answer how many there are after `skip`"),
-        "docs": switch("docs", "Answer whole records; not with `count`"),
-        "code": switch("code", "Answer with the code", default=True),
-        "force": switch("force", "Delete also what is in it"),
-        "overwrite": switch("overwrite", "Update the entity if it exists"),
-        "blocking": switch("blocking", "Wait for the end"),
-        "result": switch("result", "Answer the result alone"),
-        "timeout": of_query(
-            "timeout",
-            "How long to wait, in ms",
-            {"type": "integer", "minimum": 1, "maximum": 60_000, "default": 60_000},
-        ),
-        "path": of_query(
-            "name",
-            "Only those of this action, or of this `package/action`",
-            {"type": "string", "pattern": _NAME_FILTER_PATTERN},
-        ),
-        "since": of_query("since", "Only those that started then or later, epoch in ms", epoch_ms),
-        "upto": of_query("upto", "Only those that started then or before, epoch in ms", epoch_ms),
-    }
-
-
-_ID: Final = "^[0-9a-f]{32}$"
-_NAME_FILTER_PATTERN: Final = (
-    r"^(\w[0-9A-Za-z_@.&-]{0,255}(/\w[0-9A-Za-z_@.&-]{0,255})?)?$".replace(r"\w", "[0-9A-Za-z_]")
-)
-
-
-def _object(required: str = "", **properties: Any) -> Json:
-    schema: Json = {"type": "object", "properties": properties}
-    if required:
-        schema["required"] = required.split()
-    return schema
-
-
-def _schemas(limits: SystemLimits, kinds: RuntimeKinds) -> Json:
-    text, whole, truth = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
-    version = {"type": "string", "pattern": r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$"}
-    pairs = {"type": "array", "items": _ref("Pair")}
-    of_entity: Json = {
-        "namespace": {**text, "description": "With the package, if any: `ns/package`"},
-        "name": text,
-        "version": {"type": "string", "description": "The last number grows with each update"},
-        "publish": truth,
-        "updated": {**whole, "description": "Epoch in ms"},
-    }
-    entity = " ".join(of_entity)
-    of_activation: Json = {
-        "namespace": {**text, "description": "Of who invoked it"},
-        "name": text,
-        "version": text,
-        "publish": truth,
-        "activationId": {"type": "string", "pattern": _ID},
-        "start": {**whole, "description": "Epoch in ms"},
-        "end": whole,
-        "duration": {**whole, "description": "In ms, with the initialisation"},
-        "cause": {**text, "description": "The activation that contains this one"},
-        "annotations": {"type": "array", "items": _object("key value", key=text)},
-    }
-    activation = "namespace name version publish activationId start annotations"
-    kind_names = [each.kind for family in kinds.families.values() for each in family]
-    defaults = [
-        f"{name}:default"
-        for name, family in kinds.families.items()
-        if any(each.default for each in family)
-    ]
-
-    def bounded(least: int, most: int, unit: str) -> Json:
-        return {"type": "integer", "minimum": least, "maximum": most, "description": unit}
-
-    return {
-        "Error": _object(
-            "error code", error=text, code={**text, "description": "The request's `X-Request-ID`"}
-        ),
-        "ApiInfo": _object("description api_version api_version_path build buildno swagger_paths"),
-        "Pair": _object(
-            "key value",
-            key=text,
-            value={"description": "Any JSON"},
-            init={**truth, "description": "Of a parameter: it goes to the environment instead"},
-        ),
-        "ActionLimits": _object(
-            timeout=bounded(limits.timeout_ms_min, limits.timeout_ms_max, "ms"),
-            memory=bounded(limits.memory_mb_min, limits.memory_mb_max, "MB"),
-            logs=bounded(limits.logs_mb_min, limits.logs_mb_max, "MB"),
-            concurrency=bounded(
-                limits.concurrency_min, limits.concurrency_max, "Runs at once in a container"
-            ),
-            instances=bounded(1, limits.instances_max, "The most containers"),
-        ),
-        "ActionPut": _object(
-            exec=_object(
-                "kind",
-                kind={"type": "string", "enum": [*kind_names, *defaults, SEQUENCE]},
-                code={**text, "description": "Source, or an archive in base64"},
-                main={**text, "description": "The name of the function"},
-                components={
-                    "type": "array",
-                    "items": {**text, "description": "Of a sequence: `/ns/[package/]action`"},
-                },
-            ),
-            parameters={**pairs, "description": "An update replaces all of them"},
-            annotations={**pairs, "description": "An update merges them by key"},
-            delAnnotations={"type": "array", "items": text},
-            limits=_ref("ActionLimits"),
-            publish=truth,
-            version=version,
-        ),
-        "Exec": _object(
-            "kind binary",
-            kind=text,
-            binary=truth,
-            code=text,
-            main=text,
-            image=text,
-            components={"type": "array", "items": text},
-        ),
-        "Action": _object(
-            f"{entity} exec parameters limits annotations",
-            **of_entity,
-            exec=_ref("Exec"),
-            parameters=pairs,
-            limits=_ref("ActionLimits"),
-            annotations=pairs,
-        ),
-        "ActionSummary": _object(
-            f"{entity} exec limits annotations",
-            **of_entity,
-            exec=_object("binary", binary=truth),
-            limits=_ref("ActionLimits"),
-            annotations=pairs,
-        ),
-        **_grouping_schemas(of_entity, entity, version),
-        "Arguments": {"type": "object"},
-        "Accepted": _object("activationId", activationId=of_activation["activationId"]),
-        "Response": _object(
-            "status success result size",
-            status={
-                "enum": [
-                    "success",
-                    "application error",
-                    "action developer error",
-                    "whisk internal error",
-                ]
-            },
-            success=truth,
-            result={},
-            size={**whole, "description": "Of the result's text, in bytes"},
-        ),
-        "Logs": _object("logs", logs={"type": "array", "items": text}),
-        "Activation": _object(
-            f"{activation} subject response logs",
-            **of_activation,
-            subject=text,
-            response=_ref("Response"),
-            logs={"type": "array", "items": text},
-        ),
-        "ActivationSummary": _object(
-            f"{activation} statusCode",
-            **of_activation,
-            statusCode={
-                "type": "integer",
-                "minimum": 0,
-                "maximum": 3,
-                "description": "Success, application, developer, internal error",
-            },
-        ),
-        "Limits": _object(
-            "invocationsPerMinute concurrentInvocations firesPerMinute maxActionMemory"
-            " minActionMemory maxActionLogs minActionLogs maxActionTimeout minActionTimeout"
-            " maxActionConcurrency minActionConcurrency maxParameterSize maxActionInstances",
-            maxParameterSize=text,
-            allowedKinds={"type": "array", "items": text},
-        ),
-    }
-
-
-def _grouping_schemas(of_entity: Json, entity: str, version: Json) -> Json:
-    """Return the schemas of packages, triggers and rules."""
-    text, truth = {"type": "string"}, {"type": "boolean"}
-    pairs = {"type": "array", "items": _ref("Pair")}
-    status = {"type": "string", "enum": ["active", "inactive"]}
-    bound = _object("name", namespace=text, name=text)
-    of_package = {**of_entity, "annotations": pairs}
-    put: Json = {"annotations": pairs, "publish": truth, "version": version}
-    with_parameters = {**put, "parameters": pairs}
-    reference = {"anyOf": [text, _ref("EntityName")]}
-    rule = {**of_package, "trigger": _ref("EntityName"), "action": _ref("EntityName")}
-    return {
-        "EntityName": _object("path name", path=text, name=text),
-        "PackagePut": _object(**with_parameters, binding=bound),
-        "Package": _object(
-            f"{entity} parameters annotations binding",
-            **of_package,
-            parameters=pairs,
-            binding={"type": "object", "description": "What it stands for, or empty"},
-            actions={"type": "array", "items": _object("name version annotations")},
-            feeds={"type": "array", "items": _object("name version annotations")},
-        ),
-        "PackageSummary": _object(
-            f"{entity} annotations binding",
-            **of_package,
-            binding={"anyOf": [{"const": False}, bound]},
-        ),
-        "TriggerPut": _object(**with_parameters, limits={"type": "object"}),
-        "Trigger": _object(
-            f"{entity} parameters annotations limits",
-            **of_package,
-            parameters=pairs,
-            limits={"type": "object"},
-            rules={"type": "object", "description": "By name: the action and the status"},
-        ),
-        "TriggerSummary": _object(f"{entity} annotations", **of_package),
-        "RulePut": _object(**put, trigger=reference, action=reference),
-        "Rule": _object(f"{entity} annotations trigger action status", **rule, status=status),
-        "RuleSummary": _object(f"{entity} annotations trigger action", **rule),
-        "RuleStatus": _object("status", status=status),
-    }
+    return _content({"anyOf": [{"type": "array", "items": ref(schema)}, _count(collection)]})

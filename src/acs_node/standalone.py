@@ -47,6 +47,7 @@ from .front import Front
 from .invoker import Invoker
 from .links import Inbox, LocalLink
 from .manifest import Manifest
+from .operators import Operator, OperatorFileError
 from .retention import KEEP_DAYS, KEEP_MB, Retention
 from .sandboxes import SandboxEngine, SandboxError
 from .scheduler_node import SchedulerNode
@@ -95,7 +96,8 @@ class StandaloneConfig:
     kept, 0: no bound.
     ``concurrency_max``: the most runs at once in one container that an action may ask for.
     ``manifest``: which runtimes there are, None: ours.
-    ``shadow_rule``: one of SHADOW_RULES, asked at each decision and never obeyed; None: no one."""
+    ``shadow_rule``: one of SHADOW_RULES, asked at each decision and never obeyed; None: no one.
+    ``operator_file`` has the operator's credential, None: there is none."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -112,6 +114,7 @@ class StandaloneConfig:
     concurrency_max: int = 1
     manifest: Manifest | None = None
     shadow_rule: str | None = None
+    operator_file: Path | None = None
 
 
 class StartError(Exception):
@@ -177,7 +180,17 @@ def _pool_config(config: StandaloneConfig) -> PoolConfig:
 
 
 def _kinds(config: StandaloneConfig) -> RuntimeKinds:
-    return RuntimeKinds() if config.manifest is None else config.manifest.kinds()
+    if config.manifest is not None:
+        return config.manifest.kinds()
+    from .images import image_reference
+
+    ours = RuntimeKinds().families
+    return RuntimeKinds(
+        {
+            family: tuple(replace(each, image=image_reference(each.kind)) for each in kinds)
+            for family, kinds in ours.items()
+        }
+    )
 
 
 def _system_limits(config: StandaloneConfig) -> SystemLimits:
@@ -206,6 +219,14 @@ def data_folder(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def operator_of(path: Path | None) -> Operator:
+    """Read the operator's credential.  Raises: StartError."""
+    try:
+        return Operator.of_file(path)
+    except OperatorFileError as error:
+        raise StartError(str(error)) from None
 
 
 def _unusable(data: Path, error: OSError) -> StartError:
@@ -409,6 +430,7 @@ async def _write_rest(activations: ActivationStore, data: Path) -> None:
 
 
 async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
+    operator = operator_of(config.operator_file)
     instance = _instance(config.data)
     engine = await _engine(config, instance)
     listener = listen(config)
@@ -435,6 +457,9 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
             invoke=house.controller.invoke,
             invokers=lambda: {f"{INVOKER}/0/standalone": "up"},
             pending=lambda: house.controller.counts()["pending"],
+            in_flight=house.controller.in_flight,
+            disable=house.controller.disable,
+            operator=operator,
         )
         front = Front(house.controller, entities)
         server = Server(

@@ -276,7 +276,10 @@ async def test_a_store_without_room_refuses_before_anything_is_done() -> None:
     async with deaf_house(store={"buffer_max": 0}) as (house, ear):
         for blocking in (True, False):
             answer = await house.invoke("act", {}, blocking=blocking)
-            assert (answer.status, answer.body) == (503, UNAVAILABLE)
+            assert answer.status == 503
+            assert answer.body.startswith(f"{UNAVAILABLE} 0 activation records wait")
+            assert "(allowed: 0)" in answer.body
+            assert answer.headers == {"Retry-After": "1"}
         assert not ear.heard
         assert house.controller.counts()["pending"] == 0
 
@@ -287,7 +290,10 @@ async def test_an_accept_that_cannot_be_written_refuses_and_nothing_is_run(
     async with deaf_house() as (house, ear):
         store_fails(house, monkeypatch)
         answer = await house.invoke("act", {}, blocking=False)
-        assert (answer.status, answer.body) == (503, UNAVAILABLE)
+        assert answer.status == 503
+        assert answer.body.startswith(f"{UNAVAILABLE} The database does not take")
+        assert "planted" not in answer.body, "the cause is for the log"
+        assert answer.headers == {"Retry-After": "1"}
         assert not ear.heard
         assert house.controller.counts()["pending"] == 0
         monkeypatch.undo()
@@ -317,13 +323,21 @@ async def test_a_database_that_cannot_be_written_accepts_nothing_and_loses_nothi
         answered = []
         with locked(house):
             refused = await house.invoke("act", {}, blocking=False)
-            assert (refused.status, refused.body) == (503, UNAVAILABLE)
+            assert refused.status == 503
+            assert refused.body.startswith(UNAVAILABLE)
+            assert "wait for the database (allowed: 5)" in refused.body
+            assert refused.headers == {"Retry-After": "1"}
             assert house.scheduler.scheduler.counts()["accepted"] == 1, "it was not run"
             while house.activations.has_room():
                 answered.append(await house.invoke("act", {"n": 1}))
                 await until(lambda: not house.sizes()["unlogged"], "its logs")
             assert [answer.status for answer in answered] == [200] * len(answered)
-            assert (await house.invoke("act", {})).status == 503
+            refused = await house.invoke("act", {})
+            assert refused.status == 503
+            held = house.activations.backlog()
+            assert "5 activation records wait for the database (allowed: 5)" in held
+            assert refused.body == f"{UNAVAILABLE} {held}. It goes on when they are written."
+            assert refused.headers == {"Retry-After": "1"}
         for answer in answered:
             assert answer.activation_id
             assert (await house.document(answer.activation_id))["response"]["success"]
@@ -732,8 +746,12 @@ async def test_draining_refuses_what_is_new_and_waits_for_what_is_old() -> None:
         caller = house.start("act", {})
         await until(ear.submitted, "the submission")
         draining = asyncio.ensure_future(house.controller.drained())
-        await until(lambda: house.controller._stopping, "the stop")
-        assert (await house.invoke("act", {})).status == 503
+        await until(lambda: house.controller._closed, "the stop")
+        refused = await house.invoke("act", {})
+        assert refused.status == 503
+        assert "It is stopping" in refused.body
+        assert "1 activations have to end first (new ones allowed: 0)" in refused.body
+        assert refused.headers == {"Retry-After": "5"}
         assert not draining.done()
         house.controller.receive(result_of(ear.submitted()[0].activation.activation_id))
         await asyncio.wait_for(draining, 5)

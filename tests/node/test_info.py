@@ -11,10 +11,16 @@ from node.server import rest_client, running_server
 
 from acs_node.action_schema import RuntimeKinds, SystemLimits
 from acs_node.api import create_app
+from acs_node.images import image_reference
+from acs_node.manifest import parse
 
 
-async def get(path: str, **more: Any) -> tuple[int, Any]:
-    entities = Mock(limits=SystemLimits(invocations_per_minute=60), kinds=RuntimeKinds())
+async def get(
+    path: str,
+    kinds: RuntimeKinds | None = None,
+    **more: Any,
+) -> tuple[int, Any]:
+    entities = Mock(limits=SystemLimits(invocations_per_minute=60), kinds=kinds or RuntimeKinds())
     app = create_app(entities, Mock(), info={}, **more)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://acs") as client:
@@ -36,6 +42,37 @@ async def test_the_root_tells_limits_and_runtimes() -> None:
     assert limits["default_max_action_logs"] == 10485760
     (python,) = document["runtimes"]["python"]
     assert (python["kind"], python["default"], python["deprecated"]) == ("python:3", True, False)
+
+
+async def test_the_root_tells_the_images_of_a_manifest_and_what_is_deprecated() -> None:
+    manifest = parse(
+        {
+            "runtimes": {
+                "java": [
+                    {
+                        "kind": "java:8",
+                        "default": True,
+                        "deprecated": True,
+                        "requireMain": True,
+                        "image": {"prefix": "openwhisk", "name": "java8action", "tag": "1.0"},
+                    }
+                ]
+            }
+        }
+    )
+    _, document = await get("/", kinds=manifest.kinds())
+    assert document["runtimes"] == {
+        "java": [
+            {
+                "kind": "java:8",
+                "image": "openwhisk/java8action:1.0",
+                "default": True,
+                "deprecated": True,
+                "attached": True,
+                "requireMain": True,
+            }
+        ]
+    }
 
 
 @pytest.mark.parametrize(
@@ -65,3 +102,6 @@ def test_a_real_server_is_ready() -> None:
         assert client.get(f"{server.url}/invokers").json() == {"invoker0/0/standalone": "up"}
         assert client.get(f"{server.url}/activation/count").json() == 0
         assert client.post(f"{server.url}/invokers").status_code == 405
+        runtimes = client.get(server.url).json()["runtimes"]
+        told = {each["kind"]: each["image"] for family in runtimes.values() for each in family}
+        assert told == {kind: image_reference(kind) for kind in ("python:3", "nodejs:20")}

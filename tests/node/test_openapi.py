@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy, one_of
 from node.house import ECHO
 from node.server import rest_client, running_server
+from openapi_spec_validator import OpenAPIV2SpecValidator, OpenAPIV31SpecValidator
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from schemathesis.core.transport import Response as Answer
@@ -23,6 +24,7 @@ from acs_node.action_schema import RuntimeKinds, SystemLimits
 from acs_node.api import create_app
 from acs_node.demo import ServerProcess
 from acs_node.openapi import openapi_document
+from acs_node.swagger import swagger_document
 
 EXAMPLES = 20
 DOCUMENT = openapi_document(SystemLimits(), RuntimeKinds())
@@ -74,6 +76,38 @@ def test_the_document_is_served_to_everyone_and_names_the_servers_limits(known: 
         assert answer.status_code == 200
         assert answer.json() == DOCUMENT
         assert client.post("openapi.json").status_code == 405
+
+
+def test_the_document_and_its_swagger_form_are_valid() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+    OpenAPIV2SpecValidator(swagger_document(DOCUMENT)).validate()
+
+
+def test_the_swagger_form_has_the_operations_of_the_document(known: Known) -> None:
+    with rest_client(known.server) as client:
+        described = client.get("").json()["swagger_paths"]
+        answer = client.get(described["api-docs"].lstrip("/"), auth=None)
+    swagger = answer.json()
+    assert swagger == swagger_document(DOCUMENT)
+    found = schemathesis.openapi.from_dict(swagger).get_all_operations()
+    assert {each.ok().label for each in found} == set(OPERATIONS)
+    assert "#/components/" not in answer.text
+    invoke = swagger["paths"]["/api/v1/namespaces/{ns}/actions/{name}"]["post"]
+    assert [each.get("$ref", each.get("name")) for each in invoke["parameters"]] == [
+        "#/parameters/blocking", "#/parameters/result", "#/parameters/timeout", "body",
+    ]  # fmt: skip
+
+
+def test_the_page_shows_every_operation_and_loads_nothing(known: Known) -> None:
+    with rest_client(known.server) as client:
+        answer = client.get("docs", auth=None)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    for path, item in DOCUMENT["paths"].items():
+        for method in item.keys() & {"get", "put", "post", "delete"}:
+            assert f"<b>{method.upper()}</b><code>{path}</code>" in answer.text
+    assert "src=" not in answer.text
 
 
 def test_every_route_of_the_api_is_in_the_document_with_its_methods(known: Known) -> None:

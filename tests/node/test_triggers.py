@@ -296,9 +296,15 @@ async def test_a_server_that_stops_fires_nothing() -> None:
     async with open_whole_server() as (server, house):
         await one_rule(server)
         house.controller.stop_accepting()
-        assert (await fire(server)).status_code == 503
+        refused = await fire(server)
+        assert refused.status_code == 503
+        assert "It is stopping" in refused.json()["error"]
+        assert refused.headers["retry-after"] == "5"
 
 
 async def test_where_nothing_is_invoked_nothing_is_fired(server: Server) -> None:
     await one_rule(server)
-    assert (await fire(server)).status_code == 503
+    refused = await fire(server)
+    assert refused.status_code == 503
+    assert "It runs no actions (allowed: 0)." in refused.json()["error"]
+    assert "retry-after" not in refused.headers, "waiting does not help"

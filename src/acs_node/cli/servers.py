@@ -155,6 +155,12 @@ data_option = click.option(
     type=click.Choice(["fit", "openwhisk"]),
     help="Ask this rule of demand as well, obey it never, and log where it would differ.",
 )
+@click.option(
+    "--operator-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File with user:password, with which POST /disable takes the server out of service.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 @click.pass_context
 def standalone(
@@ -174,6 +180,7 @@ def standalone(
     keep_mb: int,
     trace: Path | None,
     shadow_rule: str | None,
+    operator_file: Path | None,
     verbose: bool,
 ) -> None:
     """Run controller, scheduler and invoker in this process, until SIGTERM or SIGINT."""
@@ -201,6 +208,7 @@ def standalone(
         manifest=manifest,
         network=network,
         shadow_rule=shadow_rule,
+        operator_file=operator_file,
     )
     context.exit(run(config))
 

@@ -144,6 +144,12 @@ class NodeConfig:
         "http://127.0.0.1:3233", _text, "URL of the REST API, for functions.", ("invoker",)
     )
     data: str = _setting("acs-data", _text, "Folder of the node's data.", ("controller", "invoker"))
+    operator_file: str = _setting(
+        "",
+        _text,
+        "File with user:password, with which POST /disable takes this node out of service.",
+        ("controller",),
+    )
     namespace_containers: int = _setting(
         CONTAINERS_MAX,
         _integer(0, CONTAINERS_MAX),

@@ -67,6 +67,7 @@ class ControllerHouse:
             host=self._config.api_host,
             port=self._config.api_port,
             data=Path(self._config.data),
+            operator_file=Path(self._config.operator_file) if self._config.operator_file else None,
         )
         try:
             await self._start(config)
@@ -74,6 +75,7 @@ class ControllerHouse:
             raise NodeError(str(error)) from None
 
     async def _start(self, config: standalone.StandaloneConfig) -> None:
+        operator = standalone.operator_of(config.operator_file)
         self._stack.enter_context(standalone.data_folder(config.data))
         listener = standalone.listen(config)
         shown = f"[{config.host}]" if ":" in config.host else config.host
@@ -100,6 +102,9 @@ class ControllerHouse:
             invoke=controller.invoke,
             pending=lambda: controller.counts()["pending"],
             invokers=self._invokers,
+            in_flight=controller.in_flight,
+            disable=controller.disable,
+            operator=operator,
         )
         self._server = standalone.Server(
             uvicorn.Config(
