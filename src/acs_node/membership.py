@@ -120,7 +120,7 @@ class Membership:
                 self._announced.pop(member.instance, None)
                 self._gone(member)
             return
-        member = _read(name, value, lambda member: f"{member.role}/{member.name}")
+        member = read_member(name, value, lambda member: f"{member.role}/{member.name}")
         if member is None or member.instance == self._instance:
             return
         self._members[name] = member
@@ -129,7 +129,7 @@ class Membership:
 
     def _announcement(self, instance: str, value: bytes | None) -> None:
         if value is not None:
-            member = _read(instance, value, lambda member: member.instance)
+            member = read_member(instance, value, lambda member: member.instance)
             if member is not None and instance != self._instance:
                 self._announced[instance] = member
             return
@@ -143,7 +143,7 @@ class Membership:
         return member is not None and member.instance == announced.instance
 
 
-def _read(name: str, value: bytes, key: Callable[[Member], str]) -> Member | None:
+def read_member(name: str, value: bytes, key: Callable[[Member], str]) -> Member | None:
     """Return the member of a key; None, and a line in the log, for what is none."""
     try:
         fields = json.loads(value)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from acs_node.cli import output
+from acs_node.cli.errors import NoAccess, Rejected, StillRunning
 from acs_node.cli.options import json_option
 
 ROLES = ("controller", "scheduler", "invoker")
@@ -49,6 +50,8 @@ def _runner(role: str) -> Callable[..., None]:
     def command(
         context: click.Context, /, config_file: Path | None, verbose: bool, **flags: Any
     ) -> None:
+        if context.invoked_subcommand is not None:
+            return
         import logging
 
         from acs_node.cluster import config, controller, invoker, scheduler
@@ -71,7 +74,72 @@ def _runner(role: str) -> Callable[..., None]:
     return command
 
 
-controller, scheduler, invoker = (NodeCommand(role) for role in ROLES)
+class InvokerCommand(NodeCommand, click.Group):
+    """``acs invoker`` runs one; what stands behind it says what to do with one that runs."""
+
+    def __init__(self) -> None:
+        super().__init__("invoker", invoke_without_command=True)
+
+
+controller, scheduler = NodeCommand("controller"), NodeCommand("scheduler")
+invoker = InvokerCommand()
+
+
+@invoker.command()
+@click.argument("name")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with settings, as of a node: where etcd is, and what opens it.",
+)
+@click.option("--etcd", help="Endpoints of etcd, HOST:PORT.")
+@click.option("--cluster", help="Name of the cluster.")
+@click.option(
+    "--timeout",
+    "within_s",
+    type=click.IntRange(0, 86_400),
+    default=660,
+    show_default=True,
+    metavar="S",
+    help="How long to wait for it.",
+)
+def drain(
+    name: str, config_file: Path | None, etcd: str | None, cluster: str | None, within_s: int
+) -> None:
+    """Have the invoker NAME leave: no new work, what runs may end, its containers go, it ends.
+
+    A later start of it takes work again. Settings come from the environment as well (ACS_ETCD).
+    """
+    import asyncio
+
+    from acs_node.cluster import drain as draining
+    from acs_node.cluster.config import ConfigError, read_config
+    from acs_node.etcd import Etcd, EtcdError
+
+    try:
+        flags = {"name": name, "etcd": etcd, "cluster": cluster}
+        settings, _ = read_config("invoker", file=config_file, flags=flags)
+        endpoints = settings.etcd_config()
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+
+    async def ask() -> str:
+        client = Etcd(endpoints)
+        try:
+            return await draining.drain(client, settings.cluster, name, within_s)
+        finally:
+            await client.close()
+
+    try:
+        instance = asyncio.run(ask())
+    except draining.DrainTooLong as error:
+        raise StillRunning(str(error)) from None
+    except draining.DrainError as error:
+        raise Rejected(str(error)) from None
+    except EtcdError as error:
+        raise NoAccess(f"etcd at {', '.join(settings.etcd)}: {error}") from None
+    click.echo(f"invoker {name} ({instance}) has left")
 
 
 @click.group()

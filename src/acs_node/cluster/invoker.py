@@ -40,6 +40,7 @@ from ..invoker import Invoker
 from ..links import ActionFound, ActionWanted, Drained, Fence, Fenced, Logs, Result
 from ..sandboxes import SandboxEngine
 from .config import NodeConfig
+from .drain import DrainWatch
 from .process import Node, NodeError, data_folder, run
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,9 @@ class InvokerHouse:
         # Delivered and not ended; the invoker answers a fence from it.
         self._held: set[str] = set()
         self._homeless: deque[Result | Logs] = deque(maxlen=RESULTS_WAITING_MAX)
+        self._drain = DrainWatch(
+            node.etcd, node.config.cluster, node.me.instance, self._asked_to_leave
+        )
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,6 +101,7 @@ class InvokerHouse:
                 self._engine = ProcessEngine(data)
             except OSError as error:
                 raise NodeError(f"data: the folder {data} cannot be used: {error}") from None
+        await self._drain.start()
         removed = await self._engine.remove_leftovers()
         if removed:
             log.info("removed %d containers that an earlier run left behind", removed)
@@ -114,6 +119,10 @@ class InvokerHouse:
     async def joined(self) -> None:
         pass
 
+    def _asked_to_leave(self) -> None:
+        log.warning("this invoker is drained: it takes no more work, and ends when none is left")
+        self._node.leaving.set()
+
     def serving(self) -> str:
         assert self._engine is not None
         return f"{self._config.memory_mb} MB for containers, sandbox {self._engine.name}"
@@ -123,6 +132,7 @@ class InvokerHouse:
         waits = None if self._invoker is None else self._invoker.waits
         return {
             "containers": containers,
+            "draining": self._draining,
             "held": len(self._held),
             "homeless_results": len(self._homeless),
             "added_wait_us": {}
@@ -142,6 +152,7 @@ class InvokerHouse:
             link.send(Drained())
 
     async def close(self) -> None:
+        await self._drain.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

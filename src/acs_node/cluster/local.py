@@ -280,10 +280,16 @@ class LocalCluster:
         self.etcd.kill()
 
     def watch(self, stop: threading.Event, say: Callable[[str], None]) -> None:
-        """Start anew what ends by itself, until ``stop`` is set."""
+        """Start anew what fails, until ``stop`` is set.  What was drained stays away."""
+        drained: set[str] = set()
         while not stop.wait(RESTART_S):
             for node in self.nodes:
-                if not node.is_running():
+                if node.is_running() or node.name in drained:
+                    continue
+                if node.ended() == 0:
+                    drained.add(node.name)
+                    say(f"{node.role} {node.name} has left")
+                else:
                     say(f"{node.role} {node.name} has ended and is started anew; see {node.log}")
                     node.spawn()
 

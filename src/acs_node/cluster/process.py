@@ -99,9 +99,15 @@ class House(Protocol):
 
 
 class Node:
-    """The parts that every role has.  ``build`` makes the rest."""
+    """The parts that every role has.  ``build`` makes the rest.
 
-    def __init__(self, config: NodeConfig, etcd: Etcd, lease: Lease) -> None:
+    ``leaving`` is set, by whoever wants that, to have the node end in good order.
+    """
+
+    def __init__(
+        self, config: NodeConfig, etcd: Etcd, lease: Lease, leaving: asyncio.Event | None = None
+    ) -> None:
+        self.leaving = leaving or asyncio.Event()
         self.config = config
         self.etcd = etcd
         self.lease = lease
@@ -270,13 +276,13 @@ def run(config: NodeConfig, build: Callable[[Node], House]) -> int:
 
 
 async def _run(config: NodeConfig, build: Callable[[Node], House]) -> int:
-    stop = asyncio.Event()
+    leaving = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, leaving.set)
     etcd = Etcd(config.etcd_config())
     lease = await _lease(etcd, config)
-    node = Node(config, etcd, lease)
+    node = Node(config, etcd, lease, leaving)
     health = Health(node)
     code = 0
     try:
@@ -288,11 +294,11 @@ async def _run(config: NodeConfig, build: Callable[[Node], House]) -> int:
             f"health on http://127.0.0.1:{health_port}",
             flush=True,
         )
-        stopping = asyncio.ensure_future(stop.wait())
+        stopping = asyncio.ensure_future(leaving.wait())
         doubted = asyncio.ensure_future(_grace_over(node))
         ends: list[asyncio.Future[Any]] = [stopping, doubted, lease.lost]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
+        if not leaving.is_set():
             code = EXIT_LEASE_LOST
             log.error("without a lease others take over; this node ends")
         stopping.cancel()
