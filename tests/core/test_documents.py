@@ -23,7 +23,10 @@ def test_blocks_run(name: str) -> None:
 
 
 def test_promises_of_security_name_tests_that_are_there() -> None:
-    files = {path.stem: path.read_text() for path in (ROOT / "tests" / "node").glob("test_*.py")}
+    paths = [
+        p for folder in ("node", "cluster") for p in (ROOT / "tests" / folder).glob("test_*.py")
+    ]
+    files = {path.stem: path.read_text() for path in paths}
     named = set(re.findall(r"\btest_\w+", (ROOT / "docs" / "security.md").read_text()))
     assert len(named) > 10
     for name in named - files.keys():
