@@ -105,6 +105,7 @@ TESTS = {
     "simulation_engine": _SIMULATION,
     "simulation_push": _SIMULATION,
     "simulation_report": _SIMULATION,
+    "health": ["tests/core/test_health.py", "proofs/test_health.py"],
     "spreading": ["tests/core/test_spreading.py", "proofs/test_spreading.py"],
     "starving": ["tests/core/test_starving.py", *_SCHEDULER],
     "trace": _TRACE,

@@ -137,6 +137,9 @@ HEALTH_RESULTS_MAX: Final = 10
 HEALTH_TOLERANCE: Final = 3
 """Of so many last results so many may be bad before an invoker gets no more work."""
 
+HEALTH_TEST_RETRY_US: Final = 1_000_000
+"""After a first test that failed; doubled with each, up to HEALTH_TEST_INTERVAL_US."""
+
 HEALTH_SILENCE_US: Final = 10_000_000
 """After so long without a word an invoker is taken to be down; it pings every second."""
 
