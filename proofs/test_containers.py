@@ -1,4 +1,4 @@
-"""Proof of ``acs_core.containers`` beside ``models.PlainPool``, and from outside (C1-C11).
+"""Proof of ``acs_core.containers`` beside ``models.PlainPool``, and from outside (C1-C12).
 
 Reports of sandboxes and messages of schedulers come in any order, twice, or without cause.
 """

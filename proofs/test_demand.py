@@ -157,6 +157,7 @@ def test_original_agrees_with_its_table(
     over_provision: bool,
     ratio: float,
 ) -> None:
+    """D1."""
     snapshot = Snapshot(**given | {"average_duration_ms": average_ms})
     decision = OpenWhiskRule(stale_ms, over_provision, ratio).decide(snapshot)
     expected = original(snapshot, stale_ms, over_provision, ratio)
@@ -169,12 +170,14 @@ def test_original_agrees_with_its_table(
 @SOME
 @given(fields(state=QueueState.RUNNING, arrivals_per_s=0.0, oldest_wait_ms=0.0, **SPACIOUS))
 def test_backlog_term_adds_what_adding_one_by_one_finds(given: dict[str, Any]) -> None:
+    """D2."""
     assert decide(given).wanted == backlog_containers(Snapshot(**given))
 
 
 @SOME
 @given(fields(), st.integers(0, 5))
 def test_predicted_wait_is_that_of_handing_out_one_by_one(given: dict[str, Any], more: int) -> None:
+    """D2."""
     snapshot = Snapshot(**given)
     containers = snapshot.existing + more
     assume(containers > 0)
@@ -185,6 +188,7 @@ def test_predicted_wait_is_that_of_handing_out_one_by_one(given: dict[str, Any],
 @SOME
 @given(fields(), st.integers(0, 5), st.integers(0, 20_000))
 def test_starts_within_counts_every_slot(given: dict[str, Any], more: int, within_ms: int) -> None:
+    """D2."""
     snapshot = Snapshot(**given)
     containers = snapshot.existing + more
     slots = slots_of(snapshot, containers)
@@ -206,6 +210,7 @@ def test_starts_within_counts_every_slot(given: dict[str, Any], more: int, withi
     )
 )
 def test_adds_exactly_when_the_predicted_wait_is_too_long(given: dict[str, Any]) -> None:
+    """D2."""
     snapshot = Snapshot(**given)
     decision = decide(given)
     limit_ms = float(wait_limit(snapshot))
@@ -234,6 +239,7 @@ def test_adds_exactly_when_the_predicted_wait_is_too_long(given: dict[str, Any])
 def test_steady_term_is_the_fewest_by_erlang(
     per_s: float, run_ms: float, variation: float, concurrency: int, target_ms: float
 ) -> None:
+    """D3."""
     assume(per_s * run_ms / 1000 < 150)  # beyond, the model's powers overflow
     spread_ms = variation * run_ms
     found = steady_containers(per_s, run_ms, spread_ms, concurrency, target_ms)
@@ -256,6 +262,7 @@ def test_steady_term_is_the_fewest_by_erlang(
 def test_steady_term_grows_with_the_load(
     per_s: float, factor: float, run_ms: float, concurrency: int, target_ms: float
 ) -> None:
+    """D3."""
     sizes = [
         steady_containers(rate, run_ms, run_ms, concurrency, target_ms, 10**9)
         for rate in (per_s, per_s * factor)
@@ -270,6 +277,7 @@ def test_steady_term_grows_with_the_load(
 @MANY
 @given(fields(), st.integers(0, 40))
 def test_demand_is_monotone_in_backlog(given: dict[str, Any], more: int) -> None:
+    """D4."""
     fewer, greater = decide(given), decide(given | {"waiting": given["waiting"] + more})
     assert fewer.wanted <= greater.wanted
     assert fewer.count <= greater.count
@@ -279,6 +287,7 @@ def test_demand_is_monotone_in_backlog(given: dict[str, Any], more: int) -> None
 @MANY
 @given(fields())
 def test_additions_keep_to_every_cap(given: dict[str, Any]) -> None:
+    """D5."""
     decision = decide(given)
     count = decision.count
     assert count >= 0
@@ -300,6 +309,7 @@ def test_additions_keep_to_every_cap(given: dict[str, Any]) -> None:
 @MANY
 @given(fields(state=QueueState.NAMESPACE_THROTTLED))
 def test_throttle_is_on_exactly_as_long_as_its_cause(given: dict[str, Any]) -> None:
+    """D6."""
     assume(min(given["namespace_limit"], given["action_limit"]) > 0)
     held = given["namespace_existing"] + given["namespace_in_progress"]
     total = given["existing"] + given["in_progress"]
@@ -316,6 +326,7 @@ def test_throttle_is_on_exactly_as_long_as_its_cause(given: dict[str, Any]) -> N
 @SOME
 @given(fields(existing=0, paused=0, running=0, in_progress=0), ACTIVE)
 def test_first_container_is_asked_for_at_once(given: dict[str, Any], state: QueueState) -> None:
+    """D5."""
     held = given["namespace_existing"] + given["namespace_in_progress"]
     assume(given["waiting"] + given["incoming"] > 0)
     assume(held < given["namespace_limit"] and given["action_limit"] > 0)
@@ -325,6 +336,7 @@ def test_first_container_is_asked_for_at_once(given: dict[str, Any], state: Queu
 @MANY
 @given(fields())
 def test_decisions_are_pure(given: dict[str, Any]) -> None:
+    """D7."""
     for rule in (RuntimeFitRule(), OpenWhiskRule()):
         snapshot = Snapshot(**given)
         first = contents(rule.decide(snapshot))
@@ -341,6 +353,7 @@ extreme_ms = st.sampled_from([0.0, 1e-9, 1.0, MS_MAX])
 @SOME
 @given(st.data())
 def test_the_bounds_of_every_field_are_survived(data: st.DataObject) -> None:
+    """D7."""
     given: dict[str, Any] = {
         name: data.draw(extreme, name)
         for name in (
@@ -417,6 +430,7 @@ def test_resumptions_are_the_fewest_that_start_all_in_time(given: dict[str, Any]
 def test_constant_load_settles(
     per_s: int, run_ms: float, creation_ms: int, target_ms: float | None, start: int
 ) -> None:
+    """D8."""
     assume(per_s * run_ms / 1000 < 40)
     keep_alive_ms = 10 * max(creation_ms, run_ms)
     loop = Loop(per_s, run_ms, creation_ms, keep_alive_ms, start, target_ms=target_ms)
@@ -433,6 +447,7 @@ def test_constant_load_settles(
 def test_random_arrivals_of_short_runs_settle_too(
     per_s: float, run_ms: float, target_ms: float, seed: int
 ) -> None:
+    """D8."""
     loop = Loop(per_s, run_ms, 100, 10_000, 40, seed, target_ms)
     loop.run(100_000)
     assert most_in_a_window(loop.created, 10_000, 50_000) <= 1

@@ -1,7 +1,8 @@
 """Proof of both cores together: random work over a wire that delays, repeats and breaks.
 
 Every activation ends exactly once and starts at most once; after quiet nothing is left (S2, K1,
-L2, C6).  What the harness asserts of each run and each result counts here, too.
+L2, C6).  What the harness asserts of each run and each result counts here, too; so does M1, which
+`Outside` computes from the runs.
 """
 
 from __future__ import annotations

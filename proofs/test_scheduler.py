@@ -6,6 +6,8 @@ jump.  At the end the world turns kind, and everything must come to its end in t
 
 One thing a link never does, so the world does not either: it repeats no ``Returned`` later than
 right after the first.
+
+S1-S7, K1, L1-L7, B1, N4 and W2 of docs/invariants.md; ``Outside`` says which it asserts where.
 """
 
 from __future__ import annotations

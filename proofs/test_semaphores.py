@@ -1,4 +1,4 @@
-"""Proofs of ``acs_core.semaphores``: state machines beside plain models."""
+"""Proofs of ``acs_core.semaphores``: state machines beside plain models (P1-P4)."""
 
 from __future__ import annotations
 
@@ -120,8 +120,26 @@ class NestedMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from([k for k, n in sorted(self.model.active.items()) if n]))
         memory = len(SIZES) + SIZES[key]
+        free, active = self.model.state()[key]
+        ends_one = (free + 1) % SIZES[key] == 0
+        if ends_one and self.model.memory + memory > INT32_MAX:
+            # P4: the memory does not fit, so the run has not ended either.
+            with pytest.raises(OverflowError):
+                self.real.release_concurrent(key, SIZES[key], memory)
+            assert self.real.concurrent_state[key] == (free, active)
+            return
         self.real.release_concurrent(key, SIZES[key], memory)
         self.model.release(key, memory)
+
+    @precondition(lambda self: self.model.memory < INT32_MAX)
+    @rule(close=st.booleans(), count=counts)
+    def give(self, close: bool, count: int) -> None:
+        """Memory from elsewhere: a little, or so much that what is held may not come back."""
+        room = min(INT32_MAX, INT32_MAX - self.model.memory)
+        count = max(1, room - count) if close else min(count, room)
+        self.real.release(count)
+        self.model.memory += count
+        self.allowed += count
 
     @rule(memory=counts)
     def acquire_single(self, memory: int) -> None:
@@ -134,12 +152,18 @@ class NestedMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.plain)
     @rule()
     def release_single(self) -> None:
-        memory = self.plain.pop()
+        memory = self.plain[-1]
+        if self.model.memory + memory > INT32_MAX:
+            with pytest.raises(OverflowError):
+                self.real.release_concurrent("single", 1, memory)
+            return
+        self.plain.pop()
         self.real.release_concurrent("single", 1, memory)
         self.model.memory += memory
 
     @rule(wrong=wrong_counts)
     def misuse(self, wrong: int) -> None:
+        """P4."""
         for call in (
             self.real.try_acquire_concurrent,
             self.real.force_acquire_concurrent,
@@ -162,5 +186,4 @@ class NestedMachine(RuleBasedStateMachine):
 TestForcible = ForcibleMachine.TestCase
 TestResizable = ResizableMachine.TestCase
 TestNested = NestedMachine.TestCase
-for _case in (TestForcible, TestResizable, TestNested):
-    _case.settings = SETTINGS
+TestForcible.settings = TestResizable.settings = TestNested.settings = SETTINGS

@@ -1,4 +1,4 @@
-"""Proof that a shadow rule influences nothing: the same world with it and without it."""
+"""Proof that a shadow rule influences nothing: the same world with it and without it (X1)."""
 
 from __future__ import annotations
 
@@ -112,6 +112,7 @@ loads = st.lists(
 def test_a_shadow_changes_nothing(
     rule: DemandRule, shadow: DemandRule, arrivals: list[tuple[int, int]]
 ) -> None:
+    """X1."""
     alone, nobody, nothing = run(rule, None, arrivals)
     beside, _, tally = run(rule, shadow, arrivals)
     assert beside == alone

@@ -1,4 +1,4 @@
-"""Proofs of simulated clusters: nothing is lost or run twice, and nothing is left to chance."""
+"""Proofs of simulated clusters: nothing is lost or run twice, and nothing is left to chance (Y1, Y2)."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ def cluster_of(kind: type[Cluster], config: SimulationConfig, seed: int) -> Clus
 def test_whatever_fails_each_ends_once(
     kind: type[Cluster], config: SimulationConfig, seed: int
 ) -> None:
+    """Y1."""
     cluster = cluster_of(kind, config, seed)
     for step in range(20):
         cluster.run_until(step * SECOND)
@@ -86,6 +87,7 @@ def test_whatever_fails_each_ends_once(
 def test_a_simulation_in_pieces_is_the_same(
     kind: type[Cluster], config: SimulationConfig, seed: int, pieces: int
 ) -> None:
+    """Y2."""
     whole = cluster_of(kind, config, seed)
     whole.run_until(50 * SECOND)
     parts = cluster_of(kind, config, seed)

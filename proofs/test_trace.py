@@ -1,4 +1,4 @@
-"""Proof of ``acs_core.trace``: what a core did is replayed exactly, and damage is always found.
+"""Proof of ``acs_core.trace``: what a core did is replayed exactly, and damage is always found (T1, T2).
 
 The scheduler's traces are those of the hostile world of ``test_scheduler``; a pool's and a
 scheduler's together come from a kinder one (``harness``) with late and repeated messages.
@@ -103,6 +103,7 @@ DEEDS = st.one_of(
 def test_both_cores_replay_exactly(
     deeds: list[tuple[Any, ...]], delays: list[int], copies: list[int]
 ) -> None:
+    """T1."""
     sent = [0]
 
     def delay(message: object) -> int:
@@ -251,6 +252,7 @@ def shown(value: object) -> object:
 @settings(max_examples=4 * settings().max_examples)
 @given(event=st.sampled_from(sorted(trace._EVENTS)).flatmap(lambda n: events_of(trace._EVENTS[n])))
 def test_every_event_comes_back_as_it_was(event: ev.Event) -> None:
+    """T1."""
     writer = TraceWriter(SchedulerConfig())
     line = writer.line(event, 5, [])
     assert line.isascii()
@@ -284,16 +286,19 @@ def line_of_error(lines: list[str]) -> int:
 
 @given(place=places)
 def test_a_lost_line_is_named(place: int) -> None:
+    """T2."""
     assert line_of_error(TRACE[:place] + TRACE[place + 1 :]) == place + 1
 
 
 @given(place=places)
 def test_a_repeated_line_is_named(place: int) -> None:
+    """T2."""
     assert line_of_error(TRACE[: place + 1] + TRACE[place:]) == place + 2
 
 
 @given(place=places, other=places)
 def test_an_exchange_of_lines_is_named(place: int, other: int) -> None:
+    """T2."""
     low, high = sorted((place, other))
     lines = list(TRACE)
     lines[low], lines[high] = lines[high], lines[low]
@@ -305,6 +310,7 @@ def test_an_exchange_of_lines_is_named(place: int, other: int) -> None:
 
 @given(end=st.integers(0, len("".join(TRACE)) - 2))
 def test_a_cut_is_named(end: int) -> None:
+    """T2."""
     text = "".join(TRACE)[:end]
     lines = text.splitlines(keepends=True)
     # One that lacks its newline alone is whole.
@@ -322,6 +328,7 @@ def leaves_of(value: Any) -> list[tuple[Any, Any]]:
 
 @given(data=st.data())
 def test_any_change_of_an_effect_is_a_difference(data: st.DataObject) -> None:
+    """T2."""
     documents = [json.loads(line) for line in TRACE]
     places = [n for n, document in enumerate(documents) if document.get("effects")]
     place = data.draw(st.sampled_from(places))

@@ -27,7 +27,7 @@ from generic import Mutant, mutants_of
 from planting import CORE, Planter, Run
 
 HERE = Path(__file__).parent
-FIELDS = {"name", "file", "old", "new", "fault", "proof"}
+FIELDS = {"name", "file", "old", "new", "fault", "invariants", "proof"}
 RATE_MIN = 0.95
 
 # What tests a module, the quickest first.

@@ -287,6 +287,17 @@ def test_returned_work_goes_to_another_container_at_once() -> None:
     assert made.pull("c-2") == ["deliver a1 to c-2"]
 
 
+def test_returned_work_goes_to_another_free_container_at_once() -> None:
+    made = Desk()
+    made.do(ev.InvokerReported("i1", 1_000))
+    made.open()
+    made.do(ev.Adopted("i1", "n/a", 1, (ev.Held("x", True), ev.Held("y", True))))
+    made.pull("x")
+    made.pull("y")
+    assert made.arrive("a1") == ["deliver a1 to y"]
+    assert made.do(ev.Returned("y", 1, ("a1",))) == ["deliver a1 to x"]
+
+
 def test_returned_work_that_has_expired_meanwhile_is_rejected() -> None:
     made = serving()
     made.arrive("a2", deadline_us=0)

@@ -64,6 +64,13 @@ def test_bursts_are_short_and_others_are_not() -> None:
     assert sum(gaps(Shape.POISSON)[:-1]) > 30_000_000
 
 
+def test_a_burst_that_reaches_the_end_of_its_minute_stays_in_it() -> None:
+    workload = read("HashOwner,HashApp,HashFunction,1,2\no,a,f,3000,0\n")
+    times = [at_us for at_us, _, _ in workload.arrivals(1, Shape.BURSTY)]
+    # About a minute of calls from anywhere in it: some went round.
+    assert min(times) < MINUTE_US // 10 < 9 * MINUTE_US // 10 < max(times) < MINUTE_US
+
+
 def test_single_calls() -> None:
     workload = read(LISTED)
     assert (workload.names, workload.count) == (["f", "f"], 4)

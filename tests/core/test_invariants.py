@@ -1,0 +1,112 @@
+"""docs/invariants.md, the proofs and the planted faults name each other, and nothing is left out.
+
+A proof names an invariant in its docstrings and comments: ``S4``, or ``C1-C12`` for a range.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROOFS = ROOT / "proofs"
+ROW = re.compile(r"^\| ([A-Z]\d+) \| (.*) \| (.*) \|$", re.M)
+NUMBER = r"[A-Z]\d{1,2}"
+
+
+def invariants() -> dict[str, str]:
+    """Return each invariant with all that its row says."""
+    rows = ROW.findall((ROOT / "docs" / "invariants.md").read_text())
+    found = {number: f"{says} | {proof}" for number, says, proof in rows}
+    assert len(found) == len(rows) > 60
+    return found
+
+
+def spread_out(text: str) -> str:
+    """Write ranges of numbers out: N1-N3 and N1 to N3 are N1 N2 N3."""
+
+    def written(match: re.Match[str]) -> str:
+        letter, low, high = match[1], int(match[2]), int(match[3])
+        return " ".join(f"{letter}{number}" for number in range(low, high + 1))
+
+    return re.sub(r"\b([A-Z])(\d{1,2})(?:-| to )\1(\d{1,2})\b", written, text)
+
+
+def prose(source: str) -> str:
+    """Return the docstrings and comments of a file."""
+    parts = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            parts.append(ast.get_docstring(node) or "")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            parts.append(token.string)
+    return spread_out("\n".join(parts))
+
+
+def named_by_proofs() -> dict[str, set[str]]:
+    """Return, by proof file, the numbers that it names."""
+    letters = {number[0] for number in invariants()}
+    found = {}
+    for path in PROOFS.glob("test_*.py"):
+        numbers = set(re.findall(rf"\b{NUMBER}\b", prose(path.read_text())))
+        found[path.name] = {number for number in numbers if number[0] in letters}
+    return found
+
+
+def chosen() -> list[dict[str, object]]:
+    return tomllib.loads((PROOFS / "mutants" / "chosen.toml").read_text())["mutant"]  # type: ignore[no-any-return]
+
+
+NAMED = named_by_proofs()
+
+
+@pytest.mark.parametrize("number", invariants())
+def test_an_invariant_is_named_by_a_proof(number: str) -> None:
+    assert [name for name, numbers in NAMED.items() if number in numbers]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_proof_names_an_invariant_and_only_such_that_are_there(name: str) -> None:
+    assert NAMED[name]
+    assert NAMED[name] <= invariants().keys()
+
+
+def test_what_the_rows_name_is_there() -> None:
+    """Files, state machines, tests (to their first dots) and scenarios."""
+    files = [*PROOFS.glob("*.py"), *(ROOT / "tests").glob("**/*.py")]
+    source = "\n".join(path.read_text() for path in files)
+    names = {path.name for path in files}
+    text = (ROOT / "docs" / "invariants.md").read_text()
+    quoted = re.findall(r"`(?:\w+/)*(\w+\.py)`", text)
+    assert len(quoted) > 20
+    assert set(quoted) <= names
+    starts = re.findall(r"`(test_\w+?)(?:_?…)?`", text)
+    assert len(starts) > 20
+    for start in starts:
+        assert f"def {start}" in source, start
+    for scenario in re.findall(r"scenarios? ((?:`\w+…?`(?:, )?)+)", text):
+        for name in re.findall(r"`(\w+?)_?…?`", scenario):
+            assert list((ROOT / "tests" / "scenarios").glob(f"{name}*.txt")), name
+    for machine in set(re.findall(r"\b[A-Z]\w+(?:Machine|World|Pool|Prewarm)\b", text)):
+        if machine not in ("NestedSemaphore", "ContainerPool"):
+            assert f"class {machine}(" in source, machine
+
+
+def test_every_invariant_has_a_planted_fault_that_its_proof_finds() -> None:
+    """A proof that has never failed proves little; so no invariant is without one."""
+    planted: set[str] = set()
+    for mutant in chosen():
+        numbers = set(mutant["invariants"])  # type: ignore[call-overload]
+        assert numbers <= invariants().keys(), mutant["name"]
+        proof = str(mutant["proof"]).partition("::")[0]
+        if not proof.startswith("tests/"):
+            assert numbers <= NAMED[proof], (mutant["name"], proof)
+        planted |= numbers
+    assert invariants().keys() - planted == set()
