@@ -1,4 +1,4 @@
-"""Runs the kept inputs of the fuzzer, on both builds and without it (S6, T2); see ``fuzz/run.py``."""
+"""Runs the kept inputs of the fuzzer, on both builds and without it (S6, T2): ``fuzz/run.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proofs of simulated clusters: nothing is lost or run twice, and nothing is left to chance (Y1, Y2)."""
+"""Proofs of simulated clusters: nothing is lost, run twice or left to chance (Y1, Y2)."""
 
 from __future__ import annotations
 

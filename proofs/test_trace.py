@@ -1,4 +1,4 @@
-"""Proof of ``acs_core.trace``: what a core did is replayed exactly, and damage is always found (T1, T2).
+"""Proof of ``acs_core.trace`` (T1, T2): what a core did is replayed exactly, damage is found.
 
 The scheduler's traces are those of the hostile world of ``test_scheduler``; a pool's and a
 scheduler's together come from a kinder one (``harness``) with late and repeated messages.
