@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from acs_core.health import InvokerHealth, Trial
@@ -33,6 +33,7 @@ def expected(history: list[tuple[Trial | None, InvocationResult]]) -> InvokerSta
 
 
 @given(happenings)
+@example([(None, InvocationResult.SYSTEM_ERROR, 0)] * 40)
 def test_the_status_is_what_the_last_ten_of_each_say(
     happened: list[tuple[Trial | None, InvocationResult, int]],
 ) -> None:

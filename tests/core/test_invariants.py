@@ -87,7 +87,8 @@ def test_what_the_rows_name_is_there() -> None:
     quoted = re.findall(r"`(?:\w+/)*(\w+\.py)`", text)
     assert len(quoted) > 20
     assert set(quoted) <= names
-    starts = re.findall(r"`(test_\w+?)(?:_?…)?`", text)
+    original = (ROOT / "docs" / "original.md").read_text()
+    starts = re.findall(r"`(test_\w+?)(?:_?…)?`", text + original)
     assert len(starts) > 20
     for start in starts:
         assert f"def {start}" in source, start
@@ -110,3 +111,20 @@ def test_every_invariant_has_a_planted_fault_that_its_proof_finds() -> None:
             assert numbers <= NAMED[proof], (mutant["name"], proof)
         planted |= numbers
     assert invariants().keys() - planted == set()
+
+
+def test_each_known_fault_of_the_original_has_its_counterpart_or_a_reason() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| .* \| (.*) \| (.*) \|$", (ROOT / "docs" / "original.md").read_text(), re.M
+    )
+    assert [int(number) for number, _, _ in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) == 43
+    names = {str(mutant["name"]) for mutant in chosen()}
+    named: set[str] = set()
+    for number, here, planted in rows:
+        faults = set(re.findall(r"`([a-z\d]+(?:-[a-z\d]+)+)`", planted))
+        assert faults <= names, number
+        assert faults or re.match(r"none: \w+", planted), number
+        assert set(re.findall(rf"\b{NUMBER}\b", here)) <= invariants().keys(), number
+        named |= faults
+    assert {str(m["name"]) for m in chosen() if "original" in m} <= named
