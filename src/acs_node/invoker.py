@@ -54,6 +54,8 @@ from acs_core.events import (
     SandboxResumed,
     TimeReached,
 )
+from acs_core.health import Trial
+from acs_core.sharding_supervision import InvocationResult
 
 from . import clock, runtime_protocol
 from .container_connection import ContainerConnection, ContainerConnections, FreshConnections
@@ -82,10 +84,17 @@ PAUSE_S = 30.0
 """How long an engine may take to pause or to resume; then the container is given up.  Four starts
 that come first take 0.6 s."""
 
+UNRESERVED = FailureClass.RECOVERABLE, "its reservation is gone, or cannot be confirmed"
+"""Why a container may not serve that has lost its place while it was created."""
+
 LOGS_INCOMPLETE = "There was an issue while collecting your logs. Data might be missing."
 LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data might be missing."
 CONTAINER_FAILED = "The container failed: it {}."
 """The error of the result is OpenWhisk's, and does not say why."""
+
+
+_GOOD = InvocationResult.SUCCESS
+_BAD = InvocationResult.SYSTEM_ERROR
 
 
 @dataclass(slots=True, eq=False)
@@ -127,7 +136,8 @@ class Invoker:
 
     ``action_of`` returns the action of an open queue; ``environment`` is given to every
     sandbox.  ``convert`` is asked, where there are other nodes, before a container serves: False
-    when its reservation is gone.
+    when its reservation is gone.  ``observe`` is told what became of creations and runs, as far
+    as that says something of this host and its engine.
     """
 
     def __init__(
@@ -137,6 +147,7 @@ class Invoker:
         action_of: Callable[[str], Action],
         environment: Mapping[str, str],
         convert: Callable[[str, QueueSpec], Awaitable[bool]] | None = None,
+        observe: Callable[[Trial, InvocationResult], None] | None = None,
     ) -> None:
         self.pool = ContainerPool(config)
         self.waits = WaitHistogram()
@@ -145,6 +156,7 @@ class Invoker:
         self._action_of = action_of
         self._environment = environment
         self._convert = convert
+        self._observe = observe
         self._scheduler: Link | None = None
         self._controller: Link | None = None
         self._containers: dict[str, _Container] = {}
@@ -306,6 +318,9 @@ class Invoker:
                 logs_follow,
             )
         )
+        if self._observe is not None and not self._draining:
+            failed = response.outcome == runtime_protocol.PLATFORM_ERROR
+            self._observe(Trial.RUN, _BAD if failed else _GOOD)
         if logs_follow:
             container.unlogged.append((activation_id, now_us + LOG_GRACE_US))
         self._stepper.step(
@@ -415,6 +430,7 @@ class Invoker:
         self._containers[name] = container
         self._speed.begin(spec.container, clock.now_us())
         failure = await self._start_and_connect(container, spec)
+        self._note_creation(failure)
         self._speed.end(spec.container, clock.now_us(), created=failure is None)
         if failure is not None:
             self._creation_failed(name, *failure)
@@ -451,8 +467,17 @@ class Invoker:
                 connection.close()
             container.sandbox = None
             await self._removed(container.name, sandbox)
-            return FailureClass.RECOVERABLE, "its reservation is gone, or cannot be confirmed"
+            return UNRESERVED
         return None
+
+    def _note_creation(self, failure: tuple[FailureClass, str] | None) -> None:
+        """Tell the observer, unless the failure is not the host's."""
+        if self._observe is None or self._draining:
+            return
+        if failure is None:
+            self._observe(Trial.CREATION, _GOOD)
+        elif failure[0] == FailureClass.RECOVERABLE and failure is not UNRESERVED:
+            self._observe(Trial.CREATION, _BAD)
 
     async def _may_serve(self, container: _Container) -> bool:
         assert self._convert is not None
@@ -517,6 +542,8 @@ class Invoker:
             async with asyncio.timeout(PAUSE_S):
                 await call(sandbox)
         except TimeoutError:
+            if self._observe is not None:
+                self._observe(Trial.CREATION, InvocationResult.TIMEOUT)
             cause = f"the engine did not {verb} it within {PAUSE_S:g} s"
         except Exception as error:
             cause = f"the engine could not {verb} it: {error}"

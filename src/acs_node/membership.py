@@ -7,12 +7,13 @@ of the earlier one is gone, so that nothing of that one is taken for its own.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from .etcd import Etcd, Lease, Watched, backoff, is_absent, put
+from .etcd import Etcd, EtcdError, Lease, Watched, backoff, is_absent, put, was_created_at
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ ROLES = ("controller", "scheduler", "invoker")
 class Member:
     """A node; ``address`` is where other nodes dial in, ``memory_mb`` an invoker's memory.
 
-    ``number`` tells controllers apart in activation ids; 0 for other roles.
+    ``number`` tells controllers apart in activation ids; 0 for other roles.  ``status`` is an
+    invoker's health: ``up``, ``unhealthy`` or ``unresponsive``.
     """
 
     role: str
@@ -32,6 +34,17 @@ class Member:
     address: str
     memory_mb: int = 0
     number: int = 0
+    status: str = "up"
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """This node's own key, as it was put."""
+
+    member: Member
+    key: str
+    created: int
+    lease: int
 
 
 class Membership:
@@ -59,6 +72,9 @@ class Membership:
         self._announcements = f"{cluster}/announced/"
         # Of those that are on their way to become members, by instance.
         self._announced: dict[str, Member] = {}
+        self._own: _Own | None = None
+        self._status = ""
+        self._telling: asyncio.Task[None] | None = None
         self._coming = Watched(etcd, self._announcements, self._announcement)
 
     async def start(self) -> None:
@@ -71,7 +87,7 @@ class Membership:
 
         Raises: EtcdError.
         """
-        value = json.dumps(asdict(member)).encode()
+        value = _value(member)
         await self._etcd.put(f"{self._announcements}{member.instance}", value, lease.id)
 
     def is_known(self, role: str, name: str, instance: str) -> bool:
@@ -88,11 +104,12 @@ class Membership:
     async def join(self, member: Member, lease: Lease) -> None:
         """Become a member; wait while an earlier start of this name is one.  Raises: EtcdError."""
         key = f"{self._prefix}{member.role}/{member.name}"
-        value = json.dumps(asdict(member)).encode()
+        value = _value(member)
         tries = 0
         while True:
             answer = await self._etcd.transaction((is_absent(key),), (put(key, value, lease.id),))
             if answer.succeeded:
+                self._own = _Own(member, key, answer.header.revision, lease.id)
                 return
             if tries == 0:
                 log.warning(
@@ -103,12 +120,38 @@ class Membership:
             await backoff(tries)
             tries += 1
 
+    def tell_status(self, status: str) -> None:
+        """Have the others know how this node is from now on; as soon as etcd takes it."""
+        self._status = status
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.ensure_future(self._tell_status())
+
+    async def _tell_status(self) -> None:
+        tries = 0
+        while self._own is not None and self._own.member.status != self._status:
+            own = self._own
+            member = replace(own.member, status=self._status)
+            # Not after its lease: then somebody else of this name may be there.
+            same = was_created_at(own.key, own.created)
+            try:
+                await self._etcd.transaction((same,), (put(own.key, _value(member), own.lease),))
+            except EtcdError as error:
+                if tries == 0:
+                    log.warning("that this node is %s is not known yet: %s", self._status, error)
+                await backoff(tries)
+                tries += 1
+            else:
+                self._own = replace(own, member=member)
+
     def members(self, role: str) -> list[Member]:
         """Return the members of a role, without this node."""
         return [member for member in self._members.values() if member.role == role]
 
     async def close(self) -> None:
         """Follow no more."""
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
         await self._watched.close()
         await self._coming.close()
 
@@ -123,9 +166,13 @@ class Membership:
         member = read_member(name, value, lambda member: f"{member.role}/{member.name}")
         if member is None or member.instance == self._instance:
             return
+        known = self._members.get(name)
         self._members[name] = member
-        log.info("%s %s (%s) is here", member.role, member.name, member.instance)
-        self._joined(member)
+        if known is None:
+            log.info("%s %s (%s) is here", member.role, member.name, member.instance)
+            self._joined(member)
+        else:  # another instance would have come after the end of this one
+            log.info("%s %s is %s", member.role, member.name, member.status)
 
     def _announcement(self, instance: str, value: bytes | None) -> None:
         if value is not None:
@@ -141,6 +188,10 @@ class Membership:
     def _is_member(self, announced: Member) -> bool:
         member = self._members.get(f"{announced.role}/{announced.name}")
         return member is not None and member.instance == announced.instance
+
+
+def _value(member: Member) -> bytes:
+    return json.dumps(asdict(member)).encode()
 
 
 def read_member(name: str, value: bytes, key: Callable[[Member], str]) -> Member | None:

@@ -77,6 +77,8 @@ def test_flags_go_before_the_environment_before_the_file_before_the_default(
         ),
         ("scheduler", {"etcd_user": "u"}, "etcd_user and etcd_password_file go together"),
         ("scheduler", {"advertise": "x" * 1025}, "a text of at most 1024"),
+        ("invoker", {"health_test": "java:8"}, "flag --health-test is 'java:8'; it must be none"),
+        ("invoker", {"health_test": ""}, "it must be none, or a kind of python or nodejs"),
         ("invoker", {"sandbox": "vm"}, "flag --sandbox is 'vm'; it must be one of docker, process"),
         ("invoker", {"memory_mb": "127"}, "flag --memory-mb is '127'"),
     ],
@@ -86,6 +88,12 @@ def test_a_wrong_setting_is_named_with_its_source_value_and_limit(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         read(role, flags={"name": "s0", **flags})
+
+
+def test_an_invoker_may_be_believed_to_be_well() -> None:
+    assert read("invoker").health_test == "python:3"
+    for kind in ("none", "nodejs:20"):
+        assert read("invoker", flags={"name": "i0", "health_test": kind}).health_test == kind
 
 
 def test_beyond_loopback_only_in_so_many_words() -> None:

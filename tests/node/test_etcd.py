@@ -347,6 +347,54 @@ async def test_one_that_ends_before_it_joined_is_gone_as_well(etcd: Etcd, cluste
     await seen.membership.close()
 
 
+async def test_how_a_member_is_can_change_and_is_nothing_new_else(etcd: Etcd, cluster: str) -> None:
+    seen = Seen(etcd, cluster, "me-1")
+    await seen.membership.start()
+    lease = await Lease.begin(etcd, 5)
+    own = Seen(etcd, cluster, "i0-1")
+    own.membership.tell_status("unhealthy")  # it is no member yet: nobody is told
+    await own.membership.join(Member("invoker", "i0", "i0-1", "a", 512), lease)
+    for status in ("unhealthy", "up", "unresponsive"):
+        own.membership.tell_status(status)
+        await until(
+            lambda s=status: [m.status for m in seen.membership.members("invoker")] == [s],  # type: ignore[misc]
+            "the status",
+        )
+    assert seen.events == [("joined", "i0-1")]
+    (member,) = seen.membership.members("invoker")
+    assert member == Member("invoker", "i0", "i0-1", "a", 512, status="unresponsive")
+    await own.membership.close()
+    await lease.end()
+    await seen.membership.close()
+
+
+async def test_a_status_is_told_when_etcd_is_back(
+    own_etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(etcd_module, "CALL_S", 0.5)
+    client = Etcd(EtcdConfig((own_etcd.endpoint,)))
+    lease = await Lease.begin(client, 60)
+    own = Seen(client, "status", "i0-1")
+    await own.membership.join(Member("invoker", "i0", "i0-1", "a"), lease)
+    own_etcd.kill()
+    own.membership.tell_status("unhealthy")
+    await until(lambda: "that this node is unhealthy is not known yet" in caplog.text, "the log")
+    own_etcd.start()
+
+    async def told() -> bool:
+        try:
+            (found,), _ = await client.list("status/member/")
+        except EtcdError:
+            return False
+        return json.loads(found.value)["status"] == "unhealthy"
+
+    while not await told():
+        await asyncio.sleep(0.05)
+    await own.membership.close()
+    await lease.end()
+    await client.close()
+
+
 async def test_a_member_that_has_not_announced_itself_is_known_too(
     etcd: Etcd, cluster: str
 ) -> None:

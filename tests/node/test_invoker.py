@@ -776,7 +776,7 @@ async def test_all_runs_of_a_container_that_dies_are_answered() -> None:
 
 
 async def test_a_run_that_takes_too_long_takes_no_other_with_it() -> None:
-    async with stage(MEET, concurrency=2, timeout_ms=300) as s:
+    async with stage(MEET, concurrency=2, timeout_ms=2_000) as s:
         await begun(s, {"n": 1, "meet": 4})
         late = await s.result("a1")
         assert late.timed_out

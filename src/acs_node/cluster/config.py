@@ -80,6 +80,14 @@ def _choice(*words: str) -> Callable[[Any], str]:
     return read
 
 
+def _tested_kind(value: Any) -> str:
+    if value != "none" and not (
+        isinstance(value, str) and re.fullmatch(r"(python|nodejs):[a-z0-9.]{1,32}", value)
+    ):
+        raise ValueError("none, or a kind of python or nodejs, as python:3")
+    return str(value)
+
+
 def _switch(value: Any) -> bool:
     words = {"true": True, "false": False}
     if isinstance(value, str):
@@ -164,6 +172,13 @@ class NodeConfig:
     )
     memory_mb: int = _setting(
         1_024, _integer(128, MEMORY_MAX_MB), "Memory for all containers, in MB.", ("invoker",)
+    )
+    health_test: str = _setting(
+        "python:3",
+        _tested_kind,
+        "Kind of the test activations (python:… or nodejs:…); none: an invoker is believed "
+        "to be well, and never tested.",
+        ("invoker",),
     )
     etcd_grace_s: int = _setting(
         300,

@@ -123,12 +123,13 @@ class ControllerHouse:
         self._refreshing = asyncio.ensure_future(standalone.refresh_when_poked(entities))
 
     def _invokers(self) -> dict[str, str]:
-        """Return the invokers that this node is linked to, which are up."""
-        peers = [link.peer for link in self._node.links.values()]
+        """Return how each invoker says that it is; down is who is not reached."""
+        links = self._node.links
         return {
-            f"{each.name}/{each.instance}/{each.name}": "up"
-            for each in peers
-            if each.role == pb.INVOKER
+            f"{each.name}/{each.instance}/{each.name}": each.status
+            if each.instance in links and links[each.instance].up
+            else "down"
+            for each in self._node.membership.members("invoker")
         }
 
     async def joined(self) -> None:

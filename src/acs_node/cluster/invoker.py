@@ -31,16 +31,21 @@ from acs_core.events import (
     QueueSpec,
     Returned,
 )
+from acs_core.health import Trial
+from acs_core.sharding import InvokerStatus
+from acs_core.sharding_supervision import InvocationResult
 
 from .. import acs_pb2 as pb
 from ..entity_types import Action
 from ..grpc_link import GrpcLink, Peer
+from ..health_test import HealthTest
 from ..ids import controller_of
 from ..invoker import Invoker
 from ..links import ActionFound, ActionWanted, Drained, Fence, Fenced, Logs, Result
 from ..sandboxes import SandboxEngine
 from .config import NodeConfig
 from .drain import DrainWatch
+from .health import HealthWatch
 from .process import Node, NodeError, data_folder, run
 
 log = logging.getLogger(__name__)
@@ -80,6 +85,8 @@ class InvokerHouse:
         self._drain = DrainWatch(
             node.etcd, node.config.cluster, node.me.instance, self._asked_to_leave
         )
+        self._test: HealthTest | None = None
+        self._health: HealthWatch | None = None
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -111,13 +118,20 @@ class InvokerHouse:
             self._actions.__getitem__,
             {"__OW_API_HOST": self._config.api_url},
             self._convert,
+            self._completed,
         )
         self._invoker.connect(_Way(self.to_scheduler), _Way(self.to_controller))
+        if self._config.health_test != "none":
+            self._test = HealthTest(self._engine, self._config.health_test)
+            self._health = HealthWatch(self._test.run, self._health_changed)
+            await self._health.start()
+            self._node.health = self._status()
         for link in self._schedulers.values():
             link.send(self.report())
 
     async def joined(self) -> None:
-        pass
+        # It may have changed on the way.
+        self._node.tell_health(self._status())
 
     def _asked_to_leave(self) -> None:
         log.warning("this invoker is drained: it takes no more work, and ends when none is left")
@@ -132,6 +146,7 @@ class InvokerHouse:
         waits = None if self._invoker is None else self._invoker.waits
         return {
             "containers": containers,
+            "health": self._status(),
             "draining": self._draining,
             "held": len(self._held),
             "homeless_results": len(self._homeless),
@@ -146,13 +161,16 @@ class InvokerHouse:
             return
         self._draining = True
         for link in self._schedulers.values():
-            link.send(self.report())  # without memory: nothing more is placed here
+            link.send(self.report())
         await self._invoker.drain(int(DRAIN_S * 1e6))
         for link in self._controllers.values():
             link.send(Drained())
 
     async def close(self) -> None:
         await self._drain.close()
+        if self._health is not None and self._test is not None:
+            await self._health.close()
+            await self._test.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -161,11 +179,27 @@ class InvokerHouse:
         elif self._engine is not None:
             await self._engine.close()
 
+    # --- health --------------------------------------------------------------------------------
+
+    def _status(self) -> str:
+        status = InvokerStatus.UP if self._health is None else self._health.status
+        return status.name.lower()
+
+    def _completed(self, trial: Trial, result: InvocationResult) -> None:
+        if self._health is not None:
+            self._health.completed(trial, result)
+
+    def _health_changed(self) -> None:
+        self._node.tell_health(self._status())
+        for link in self._schedulers.values():
+            link.send(self.report())
+
     def report(self) -> InvokerReported:
         """Return what a scheduler is told of this invoker."""
         assert self._invoker is not None
         report = self._invoker.report()
-        if self._draining:
+        if self._draining or self._status() != "up":
+            # Without memory: nothing more is placed here.
             return InvokerReported(report.invoker, 0, 0, report.creation_us)
         return report
 

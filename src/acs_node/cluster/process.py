@@ -122,6 +122,7 @@ class Node:
         self.links: dict[str, GrpcLink] = {}
         self.house: House | None = None
         self.memory_mb = 0
+        self.health = "up"
         self.ready = False
         self._closing: set[asyncio.Task[None]] = set()
         # Peers with which this node has nothing to do any more, though they may not know it yet.
@@ -190,6 +191,11 @@ class Node:
         assert self.house is not None
         self.house.gone(peer)
 
+    def tell_health(self, status: str) -> None:
+        """Have the others know how this node is."""
+        self.health = status
+        self.membership.tell_status(status)
+
     # --- life ----------------------------------------------------------------------------------
 
     async def start(self, build: Callable[[Node], House]) -> None:
@@ -207,7 +213,7 @@ class Node:
         await self.membership.start()
         await self.house.start()
         await self._neighbours()
-        member = replace(member, memory_mb=self.memory_mb, number=self.number)
+        member = replace(member, memory_mb=self.memory_mb, number=self.number, status=self.health)
         await self.membership.join(member, self.lease)
         await self.house.joined()
         await self.server.set_ready(True)
