@@ -1,10 +1,10 @@
-"""The baseline's invoker: the pool to which activations are pushed, and the feed before it.
+"""The baseline's invoker: the pool to which activations are pushed.
 
 Same form as ``containers.ContainerPool``, and the same words to its node about sandboxes and
-runs, so that a node can serve either; only that work comes as ``Push`` and leaves as ``RunEnded``
-of the node's own, without a scheduler.  Containers are free (they take more), busy, or prewarmed;
-without room the least recently used idle ones go; what finds none waits in one line, whose
-head blocks all behind it.
+runs, so that a node can serve either; only that work comes as ``Push``, through the feed of
+``sharding_feed``, and leaves as ``RunEnded`` of the node's own, without a scheduler.  Containers
+are free (they take more), busy, or prewarmed; without room the least recently used idle ones go;
+what finds none waits in one line, whose head blocks all behind it.
 
 Source: OpenWhisk's ContainerPool and ContainerProxy.  The original passes messages between a pool
 and one actor for each container; here a step does all of it, in the same order.  What differs:
@@ -13,7 +13,8 @@ and one actor for each container; here a step does all of it, in the same order.
 - a paused container is removed as it is; there it is resumed first, at the engine's cost;
 - when a container goes without the feed being asked, the head of the line is looked at again,
   which there may be stuck; nor is a sandbox left behind where waking fails;
-- prewarmed sandboxes are those of ``prewarm``.
+- prewarmed sandboxes are those of ``prewarm``;
+- it can drain: what has not started is refused, what runs ends by itself or at its own limit.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 from . import limits
 from .effects import (
@@ -38,6 +38,7 @@ from .effects import (
 )
 from .events import (
     Activation,
+    DrainRequested,
     Event,
     Initialised,
     Outcome,
@@ -55,8 +56,10 @@ from .events import (
     refused_time,
 )
 from .prewarm import Prewarm, PrewarmedSandboxes
+from .sharding_container import ProxyState, PushContainer, least_recently_used
 
 _NEVER = limits.TIME_MAX_US
+_DRAINS = "the invoker is draining"
 
 
 class Push(Event):
@@ -69,21 +72,6 @@ class Push(Event):
 
 class Processed:
     """The pool takes one more activation from its feed."""
-
-
-class ProxyState(IntEnum):
-    """Where a container is in its life."""
-
-    STARTING = 0
-    """Created for a run; its sandbox is being started."""
-    RUNNING = 1
-    """Being initialised or running something."""
-    READY = 2
-    PAUSING = 3
-    PAUSED = 4
-    RESUMING = 5
-    REMOVING = 6
-    """Takes nothing more; removed when the last run has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,33 +96,11 @@ class PushPoolConfig:
         _check_range("prewarm_check_us", self.prewarm_check_us, 1, _NEVER // 4)
 
 
-class PushContainer:
-    """One container, as the pool counts it and as it is."""
-
-    def __init__(self, container: str, spec: QueueSpec, warming: int) -> None:
-        self.container = container
-        self.spec = spec
-        # The pool's view: 0 warm, 1 warming (it was prewarmed), 2 warming from cold.
-        self.warming = warming
-        self.assigned = 0
-        self.last_used_us = 0
-        # What it is.
-        self.state = ProxyState.STARTING
-        self.initialised = False
-        # What runs, with its deadline; _NEVER once it was given up.
-        self.running: dict[str, int] = {}
-        # On whose behalf it is initialised.
-        self.first: Activation | None = None
-        # Assigned, and not started.
-        self.held: deque[Activation] = deque()
-        self.idle_since_us = 0
-        self.cause = ""
-
-
 class PushPool:
     """The containers of one invoker of the baseline, and the line before them.
 
-    ``check`` says what holds after each step.  Cost of a step: O(containers).
+    ``check`` says what holds after each step.  Cost of a step: O(containers) where one is created
+    or time has passed, else O(containers of the queue that take more).
     """
 
     def __init__(self, config: PushPoolConfig | None = None) -> None:
@@ -142,6 +108,8 @@ class PushPool:
         self._now_us = 0
         # Free ones take more, in the order in which they came there; busy ones do not.
         self._free: dict[str, PushContainer] = {}
+        # The same by queue.
+        self._free_of: dict[str, dict[str, PushContainer]] = {}
         self._busy: dict[str, PushContainer] = {}
         # All that are there, also those on their way out, which neither of these has.
         self._containers: dict[str, PushContainer] = {}
@@ -149,6 +117,9 @@ class PushPool:
         # What the pool has told itself and not yet handled; one at most is the buffer's head.
         self._mail: deque[Push] = deque()
         self._resent = False
+        self._draining = False
+        # No container wants time to pass before this.
+        self._due_us = _NEVER
         self._prewarmed = PrewarmedSandboxes(
             self.config.invoker, self.config.prewarm, self.config.prewarm_check_us
         )
@@ -177,12 +148,11 @@ class PushPool:
         return out
 
     def next_deadline_us(self) -> int | None:
-        """Return when ``TimeReached`` is wanted next, None when nothing is due."""
-        due_us = self._prewarmed.next_deadline_us()
-        for container in self._containers.values():
-            for deadline_us in container.running.values():
-                due_us = min(due_us, deadline_us)
-            due_us = min(due_us, self._idle_due_us(container))
+        """Return when ``TimeReached`` is wanted next, or earlier; None when nothing is due.
+
+        Cost: O(kinds that are prewarmed).
+        """
+        due_us = min(self._due_us, self._prewarmed.next_deadline_us())
         return None if due_us == _NEVER else due_us
 
     def counts(self) -> dict[str, int]:
@@ -208,9 +178,15 @@ class PushPool:
         assert not self._free.keys() & self._busy.keys()
         assert self._free.keys() | self._busy.keys() <= self._containers.keys()
         assert not self._resent
+        assert not (self._draining and self._buffer)
         for container in self._free.values():
             assert container.assigned < container.spec.concurrency
+        by_queue: dict[str, list[str]] = {}
+        for name, container in self._free.items():
+            by_queue.setdefault(container.spec.queue, []).append(name)
+        assert by_queue == {queue: list(free) for queue, free in self._free_of.items()}
         for name, container in self._containers.items():
+            assert self._container_due_us(container) >= self._due_us
             assert len(container.running) <= container.spec.concurrency
             pooled = name in self._free or name in self._busy
             assert pooled == (container.state != ProxyState.REMOVING)
@@ -226,6 +202,9 @@ class PushPool:
     # --- where a run goes ----------------------------------------------------------------------
 
     def _push(self, event: Push, now_us: int, out: list[object]) -> None:
+        if self._draining:
+            out.append(Reject(event.activation, Cause.CLOSED, _DRAINS, 0))
+            return
         is_head = bool(self._buffer) and self._buffer[0] is event
         if is_head:
             self._resent = False
@@ -261,9 +240,10 @@ class PushPool:
 
     def _find(self, spec: QueueSpec) -> PushContainer | None:
         """Return a container of that queue that takes more: a warm one, else one on its way."""
+        free = self._free_of.get(spec.queue, {})
         for warming in range(3):
-            for container in self._free.values():
-                if container.warming == warming and container.spec.queue == spec.queue:
+            for container in free.values():
+                if container.warming == warming:
                     self._starts["warm"] += 1
                     return container
         return None
@@ -286,7 +266,7 @@ class PushPool:
         """Start a container, and ask those to go that are in its way; it does not wait for that."""
         self._starts["recreated" if victims else "cold"] += 1
         for victim in victims:
-            del self._free[victim.container]
+            self._drop(victim)
             victim.cause = "its memory is needed"
             out.append(Remove(victim.container, victim.cause))
         container = self._add(spec, 2)
@@ -301,10 +281,14 @@ class PushPool:
 
     def _place(self, container: PushContainer) -> None:
         """Put the container where its assigned runs say."""
-        full = container.assigned >= container.spec.concurrency
-        here, there = (self._busy, self._free) if full else (self._free, self._busy)
-        there.pop(container.container, None)
-        here[container.container] = container
+        name = container.container
+        if container.assigned >= container.spec.concurrency:
+            self._drop(container)
+            self._busy[name] = container
+        elif name not in self._free:
+            self._busy.pop(name, None)
+            self._free[name] = container
+            self._free_of.setdefault(container.spec.queue, {})[name] = container
 
     def _next(self, out: list[object]) -> None:
         """Look at the head of the line once more, or else ask the feed for one."""
@@ -342,6 +326,7 @@ class PushPool:
     def _limit(self, container: PushContainer, activation: Activation, now_us: int) -> None:
         deadline_us = min(now_us + container.spec.timeout_us, _NEVER - 1)
         container.running[activation.activation_id] = deadline_us
+        self._due_us = min(self._due_us, deadline_us)
 
     def _run(
         self, container: PushContainer, activation: Activation, now_us: int, out: list[object]
@@ -360,6 +345,8 @@ class PushPool:
             self._prewarmed.ready(event.container, out)
         elif container.state == ProxyState.STARTING:
             self._initialise(container, now_us, out)
+            if self._draining:
+                self._leave(container, _DRAINS, out)  # once that run has ended
 
     def _initialised(self, event: Initialised, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
@@ -393,7 +380,7 @@ class PushPool:
             self._next(out)
             if not container.running:
                 container.state = ProxyState.READY
-                container.idle_since_us = now_us
+                self._idles(container, now_us)
 
     def _fail(self, container: PushContainer, now_us: int, out: list[object]) -> None:
         """A run has ended badly in a warm container: it takes no more."""
@@ -419,8 +406,13 @@ class PushPool:
         self._remove_empty(container, out)
 
     def _drop(self, container: PushContainer) -> None:
-        self._free.pop(container.container, None)
-        self._busy.pop(container.container, None)
+        name = container.container
+        self._busy.pop(name, None)
+        if self._free.pop(name, None) is not None:
+            free = self._free_of[container.spec.queue]
+            del free[name]
+            if not free:
+                del self._free_of[container.spec.queue]
 
     def _remove_empty(self, container: PushContainer, out: list[object]) -> None:
         if not container.running:
@@ -497,7 +489,7 @@ class PushPool:
         if container is None or container.state != ProxyState.PAUSING:
             return
         container.state = ProxyState.PAUSED
-        container.idle_since_us = now_us
+        self._idles(container, now_us)
         if container.held:
             container.state = ProxyState.RESUMING
             out.append(ResumeSandbox(event.container))
@@ -508,6 +500,14 @@ class PushPool:
             self._run_held(container, now_us, out)
 
     # --- time ----------------------------------------------------------------------------------
+
+    def _idles(self, container: PushContainer, now_us: int) -> None:
+        container.idle_since_us = now_us
+        self._due_us = min(self._due_us, self._idle_due_us(container))
+
+    def _container_due_us(self, container: PushContainer) -> int:
+        """Return when a container wants time to pass, _NEVER for none."""
+        return min([*container.running.values(), self._idle_due_us(container)])
 
     def _idle_due_us(self, container: PushContainer) -> int:
         """Return when an idle container is to be paused or removed, _NEVER for others."""
@@ -531,57 +531,34 @@ class PushPool:
                 out.append(PauseSandbox(container.container))
             else:
                 self._leave(container, "it was idle for its keep-alive", out)
+        dues = [self._container_due_us(container) for container in self._containers.values()]
+        self._due_us = min(dues, default=_NEVER)
         if self._prewarmed.next_deadline_us() <= now_us:
             self._prewarm(now_us, out)
 
+    def _drain_requested(self, event: DrainRequested, now_us: int, out: list[object]) -> None:
+        """Refuse what has not started, and let each container go when nothing runs in it.
+
+        One that is being started serves the run that it is started for.
+        """
+        self._draining = True
+        self._resent = False
+        waiting = [*self._buffer]
+        self._buffer.clear()
+        for container in list(self._containers.values()):
+            waiting += [Push(container.spec, activation) for activation in container.held]
+            if container.state == ProxyState.STARTING:
+                container.assigned -= len(container.held)
+                container.held.clear()
+                self._place(container)
+            elif container.state != ProxyState.REMOVING:
+                container.held.clear()
+                self._leave(container, _DRAINS, out)
+        self._mail += waiting  # which is refused now
+        self._prewarmed.leave_all(out)
+
     def _prewarm(self, now_us: int, out: list[object]) -> None:
         self._prewarmed.look(self.config.memory_mb - self.used_mb(), now_us, out)
-
-
-def least_recently_used(pool: dict[str, PushContainer], memory_mb: int) -> list[PushContainer]:
-    """Return the containers to evict for ``memory_mb``: idle and warm, the longest unused first;
-    none unless they hold so much.  Pure.  Cost: O(n log n)."""
-    idle = [c for c in pool.values() if c.warming == 0 and c.assigned == 0]
-    idle.sort(key=lambda container: container.last_used_us)
-    chosen: list[PushContainer] = []
-    if sum([c.spec.memory_mb for c in idle]) < memory_mb:
-        return chosen
-    for container in idle:
-        if memory_mb <= 0:
-            break
-        chosen.append(container)
-        memory_mb -= container.spec.memory_mb
-    return chosen
-
-
-class Feed:
-    """What lies between an invoker's topic and its pool: it lets through what the pool asks for.
-
-    Args:
-      memory_mb: Of the invoker; concurrency_max: the largest that an action may have.
-    """
-
-    def __init__(self, memory_mb: int, concurrency_max: int = 1) -> None:
-        containers = memory_mb // limits.PUSH_MEMORY_UNIT_MB
-        several = int(containers * concurrency_max * limits.PUSH_PEEK_FACTOR)
-        self.capacity_max = max(containers, several)
-        self.capacity = self.capacity_max
-        self.topic: deque[Push] = deque()
-
-    def offer(self, push: Push) -> list[Push]:
-        """Add to the topic; return what the pool gets now."""
-        self.topic.append(push)
-        return self._through()
-
-    def processed(self) -> list[Push]:
-        """Let one more through; return what the pool gets now."""
-        self.capacity = min(self.capacity + 1, self.capacity_max)
-        return self._through()
-
-    def _through(self) -> list[Push]:
-        count = min(self.capacity, len(self.topic))
-        self.capacity -= count
-        return [self.topic.popleft() for _ in range(count)]
 
 
 _HANDLERS: dict[type[Event], Callable[..., None]] = {
@@ -595,4 +572,5 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     Initialised: PushPool._initialised,
     RunEnded: PushPool._run_ended,
     TimeReached: PushPool._time_reached,
+    DrainRequested: PushPool._drain_requested,
 }

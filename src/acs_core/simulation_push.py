@@ -14,7 +14,8 @@ from . import limits
 from .effects import Reject
 from .events import Activation, Event, QueueSpec, RunEnded, TimeReached
 from .sharding import Balancer, PushedAction
-from .sharding_pool import Feed, Processed, Push, PushPool, PushPoolConfig
+from .sharding_feed import Feed
+from .sharding_pool import Processed, Push, PushPool, PushPoolConfig
 from .sharding_supervision import InvocationResult, Supervision
 from .simulation import Cluster, Flight, Host, SimulationConfig
 from .simulation_engine import SimulatedEngine

@@ -16,13 +16,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from acs_core.containers import ContainerPool, PoolConfig
+from acs_core.containers import ContainerPool
 from acs_core.effects import (
     Abort,
     AssignSandbox,
     Initialise,
     PauseSandbox,
     PrewarmSandbox,
+    Reject,
     Remove,
     ResumeSandbox,
     Run,
@@ -55,6 +56,7 @@ from acs_core.events import (
     TimeReached,
 )
 from acs_core.health import Trial
+from acs_core.sharding_feed import Acknowledged, FedPool
 from acs_core.sharding_supervision import InvocationResult
 
 from . import clock, runtime_protocol
@@ -132,7 +134,7 @@ class _Container:
 
 
 class Invoker:
-    """Runs one ``ContainerPool``; ``receive`` takes everything that links bring.
+    """Runs one ``pool``; ``receive`` takes everything that links bring.
 
     ``action_of`` returns the action of an open queue; ``environment`` is given to every
     sandbox.  ``convert`` is asked, where there are other nodes, before a container serves: False
@@ -142,16 +144,15 @@ class Invoker:
 
     def __init__(
         self,
-        config: PoolConfig,
+        pool: ContainerPool | FedPool,
         engine: SandboxEngine,
         action_of: Callable[[str], Action],
         environment: Mapping[str, str],
         convert: Callable[[str, QueueSpec], Awaitable[bool]] | None = None,
         observe: Callable[[Trial, InvocationResult], None] | None = None,
     ) -> None:
-        self.pool = ContainerPool(config)
+        self.pool = pool
         self.waits = WaitHistogram()
-        self._config = config
         self._engine = engine
         self._action_of = action_of
         self._environment = environment
@@ -182,6 +183,7 @@ class Invoker:
             ContainerGone,
             CreationFailed,
             Adopted,
+            Acknowledged,
         )
         self._stepper = Stepper(
             self.pool,
@@ -196,6 +198,7 @@ class Invoker:
                 ResumeSandbox: self._resume_sandbox,
                 Remove: self._remove,
                 Abort: self._abort,
+                Reject: self._to_controller,
             },
             self._failed,
         )
@@ -215,8 +218,8 @@ class Invoker:
     def report(self) -> InvokerReported:
         """Return what a scheduler wants to know of this invoker."""
         return InvokerReported(
-            self._config.invoker,
-            self._config.memory_mb,
+            self.pool.config.invoker,
+            self.pool.config.memory_mb,
             creation_us=self._speed.creation_us,
             creations_per_s=self._speed.creations_per_s,
         )
@@ -255,6 +258,10 @@ class Invoker:
     def _to_scheduler(self, event: Event) -> None:
         assert self._scheduler is not None
         self._scheduler.send(event)
+
+    def _to_controller(self, message: Reject) -> None:
+        assert self._controller is not None
+        self._controller.send(message)
 
     def _run(self, effect: Run) -> None:
         name = effect.container

@@ -27,30 +27,35 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from acs_core.containers import ContainerState, PoolConfig
+from acs_core.containers import PoolConfig
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule
-from acs_core.limits import CONTAINERS_MAX, KEEP_ALIVE_US, PAUSE_GRACE_US
+from acs_core.limits import (
+    CONTAINERS_MAX,
+    KEEP_ALIVE_US,
+    PAUSE_GRACE_US,
+    PUSH_PAUSE_GRACE_US,
+    SHARD_MIN_MB,
+)
 from acs_core.prewarm import Prewarm
 from acs_core.scheduler import SchedulerConfig
+from acs_core.sharding_pool import PushPoolConfig
 
 from . import clock, journal, wskprops
 from .activations import ActivationStore
 from .api import create_app
 from .controller import Controller
-from .coordination import MemoryCoordination
 from .data_folder import LOCK
 from .database import Database, DatabaseError
 from .entities import EntityStore, RuntimeKinds, SystemLimits
 from .errors import ApiError
 from .firing import Firing
 from .front import Front
-from .invoker import Invoker
-from .links import Inbox, LocalLink
+from .houses import House, pull_house, push_house
 from .manifest import Manifest
 from .operators import Operator, OperatorFileError
 from .retention import KEEP_DAYS, KEEP_MB, Retention
 from .sandboxes import SandboxEngine, SandboxError
-from .scheduler_node import SchedulerNode
+from .sandboxes.metered import MeteredEngine
 from .trace_file import TraceFile
 
 log = logging.getLogger(__name__)
@@ -97,7 +102,9 @@ class StandaloneConfig:
     ``concurrency_max``: the most runs at once in one container that an action may ask for.
     ``manifest``: which runtimes there are, None: ours.
     ``shadow_rule``: one of SHADOW_RULES, asked at each decision and never obeyed; None: no one.
-    ``operator_file`` has the operator's credential, None: there is none."""
+    ``operator_file`` has the operator's credential, None: there is none.
+    ``scheduler``: "pull" or "sharding", the baseline that pushes, with so many ``controllers`` and
+    ``invokers``, which share the memory; it pauses containers after 10 s unless told otherwise."""
 
     host: str = "127.0.0.1"
     port: int = 3233
@@ -115,6 +122,9 @@ class StandaloneConfig:
     manifest: Manifest | None = None
     shadow_rule: str | None = None
     operator_file: Path | None = None
+    scheduler: str = "pull"
+    controllers: int = 1
+    invokers: int = 1
 
 
 class StartError(Exception):
@@ -125,6 +135,7 @@ def run(config: StandaloneConfig) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
     ignore_pokes()
     try:
+        _check_scheduler(config)
         pool = _pool_config(config)
         with data_folder(config.data):
             uvloop.run(_serve(config, pool))
@@ -142,10 +153,33 @@ def ignore_pokes() -> None:
 # --- the parts ---------------------------------------------------------------------------------
 
 
+def _check_scheduler(config: StandaloneConfig) -> None:
+    """Raises: StartError for an option that the chosen scheduler would not heed."""
+    if config.scheduler == "sharding":
+        unheeded = {
+            "--containers": config.namespace_containers is not None,
+            "--trace": config.trace is not None,
+            "--shadow-rule": config.shadow_rule is not None,
+        }
+        why = "the scheduler that pushes has no caps and makes no decisions of that kind"
+    else:
+        unheeded = {"--controllers": config.controllers > 1, "--invokers": config.invokers > 1}
+        why = "only --scheduler sharding plays several in one process"
+    for option, given in unheeded.items():
+        if given:
+            raise StartError(f"{option} has no meaning here: {why}; leave it out")
+
+
 def _pool_config(config: StandaloneConfig) -> PoolConfig:
     """Return how the containers are to be kept.  Raises: StartError for what has no meaning."""
     memory_mb = config.memory_mb or _half_of_memory_mb()
     keep_alive_s = KEEP_ALIVE_US / 1e6
+    memory_mb //= config.invokers
+    if memory_mb < SHARD_MIN_MB:
+        raise StartError(
+            f"each of {config.invokers} invokers would have {memory_mb} MB; it needs at least "
+            f"{SHARD_MIN_MB} MB: give them more with --memory, or take fewer"
+        )
     if not 0 <= config.pause_grace_s < keep_alive_s:
         raise StartError(
             f"the pause grace is {config.pause_grace_s:g} s; it must be at least 0 and less than "
@@ -310,55 +344,38 @@ class Server(uvicorn.Server):
         yield
 
 
-@dataclass(slots=True)
-class _House:
-    """The nodes of one process, linked."""
-
-    controller: Controller
-    scheduler: SchedulerNode
-    invoker: Invoker
-    engine: SandboxEngine
-    trace: TraceFile | None
-
-
-def _link(
+def _house(
     config: StandaloneConfig,
-    entities: EntityStore,
-    activations: ActivationStore,
+    controller: Controller,
     engine: SandboxEngine,
     pool: PoolConfig,
     api_host: str,
-) -> _House:
-    containers_max = config.namespace_containers or CONTAINERS_MAX
-    controller = Controller(entities, activations, containers_max)
-    # Container ids must be new for each start.
-    name = f"s{secrets.token_hex(4)}"
-    shadow = SHADOW_RULES[config.shadow_rule]() if config.shadow_rule is not None else None
-    scheduler_config = SchedulerConfig(
-        name=name,
-        namespace_containers_max=containers_max,
-        report_decisions=shadow is not None,
-        shadow=shadow,
-    )
-    trace = None if config.trace is None else _trace(config.trace, scheduler_config)
-    scheduler = SchedulerNode(
-        scheduler_config,
-        MemoryCoordination({INVOKER: pool.memory_mb}),
-        None if trace is None else trace.record,
-    )
+) -> House:
+    """Link the nodes; ``pool`` is that of each invoker."""
     environment = {"__OW_API_HOST": api_host}
     if config.concurrency_max > 1:
         environment["__OW_ALLOW_CONCURRENT"] = "true"  # OpenWhisk's nodejs images ask for it
-    invoker = Invoker(pool, engine, controller.action_of, environment)
-    inbox = Inbox()
-    to_controller = LocalLink(controller.receive, inbox)
-    to_scheduler = LocalLink(scheduler.receive, inbox)
-    to_invoker = LocalLink(invoker.receive, inbox)
-    controller.connect(to_scheduler)
-    scheduler.connect(to_controller, {INVOKER: to_invoker})
-    invoker.connect(to_scheduler, to_controller)
-    to_scheduler.send(invoker.report())
-    return _House(controller, scheduler, invoker, engine, trace)
+    metered = MeteredEngine(engine, config.invokers)
+    if config.scheduler == "sharding":
+        grace_us = pool.pause_grace_us or PUSH_PAUSE_GRACE_US
+        pools = [
+            PushPoolConfig(
+                f"invoker{number}", pool.memory_mb, pause_grace_us=grace_us, prewarm=pool.prewarm
+            )
+            for number in range(config.invokers)
+        ]
+        return push_house(
+            controller, metered, pools, config.controllers, config.concurrency_max, environment
+        )
+    shadow = SHADOW_RULES[config.shadow_rule]() if config.shadow_rule is not None else None
+    scheduler = SchedulerConfig(
+        name=f"s{secrets.token_hex(4)}",  # container ids must be new for each start
+        namespace_containers_max=config.namespace_containers or CONTAINERS_MAX,
+        report_decisions=shadow is not None,
+        shadow=shadow,
+    )
+    trace = None if config.trace is None else _trace(config.trace, scheduler)
+    return pull_house(controller, metered, pool, scheduler, environment, trace)
 
 
 def _trace(path: Path, config: SchedulerConfig) -> TraceFile:
@@ -445,7 +462,9 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         if lost:
             log.warning("%d accepted activations of an earlier run ended as unknown", lost)
         await first_start(entities, url)
-        house = _link(config, entities, activations, engine, pool, url)
+        containers_max = config.namespace_containers or CONTAINERS_MAX
+        controller = Controller(entities, activations, containers_max)
+        house = _house(config, controller, engine, pool, url)
         status = _Status(house, instance)
         info = {"build": "", "buildno": ""}
         app = create_app(
@@ -455,7 +474,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
             settled=house.controller.settled,
             fire=Firing(entities, activations, house.controller).fire,
             invoke=house.controller.invoke,
-            invokers=lambda: {f"{INVOKER}/0/standalone": "up"},
+            invokers=lambda: {f"{name}/0/standalone": "up" for name in house.names},
             pending=lambda: house.controller.counts()["pending"],
             in_flight=house.controller.in_flight,
             disable=house.controller.disable,
@@ -543,7 +562,7 @@ async def refresh_when_poked(entities: EntityStore) -> None:
             await asyncio.sleep(RETRY_S)
 
 
-async def _stop(server: Server, serving: asyncio.Future[None], house: _House) -> None:
+async def _stop(server: Server, serving: asyncio.Future[None], house: House) -> None:
     """Accept nothing more, let what was accepted end and be recorded, remove the containers."""
     log.info("stopping: %d activations to end", house.controller.counts()["pending"])
     house.controller.stop_accepting()
@@ -553,14 +572,11 @@ async def _stop(server: Server, serving: asyncio.Future[None], house: _House) ->
             await house.controller.drained()
         await end_clients(server, serving)
         async with asyncio.timeout(REMOVE_S):
-            await house.invoker.drain()
+            await house.drain()
     except TimeoutError:
         log.error("the stop takes too long; what has not ended is cut off")
     house.controller.close()
-    await house.scheduler.close()
-    await house.invoker.close()
-    if house.trace is not None:
-        house.trace.close()
+    await house.close()
 
 
 async def end_clients(server: Server, serving: asyncio.Future[None]) -> None:
@@ -612,28 +628,15 @@ async def first_start(entities: EntityStore, url: str) -> None:
 class _Status:
     """What the server says of itself, in numbers."""
 
-    def __init__(self, house: _House, instance: str) -> None:
+    def __init__(self, house: House, instance: str) -> None:
         self._house = house
         self._instance = instance
         self._started_us = clock.now_us()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON can take it."""
-        pool = self._house.invoker.pool.counts()
-        waits = self._house.invoker.waits
-        return {
-            "sandbox": self._house.engine.name,
-            "uptime_ms": (clock.now_us() - self._started_us) // 1000,
-            "containers": sum(pool[state.name.lower()] for state in ContainerState),
-            "containers_paused": pool["paused"],
-            "sandboxes_prewarmed": pool["prewarm_ready"],
-            "containers_created": pool["created"],
-            "activations": self._house.scheduler.scheduler.counts(),
-            "pending": self._house.controller.counts()["pending"],
-            "added_wait_us": {f"p{p}": waits.percentile_us(p) for p in (50, 99)},
-            # For whoever wants the waits of a while: the difference of two readings.
-            "added_wait_counts": waits.counts,
-        }
+        uptime_ms = (clock.now_us() - self._started_us) // 1000
+        return {"uptime_ms": uptime_ms, **self._house.document()}
 
 
 def _with_status(app: ASGIApp, status: _Status) -> ASGIApp:

@@ -18,15 +18,9 @@ from acs_core.effects import (
     StartSandbox,
 )
 from acs_core.prewarm import Prewarm
-from acs_core.sharding_pool import (
-    Feed,
-    Processed,
-    Push,
-    PushContainer,
-    PushPool,
-    PushPoolConfig,
-    least_recently_used,
-)
+from acs_core.sharding_container import PushContainer, least_recently_used
+from acs_core.sharding_feed import Acknowledged, FedPool, Feed
+from acs_core.sharding_pool import Processed, Push, PushPool, PushPoolConfig
 
 SECOND = 1_000_000
 
@@ -419,3 +413,117 @@ def test_a_feed_lets_through_what_the_pool_has_asked_for() -> None:
     assert [feed.processed() for _ in range(3)] == [[], [], []]
     assert feed.capacity == 2
     assert Feed(1024, 100).capacity == 400
+
+
+# --- draining ----------------------------------------------------------------------------------
+
+
+def test_a_drained_pool_removes_what_idles_and_lets_runs_end() -> None:
+    world = World(1024)
+    world.idle(1, "x", A)
+    world.push("y", B)
+    world.warm_up(2)
+    assert world.step(ev.DrainRequested()) == ["remove 1"]
+    assert world.push("late", A) == ["reject late"]
+    assert world.end(2, "y") == ["remove 2"]
+    for number in (1, 2):
+        world.step(ev.SandboxRemoved(f"i-push-{number}"))
+    assert world.pool.counts()["removing"] == 0
+
+
+def test_a_drained_pool_refuses_what_waits_for_a_container_and_what_is_held_in_one() -> None:
+    two = spec_of("two", 256, concurrency=2)
+    world = World(512)
+    world.push("first", two)
+    world.push("held", two)  # its container is being started
+    world.push("running", A)
+    world.warm_up(2)
+    assert world.push("waits", B) == []
+    assert world.step(ev.DrainRequested()) == ["reject waits", "reject held"]
+    assert world.warm_up(1) == ["init 1 first", "run 1 first"], "it serves whom it was started for"
+    assert world.end(1, "first") == ["remove 1"]
+    assert world.end(2, "running") == ["remove 2"]
+    assert world.step(ev.DrainRequested()) == []
+
+
+def test_a_drained_pool_refuses_what_a_broken_container_gives_back() -> None:
+    world = World(256, pause_grace_us=SECOND)
+    world.idle(1, "x", A)
+    assert world.wait(1) == ["pause 1"]
+    world.step(ev.SandboxPaused("i-push-1"))
+    assert world.push("held", A) == ["resume 1"]
+    assert world.step(ev.DrainRequested()) == ["remove 1", "reject held"]
+
+
+def test_a_drained_pool_lets_go_what_is_prewarmed() -> None:
+    world = World(512, prewarm=(Prewarm("python:3", 256, 1),))
+    assert world.step(ev.TimeReached()) == ["prewarm 1"]
+    world.step(ev.SandboxReady("i-prewarm-1"))
+    assert world.step(ev.DrainRequested()) == ["remove 1"]
+
+
+# --- behind its feed -----------------------------------------------------------------------------
+
+
+class FedWorld:
+    """A fed pool whose effects are named shortly; its clock stands."""
+
+    def __init__(self, memory_mb: int) -> None:
+        self.pool = FedPool(PushPoolConfig("i", memory_mb))
+
+    def step(self, event: ev.Event) -> list[str]:
+        effects = self.pool.step(event, 7)
+        self.pool.check()
+        assert self.pool.next_deadline_us() == self.pool.pool.next_deadline_us()
+        return [self._short(effect) for effect in effects]
+
+    @staticmethod
+    def _short(effect: object) -> str:
+        if isinstance(effect, Acknowledged):
+            assert effect.invoker == "i"
+            return f"ack {effect.activation_id}{' error' * effect.system_error}"
+        return short(effect)
+
+
+def test_what_ends_is_acknowledged_and_lets_the_next_one_through() -> None:
+    world = FedWorld(256)  # room for one container, two at once through the feed
+    assert world.step(push("x", A)) == ["start 1"]
+    assert world.step(push("y", A)) == []
+    assert world.step(push("z", A)) == []
+    assert world.pool.counts()["topic"] == 1
+    world.step(ev.SandboxReady("i-push-1"))
+    world.step(ev.Initialised("i-push-1", 5))
+    assert world.step(ev.RunEnded("i-push-1", "x", 10, 0)) == ["run 1 y", "ack x"]
+    assert world.pool.counts()["topic"] == 0
+    assert world.step(ev.RunEnded("i-push-1", "y", 10, ev.Outcome.PLATFORM_ERROR)) == [
+        "remove 1", "start 2", "ack y error",
+    ]  # fmt: skip
+    assert world.pool.counts()["created"] == 2
+
+
+def test_what_is_refused_is_acknowledged_as_an_error_of_the_system() -> None:
+    world = FedWorld(256)
+    world.step(push("x", A))
+    failed = ev.SandboxFailed("i-push-1", ev.FailureClass.FINAL, "no image")
+    assert world.step(failed) == ["reject x", "ack x error"]
+
+
+def test_a_drained_feed_refuses_its_topic_and_all_that_comes() -> None:
+    world = FedWorld(128)
+    small = spec_of("small", 128)
+    world.step(push("x", small))
+    world.step(push("y", small))
+    assert world.pool.counts()["topic"] == 1
+    assert world.step(ev.DrainRequested()) == ["reject y", "ack y error"]
+    assert world.step(push("z", small)) == ["reject z", "ack z error"]
+
+
+def test_a_fed_pool_refuses_what_its_pool_refuses_and_takes_in_nothing() -> None:
+    world = FedWorld(256)
+    world.step(push("x", A))
+    before = world.pool.counts()
+    with pytest.raises(ValueError, match="time was 7 already"):
+        world.pool.step(push("y", A), 6)
+    with pytest.raises(TypeError, match="Event is no event of a push pool"):
+        world.pool.step(ev.Event(), 7)
+    assert world.pool.counts() == before

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from acs_core.containers import PoolConfig
+from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.scheduler import SchedulerConfig
 from acs_node import clock
 from acs_node.activations import ActivationStore, Record
@@ -210,7 +210,7 @@ async def open_house(
             coordination,
         )
         invoker = Invoker(
-            PoolConfig(INVOKER, memory_mb, **(pool or {})),
+            ContainerPool(PoolConfig(INVOKER, memory_mb, **(pool or {}))),
             engine(folder),
             controller.action_of,
             {"__OW_API_HOST": "http://127.0.0.1:1"},

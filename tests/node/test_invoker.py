@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from node.house import ECHO, WAIT_FOR_FILE, until
 
-from acs_core.containers import PoolConfig
+from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.effects import Create, Deliver, Release, Resume
 from acs_core.events import (
     Activation,
@@ -110,7 +110,9 @@ class Stage:
         self.engine = engine
         self.said: list[object] = []
         self.action_error: Exception | None = None
-        self.invoker = Invoker(PoolConfig("i0", 512, **pool), engine, self._action_of, {})
+        self.invoker = Invoker(
+            ContainerPool(PoolConfig("i0", 512, **pool)), engine, self._action_of, {}
+        )
         link = LocalLink(self.said.append, Inbox())
         self.invoker.connect(link, link)
 

@@ -161,6 +161,27 @@ data_option = click.option(
     metavar="FILE",
     help="File with user:password, with which POST /disable takes the server out of service.",
 )
+@click.option(
+    "--scheduler",
+    type=click.Choice(["pull", "sharding"]),
+    default="pull",
+    show_default=True,
+    help="sharding is the one that pushes, to compare with.",
+)
+@click.option(
+    "--controllers",
+    type=click.IntRange(1, 100),
+    default=1,
+    metavar="N",
+    help="With sharding: play N controllers, each with its part of every invoker.",
+)
+@click.option(
+    "--invokers",
+    type=click.IntRange(1, 1_000),
+    default=1,
+    metavar="M",
+    help="With sharding: play M invokers, which share the memory.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 @click.pass_context
 def standalone(
@@ -181,6 +202,9 @@ def standalone(
     trace: Path | None,
     shadow_rule: str | None,
     operator_file: Path | None,
+    scheduler: str,
+    controllers: int,
+    invokers: int,
     verbose: bool,
 ) -> None:
     """Run controller, scheduler and invoker in this process, until SIGTERM or SIGINT."""
@@ -209,6 +233,9 @@ def standalone(
         network=network,
         shadow_rule=shadow_rule,
         operator_file=operator_file,
+        scheduler=scheduler,
+        controllers=controllers,
+        invokers=invokers,
     )
     context.exit(run(config))
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import orjson
 
-from acs_core.containers import PoolConfig
+from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.effects import Create, Deliver
 from acs_core.events import (
     Adopted,
@@ -113,7 +113,7 @@ class InvokerHouse:
         if removed:
             log.info("removed %d containers that an earlier run left behind", removed)
         self._invoker = Invoker(
-            PoolConfig(self._config.name, self._config.memory_mb),
+            ContainerPool(PoolConfig(self._config.name, self._config.memory_mb)),
             self._engine,
             self._actions.__getitem__,
             {"__OW_API_HOST": self._config.api_url},
