@@ -1,0 +1,1 @@
+"""Faults on a cluster of real processes, and what they may cost: ``make faults``."""
