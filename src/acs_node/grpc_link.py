@@ -136,6 +136,7 @@ class GrpcLink:
         self._outbox_bytes = 0
         self._first = 1  # the number of the first one in the outbox
         self._written = 0  # how many of them this stream has
+        self._tried = 0  # the number of the last one that any stream was given
         self._received = 0
         self._confirmed = 0
         self._same_clock = False
@@ -187,6 +188,11 @@ class GrpcLink:
     def undelivered(self) -> list[object]:
         """Return what the other side has not confirmed: it may have taken it, or not."""
         return [wire.decode(message) for message, _ in self._outbox]
+
+    def unwritten(self) -> list[object]:
+        """Return what no stream was ever given: the other side has certainly not taken it."""
+        start = max(0, self._tried + 1 - self._first)
+        return [wire.decode(self._outbox[at][0]) for at in range(start, len(self._outbox))]
 
     async def close(self) -> None:
         """End the link; what was not confirmed is dropped."""
@@ -315,6 +321,7 @@ class GrpcLink:
             messages.append(message)
             size += bytes_
             self._written += 1
+        self._tried = max(self._tried, self._first + self._written - 1)
         return frame
 
     async def _read(self, read: _Read) -> None:

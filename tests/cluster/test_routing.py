@@ -25,17 +25,22 @@ from acs_node.links import (
 
 
 class FakeLink:
-    """Keeps what it is given; ``full`` refuses it."""
+    """Keeps what it is given; ``full`` refuses it, ``down`` writes nothing."""
 
     def __init__(self, role: int, instance: str) -> None:
         self.peer = Peer(role, instance.partition("-")[0], instance)
         self.sent: list[Any] = []
         self.full = False
+        self.down = False
+        self.kept: list[Any] = []
 
     def send(self, message: object) -> None:
         if self.full:
             raise LinkFull("planted")
-        self.sent.append(message)
+        (self.kept if self.down else self.sent).append(message)
+
+    def unwritten(self) -> list[Any]:
+        return self.kept
 
     def take(self) -> list[Any]:
         sent, self.sent = self.sent, []
@@ -266,6 +271,38 @@ def test_an_invoker_that_died_shortly_before_may_have_had_it_too() -> None:
     house.now_us += 19_000_000
     house.routing.scheduler_gone("s0-1")
     assert house.rejected() == {"1": Cause.UNKNOWN}
+
+
+def test_what_never_reached_a_dead_scheduler_is_not_in_doubt_whoever_died_with_it() -> None:
+    house = House()
+    dying = house.scheduler("s0-1")
+    invoker = house.invoker("i0-1")
+    house.submit("taken", "taken too")
+    dying.down = True
+    house.submit("never", "ended too")
+    dying.send(Cancel("taken"))
+    house.routing.take("i0-1", result("ended too"))
+    house.routing.invoker_gone("i0-1")
+    house.routing.scheduler_gone("s0-1")
+    assert ids(house.scheduler("s1-1").take()) == ["never"]
+    assert house.rejected() == {"taken": Cause.UNKNOWN, "taken too": Cause.UNKNOWN}
+    assert invoker.take() == []
+
+
+def test_what_never_reached_a_dead_scheduler_waits_for_no_fence() -> None:
+    house = House()
+    dying = house.scheduler("s0-1")
+    other = house.scheduler("s1-1")
+    invoker = house.invoker("i0-1")
+    house.routing.leads("q", "s0-1")
+    house.submit("taken")
+    dying.down = True
+    house.submit("never")
+    house.routing.scheduler_gone("s0-1")
+    assert invoker.take() == [Fence("s0-1", ("taken",))]
+    assert ids(other.take()) == ["never"]
+    house.routing.take("i0-1", Fenced("s0-1", ()))
+    assert ids(other.take()) == ["taken"]
 
 
 def test_one_that_had_ended_everything_leaves_no_doubt() -> None:

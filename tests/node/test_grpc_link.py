@@ -301,6 +301,34 @@ async def test_from_a_link_that_is_cut_nothing_is_taken_not_even_what_is_there()
         assert [m.activation_id for m in near.undelivered()] == ["0", "1", "2"]  # type: ignore[attr-defined]
 
 
+async def test_what_no_stream_was_given_is_told_from_what_may_have_been_taken() -> None:
+    async with linked() as (pair, near, proxy):
+        near.send(Cancel("0"))
+        await until(lambda: pair.at_server, "the first")
+        near.send(Cancel("1"))
+        await until(lambda: len(pair.at_server) == 2, "the second")
+        await proxy.close()
+        await until(lambda: not near.up, "the end of the stream")
+        near.send(Cancel("2"))
+        near.send(Cancel("3"))
+        assert numbers(near.unwritten()) == [2, 3]
+        assert numbers(near.undelivered())[-2:] == [2, 3]
+
+
+async def test_what_was_written_once_stays_written_when_the_stream_is_another() -> None:
+    async with linked() as (pair, near, proxy):
+        proxy.stall(True)
+        near.send(Cancel("0"))
+        await until(lambda: not near.unwritten(), "the write")
+        proxy.cut()
+        await until(lambda: not near.up, "the end of the stream")
+        near.send(Cancel("1"))
+        assert numbers(near.unwritten()) == [1]
+        assert numbers(near.undelivered()) == [0, 1]
+        proxy.stall(False)
+        await until(lambda: len(pair.at_server) == 2, "both")
+
+
 async def test_after_close_nothing_is_dialled_and_nobody_is_told() -> None:
     async with linked() as (pair, near, proxy):
         await near.close()

@@ -1,9 +1,9 @@
 """A controller's way to the schedulers: which one leads a queue, and what becomes of activations
 whose scheduler is gone.
 
-An activation is sent again only when it is known that it was not started: its scheduler's
-instance is fenced at every invoker, so that nothing of it arrives there any more, and none of
-them was given the activation.  A result that was sent before the answer to a fence has arrived
+An activation is sent again only when it is known that it was not started: it was never written to
+its scheduler, or that one's instance is fenced at every invoker, so that nothing of it arrives
+there any more, and none of them was given the activation.  A result that was sent before the answer to a fence has arrived
 before it, links keep the order; so what is unknown to all invokers then has neither run nor will.
 What an invoker that is gone as well might have been given ends as *unknown*.
 
@@ -211,19 +211,25 @@ class Routing:
 
     def scheduler_gone(self, instance: str) -> None:
         """A scheduler's lease has ended: learn what it had written to the invokers."""
-        self._schedulers.pop(instance, None)
+        link = self._schedulers.pop(instance, None)
         self._gone.append(instance)
         for queue in [q for q, leader in self._leaders.items() if leader == instance]:
             del self._leaders[queue]
         for queue in [q for q, where in self._throttled.items() if where == instance]:
             del self._throttled[queue]
             self._receive(Throttle(queue, False, "its scheduler is gone"))
+        again = [] if link is None else self._unwritten(link)
         ids = [id_ for id_, sent in self._sent.items() if sent.at == instance]
         parts = [tuple(ids[at : at + FENCE_PART]) for at in range(0, len(ids), FENCE_PART)] or [()]
         fencing = _Fencing(ids, dict.fromkeys(self._invokers, len(parts)))
         fencing.lost_invoker = self._now_us() - self._invoker_went_us < self._recent_us
         self._fencing[instance] = fencing
-        log.warning("scheduler %s is gone; %d activations were there", instance, len(ids))
+        log.warning(
+            "scheduler %s is gone; %d activations were there, %d on the way",
+            instance,
+            len(ids),
+            len(again),
+        )
         for invoker, link in self._invokers.items():
             for part in parts:
                 try:
@@ -234,6 +240,19 @@ class Routing:
                     fencing.lost_invoker = True
                     break
         self._look(instance, fencing)
+        for id_ in again:
+            self._forward(id_, self._sent[id_])
+
+    def _unwritten(self, link: GrpcLink) -> list[str]:
+        """Take back what the scheduler never got, most of what came while it was dead already."""
+        ids = []
+        for message in link.unwritten():
+            if isinstance(message, Submit):
+                sent = self._sent.get(message.activation.activation_id)
+                if sent is not None and sent.at == link.peer.instance:
+                    sent.at = ""
+                    ids.append(message.activation.activation_id)
+        return ids
 
     def invoker_gone(self, instance: str) -> None:
         """An invoker's lease has ended: what it is known to have had ends as *unknown*."""

@@ -139,7 +139,9 @@ async def suffer(fault: Fault, rate: float, folder: Path) -> Row:
 async def _left(world: World, history: History) -> list[str]:
     """Return what is still there although every node has ended."""
     keys = [key for key in await history.left() if not key.startswith("guard/")]
-    return keys + [f"process {pid}" for name in world.nodes for pid in world.network.processes(name)]
+    return keys + [
+        f"process {pid}" for name in world.nodes for pid in world.network.processes(name)
+    ]
 
 
 def _judge(

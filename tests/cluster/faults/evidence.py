@@ -242,4 +242,3 @@ class Verdict:
             else:
                 verdict.failures[text[:90]] += 1
         return verdict
-
