@@ -229,7 +229,11 @@ class TraceReader:
 
 
 def replay(
-    lines: Iterable[str], *, rule: DemandRule | None = None, cut: bool = False
+    lines: Iterable[str],
+    *,
+    rule: DemandRule | None = None,
+    cut: bool = False,
+    check: bool = False,
 ) -> ReplayReport:
     """Run a trace through a fresh core and compare the effects of each step, bit for bit.
 
@@ -240,10 +244,13 @@ def replay(
       lines, cut: As ``TraceReader`` takes them.
       rule: Also ask this rule at each decision of a scheduler; decisions that the trace may
         hold as effects are not compared then.  See docs/trace.md for what it does not tell.
+      check: Also assert the invariants after each step (``Scheduler.check``); the first that is
+        broken is a difference.
     Returns: A report.
     Raises: TraceError, and then nothing was returned of the lines before; ValueError when there
       is a rule and the trace is a pool's.
-    Cost: O(size of the trace) of time, O(what the core holds) of memory.
+    Cost: O(size of the trace) of time, O(what the core holds) of memory; with ``check``
+      O(what the core holds) more a step.
     """
     trace = TraceReader(lines, cut=cut)
     encode = _encoder(_whole if trace.whole_payloads else _stand_in)
@@ -275,6 +282,8 @@ def replay(
         except RecursionError:
             found = "effects has brackets too deep in brackets"
             raise TraceError(step.line, found, "a list of effects") from None
+        if difference is None and check:
+            difference = _check(core, step, recorded, encode)
         if difference is not None:
             break
     return ReplayReport(
@@ -311,6 +320,20 @@ def _run(
     if _sorted(again) == _sorted(recorded):
         return None
     return _difference(step, recorded, tuple([_sorted(effect) for effect in again]), encode)
+
+
+def _check(
+    core: Scheduler | ContainerPool,
+    step: Step,
+    recorded: list[object],
+    encode: Callable[[object], str],
+) -> Difference | None:
+    """Look at the core after the step; return the invariant that is broken as a difference."""
+    try:
+        core.check()
+    except AssertionError as error:
+        return _difference(step, recorded, (f"broke an invariant: {error}",), encode)
+    return None
 
 
 def _difference(

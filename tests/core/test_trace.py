@@ -321,6 +321,39 @@ def test_replay_is_exact_under_the_original_rule() -> None:
         assert replay(lines).difference is None
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_invariants_are_asserted_after_each_step(
+    index: int, day: tuple[list[str], list[str]]
+) -> None:
+    assert replay(day[index], check=True).difference is None
+
+
+def test_a_broken_invariant_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, config: SchedulerConfig) -> None:
+            self.steps = 0
+
+        def step(self, event: object, now_us: int) -> list[object]:
+            self.steps += 1
+            return []
+
+        def check(self) -> None:
+            assert self.steps < 2, "a place is counted twice"
+
+    writer = TraceWriter(CONFIG)
+    lines = [
+        writer.header(),
+        *[writer.line(events.TimeReached(), n, []) for n in range(3)],
+        writer.end(),
+    ]
+    monkeypatch.setattr("acs_core.trace.Scheduler", Broken)
+    assert replay(lines).difference is None
+    difference = replay(lines, check=True).difference
+    assert difference is not None
+    assert (difference.line, difference.at_us) == (3, 1)
+    assert difference.got[0].startswith("broke an invariant: a place is counted twice")
+
+
 def test_payloads_left_out_are_compared_by_digest() -> None:
     lines, pool = eventful_day(CONFIG, payloads=False)
     assert len("".join(lines)) < len("".join(eventful_day(CONFIG)[0])) * 2

@@ -49,6 +49,12 @@ def test_an_exact_replay(trace: Path) -> None:
     assert second == "every effect is the same"
 
 
+def test_invariants_are_asserted_if_asked(trace: Path) -> None:
+    result = acs_replay(trace, "--check")
+    assert result.exit_code == 0, result.output
+    assert result.output.endswith("every effect is the same\n")
+
+
 def test_json(trace: Path) -> None:
     report = json.loads(acs_replay(trace, "--json").output)
     assert report["steps"] == 5

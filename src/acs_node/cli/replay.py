@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     help="Of decisions: ask this rule as well, and show where it would decide otherwise. "
     "Of a load: simulate this one only.",
 )
+@click.option(
+    "--check", is_flag=True, help="Of decisions: also assert the invariants after each step."
+)
 @click.option("--cut", is_flag=True, help="Accept a trace that was cut off.")
 @click.option(
     "--invokers",
@@ -42,6 +45,7 @@ def replay(
     trace: str,
     rule: str | None,
     cut: bool,
+    check: bool,
     invokers: int,
     minutes: int | None,
     as_json: bool,
@@ -73,7 +77,8 @@ def replay(
                 return
             if rule == "sharding":
                 raise BadSetting("--rule sharding decides nothing that a trace of decisions has")
-            report = run(lines, rule=rules[rule] if rule is not None else None, cut=cut)
+            other = None if rule is None else rules[rule]
+            report = run(lines, rule=other, cut=cut, check=check)
     except (ValueError, OSError) as error:
         raise BadSetting(f"{trace}: {error}") from None
     if as_json:

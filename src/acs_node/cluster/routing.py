@@ -3,9 +3,10 @@ whose scheduler is gone.
 
 An activation is sent again only when it is known that it was not started: it was never written to
 its scheduler, or that one's instance is fenced at every invoker, so that nothing of it arrives
-there any more, and none of them was given the activation.  A result that was sent before the answer to a fence has arrived
-before it, links keep the order; so what is unknown to all invokers then has neither run nor will.
-What an invoker that is gone as well might have been given ends as *unknown*.
+there any more, and none of them was given the activation.  A result that was sent before the
+answer to a fence has arrived before it, links keep the order; so what is unknown to all invokers
+then has neither run nor will.  What an invoker that is gone as well might have been given ends as
+*unknown*.
 
 No I/O of its own; links and the controller are handed in.
 """

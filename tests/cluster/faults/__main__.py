@@ -59,8 +59,8 @@ class Row:
         refused = {
             cause: count for cause, count in self.answers.items() if cause not in ("200", "202")
         }
-        causes = [f"{count} × {cause}" for cause, count in sorted(refused.items())]
-        causes += [f"{count} × “{text}”" for text, count in self.verdict.failures.items()]
+        causes = [f"{cause}: {count}" for cause, count in sorted(refused.items())]
+        causes += [f"'{text}': {count}" for text, count in self.verdict.failures.items()]
         back = "never" if self.back_s is None else f"{self.back_s:.1f}"
         return (
             self.name,
