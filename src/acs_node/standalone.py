@@ -579,9 +579,11 @@ async def _stop(server: Server, serving: asyncio.Future[None], house: House) -> 
     await house.close()
 
 
-async def end_clients(server: Server, serving: asyncio.Future[None]) -> None:
+async def end_clients(
+    server: Server, serving: asyncio.Future[None], within_s: float = CLIENTS_S
+) -> None:
     """Wait until clients have their answers; cut off those who neither read nor write."""
-    await asyncio.wait([serving], timeout=CLIENTS_S)
+    await asyncio.wait([serving], timeout=within_s)
     if not serving.done():
         log.warning("cutting off %d clients", len(server.server_state.connections))
         for connection in list(server.server_state.connections):

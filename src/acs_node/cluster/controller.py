@@ -158,11 +158,18 @@ class ControllerHouse:
         return {"activations": counts, "routing": self._routing.counts()}
 
     async def stop(self) -> None:
-        """Accept nothing more, and let what was accepted end and be recorded."""
+        """Accept nothing more, and let what was accepted end and be recorded.
+
+        Without a lease nobody tells this node anything any more: what it waited for would not
+        come, and meanwhile its name is taken.  The next start ends what is open.
+        """
         if self._controller is None or self._server is None or self._serving is None:
             return
         self._controller.stop_accepting()
         self._server.should_exit = True
+        if self._node.lease.lost.done():
+            await standalone.end_clients(self._server, self._serving, 0.0)
+            return
         try:
             async with asyncio.timeout(DRAIN_S):
                 await self._controller.drained()

@@ -118,7 +118,12 @@ async def suffer(fault: Fault, rate: float, folder: Path) -> Row:
         running = asyncio.ensure_future(load.run())
         await asyncio.sleep(WARM_S + BEFORE_S)
         moment = Moment(history)
-        await asyncio.to_thread(fault.inflict, world, moment)
+        failure = ""
+        try:
+            await asyncio.to_thread(fault.inflict, world, moment)
+        except NodeFailed as error:
+            failure = str(error).splitlines()[0]
+            moment.healed()
         enough_s = max(begun_s + LOAD_MIN_S, time.monotonic() + AFTER_S)
         while time.monotonic() < enough_s or len(load.accepted) < ACCEPTED_MIN:
             await asyncio.sleep(0.2)
@@ -130,7 +135,9 @@ async def suffer(fault: Fault, rate: float, folder: Path) -> Row:
         rows = await Records(world.database).settled(load.accepted, SETTLE_S)
         codes = await asyncio.to_thread(world.stop)
         left = await _left(world, history)
-        return _judge(fault, world, load, moment, ended_s, rows, history, codes, left)
+        row = _judge(fault, world, load, moment, ended_s, rows, history, codes, left)
+        row.problems += [failure] if failure else []
+        return row
     finally:
         await history.close()
         await asyncio.to_thread(world.close)

@@ -95,9 +95,9 @@ def _slept(name: str) -> Fault:
         world.freeze(name)
         time.sleep(2 * LEASE_S + 1)
         world.thaw(name)
+        moment.healed()
         world.until(lambda: world.exits, f"the end of {name}, whose lease is over")
         world.until(lambda: _is_member(world, name), f"{name} to be back")
-        moment.healed()
 
     orphans = (name,) if name.startswith("i") else ()
     unknown = {"i": (name,), "c": INVOKERS, "s": ()}[name[0]]
