@@ -164,6 +164,12 @@ class NodeConfig:
         "Cap of containers of each namespace, in the whole cluster.",
         ("controller", "scheduler"),
     )
+    trace: str = _setting(
+        "",
+        _text,
+        "Folder for traces of what is decided, one for each start; nothing is traced unless given.",
+        ("scheduler",),
+    )
     sandbox: str = _setting(
         "docker",
         _choice("docker", "process"),

@@ -388,10 +388,10 @@ class Health:
         return (503, {"ready": False}) if path == "/health/ready" else (404, {"error": "no such"})
 
 
-def data_folder(path: Path) -> Path:
-    """Make the folder of a node's data.  Raises: NodeError."""
+def data_folder(path: Path, setting: str = "data") -> Path:
+    """Make the folder that a setting names.  Raises: NodeError."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise NodeError(f"data: the folder {path} cannot be used: {error.strerror}") from None
+        raise NodeError(f"{setting}: the folder {path} cannot be used: {error.strerror}") from None
     return path

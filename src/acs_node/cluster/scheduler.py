@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from acs_core.effects import Reject
 from acs_core.events import InvokerGone, InvokerReported
@@ -14,8 +15,9 @@ from ..grpc_link import GrpcLink, Peer
 from ..ids import controller_of
 from ..links import Misdirected
 from ..scheduler_node import SchedulerNode
+from ..trace_file import TraceFile
 from .config import NodeConfig
-from .process import Node, run
+from .process import Node, NodeError, data_folder, run
 from .spreading import Spreading
 
 LOOK_S = 0.05
@@ -30,7 +32,9 @@ class SchedulerHouse:
             name=node.me.instance,  # names of containers begin with it, and are unique for ever
             namespace_containers_max=node.config.namespace_containers,
         )
-        self.scheduler = SchedulerNode(config, node.coordination)
+        self._trace = _trace(node, config)
+        recorder = None if self._trace is None else self._trace.record
+        self.scheduler = SchedulerNode(config, node.coordination, recorder)
         self._controllers: dict[str, GrpcLink] = {}
         self._invokers: dict[str, GrpcLink] = {}
         self._node = node
@@ -124,6 +128,20 @@ class SchedulerHouse:
         await self._spreading.close()
         await self._held.close()
         await self.scheduler.close()
+        if self._trace is not None:
+            self._trace.close()
+
+
+def _trace(node: Node, config: SchedulerConfig) -> TraceFile | None:
+    """Begin the trace of this start, if there is to be one.  Raises: NodeError."""
+    if not node.config.trace:
+        return None
+    folder = data_folder(Path(node.config.trace), "trace")
+    path = folder / f"{node.me.instance}.trace"
+    try:
+        return TraceFile(path, config)
+    except OSError as error:
+        raise NodeError(f"trace: {path} cannot be written: {error.strerror}") from None
 
 
 class _ToControllers:

@@ -14,13 +14,11 @@ from acs_node.etcd import Etcd, EtcdConfig, EtcdError
 from .evidence import History
 from .world import World
 
-LEASE_S: Final = 4
+DOWN_S: Final = 3.0
+"""How much longer than a lease what was killed stays down: the others take over before."""
 
-DOWN_S: Final = LEASE_S + 3
-"""How long what was killed stays down: the others take over before."""
-
-APART_S: Final = LEASE_S + 6
-"""How long a partition lasts: leases end, and links are given up."""
+APART_S: Final = 6.0
+"""How much longer than a lease a partition lasts: links are given up as well."""
 
 
 INVOKERS: Final = ("i0", "i1", "i2")
@@ -54,15 +52,16 @@ class Fault:
 
     ``unknown_of``: nodes that may have taken with them what they had delivered and not finished.
     ``back_of``: whether throughput is to be back after the fault began, or after it was healed,
-    within ``back_s``.  ``orphans``: invokers that are cut off with containers that run on.
-    ``during_min``: least throughput during the fault, as a share of that before.
+    within ``back_leases`` of a lease and one second.  ``orphans``: invokers that are cut off with
+    containers that run on.  ``during_min``: least throughput during the fault,
+    as a share of that before.
     """
 
     name: str
     inflict: Callable[[World, Moment], None]
     unknown_of: tuple[str, ...] = ()
     back_of: str = "hurt"
-    back_s: float = LEASE_S + 1
+    back_leases: float = 1.0
     orphans: tuple[str, ...] = ()
     during_min: float = 0.0
     world: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +75,7 @@ def _killed(*names: str) -> Fault:
         moment.hurt()
         world.kill(*names)
         if not at_once:
-            time.sleep(DOWN_S)
+            time.sleep(world.lease_s + DOWN_S)
         world.revive(*names)
         moment.healed()
 
@@ -93,7 +92,7 @@ def _slept(name: str) -> Fault:
     def inflict(world: World, moment: Moment) -> None:
         moment.hurt()
         world.freeze(name)
-        time.sleep(2 * LEASE_S + 1)
+        time.sleep(2 * world.lease_s + 1)
         world.thaw(name)
         moment.healed()
         world.until(lambda: world.exits, f"the end of {name}, whose lease is over")
@@ -103,7 +102,7 @@ def _slept(name: str) -> Fault:
     unknown = {"i": (name,), "c": INVOKERS, "s": ()}[name[0]]
     back_of = "healed" if name == "c0" else "hurt"
     return Fault(
-        f"SIGSTOP of {name} for {2 * LEASE_S + 1} s", inflict, unknown, back_of, orphans=orphans
+        f"SIGSTOP of {name}, longer than its lease", inflict, unknown, back_of, orphans=orphans
     )
 
 
@@ -119,7 +118,7 @@ def _apart(one: str, other: str, ways: str) -> Fault:
     def inflict(world: World, moment: Moment) -> None:
         moment.hurt()
         world.cut(one, other, ways)
-        time.sleep(APART_S)
+        time.sleep(world.lease_s + APART_S)
         world.network.heal()
         moment.healed()
         for name in (one, other):
@@ -130,7 +129,7 @@ def _apart(one: str, other: str, ways: str) -> Fault:
     # A controller that is given up for dead has lost touch with what others do for it.
     unknown = INVOKERS if (one, other) == ("c0", "e0") else invokers
     return Fault(
-        f"no packets {one} {sign} {other} for {APART_S} s",
+        f"no packets {one} {sign} {other}",
         inflict,
         unknown,
         "healed",
@@ -185,7 +184,7 @@ def _etcd_leader_killed(world: World, moment: Moment) -> None:
     leader = world.etcds[_leader(world)]
     moment.hurt()
     leader.kill()
-    time.sleep(DOWN_S)
+    time.sleep(world.lease_s + DOWN_S)
     leader.spawn()
     moment.healed()
 
@@ -197,7 +196,7 @@ def _etcd_leader_apart(world: World, moment: Moment) -> None:
     for other in world.etcds:
         if other.name != leader:
             world.cut(leader, other.name)
-    time.sleep(APART_S)
+    time.sleep(world.lease_s + APART_S)
     world.network.heal()
     moment.healed()
 
@@ -207,7 +206,7 @@ def _etcd_full(world: World, moment: Moment) -> None:
     moment.hurt()
     asyncio.run(_fill(world.endpoints))
     assert "NOSPACE" in world.etcdctl("alarm", "list")
-    time.sleep(2 * LEASE_S)
+    time.sleep(2 * world.lease_s)
     world.etcdctl("del", "--prefix", "fill/")
     status = json.loads(world.etcdctl("endpoint", "status", "--write-out=json"))
     world.etcdctl("compact", str(status[0]["Status"]["header"]["revision"]))
@@ -239,7 +238,7 @@ def _clock_jumps(name: str) -> Fault:
     return Fault(
         f"clock of {name} +1 h, -1 h, right again",
         inflict,
-        back_s=0.5,
+        back_leases=0.0,
         during_min=0.9,
         world={"preload": (name,)},
     )
@@ -261,14 +260,14 @@ def catalogue() -> list[Fault]:
         Fault(
             "kill -9 of the leader of 3 etcd",
             _etcd_leader_killed,
-            back_s=2 * LEASE_S,
+            back_leases=2.0,
             during_min=0.9,
             world=three,
         ),
         Fault(
             "leader of 3 etcd cut off from the others",
             _etcd_leader_apart,
-            back_s=2 * LEASE_S,
+            back_leases=2.0,
             during_min=0.9,
             world=three,
         ),

@@ -1,7 +1,8 @@
 """What became of a load, from witnesses that the platform does not speak through.
 
 The functions' own log (who ran what, where, from when to when), the rows of the record store as
-they lie in its file, and every change of the cluster's keys as etcd tells it.
+they lie in its file, and every change of the cluster's keys as etcd tells it.  What schedulers
+have decided is run again from their traces, with the invariants asserted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from acs_core.trace import replay
 from acs_node import etcd_pb2
 from acs_node.etcd import Etcd, EtcdConfig, EtcdError
 
@@ -202,6 +204,21 @@ class History:
             if key.startswith("held/namespace/"):
                 held[key.split("/")[2]] += 1
         self.held_max = max([self.held_max, *held.values()])
+
+
+def broken_invariants(traces: Path) -> tuple[int, list[str]]:
+    """Run the schedulers' traces again, with every invariant asserted after each step.
+
+    Returns how many steps that were, and what was found.  A killed scheduler's trace is cut off.
+    """
+    steps, found = 0, []
+    for file in sorted(traces.glob("*.trace")):
+        with open(file, encoding="ascii") as lines:
+            report = replay(lines, cut=True, check=True)
+        steps += report.steps
+        if report.difference is not None:
+            found.append(f"{file.name}, line {report.difference.line}: {report.difference.got}")
+    return steps, found
 
 
 @dataclass

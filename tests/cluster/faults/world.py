@@ -118,7 +118,8 @@ class World:
         api = self.network.add("c0").address
         self._add("controller", "c0", {**common, **capped, "api-host": api}, preload, more)
         for n in range(schedulers):
-            self._add("scheduler", f"s{n}", {**common, **capped}, preload, more)
+            traced = {"trace": str(self.traces)}
+            self._add("scheduler", f"s{n}", {**common, **capped, **traced}, preload, more)
         for n in range(invokers):
             own = {
                 "sandbox": sandbox,
@@ -172,6 +173,11 @@ class World:
     def database(self) -> Path:
         """The controller's SQLite file."""
         return self.folder / "c0" / "d" / "acs.db"
+
+    @property
+    def traces(self) -> Path:
+        """Where each start of each scheduler has written what it was told and decided."""
+        return self.folder / "traces"
 
     @property
     def auth(self) -> str:
