@@ -45,6 +45,13 @@ proofs-deep: .venv/.installed
 	HYPOTHESIS_PROFILE=deep DEEP_EXAMPLES=$(DEEP_EXAMPLES) .venv/bin/pytest -q --durations=0 \
 	    --hypothesis-seed=$(DEEP_SEED) proofs
 
+# Every fault of tests/cluster/faults on real processes, as root, some 40 minutes; docs/faults.md has
+# the last table.  FAULTS="kill -9" runs those with these words in their names.
+FAULTS ?=
+.PHONY: faults
+faults: .venv/.installed
+	PYTHONPATH=tests .venv/bin/python -m cluster.faults $(FAULTS)
+
 lint: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .

@@ -110,7 +110,7 @@ class SteadyLoad:
         for kind in self.mix:
             body = {
                 "exec": {"kind": "python:3", "code": CODE},
-                "limits": {"memory": 128, "logs": 0, "timeout": 60_000},
+                "limits": {"memory": 128, "logs": 0, "timeout": 20_000},
             }
             status, answer = await self.ask("PUT", f"actions/{kind.name}?overwrite=true", body)
             assert status == 200, (status, answer)
