@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from postgres import PostgresServer, running_postgres
 from requirements import missing
 
 if TYPE_CHECKING:
@@ -29,6 +30,25 @@ def docker_client() -> Iterator[DockerClient]:
         missing("docker", str(error))
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the session's own; who stops it starts it again."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a new database, of each of those that the stores know."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/acs.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.new_database()
+    yield url
+    server.drop(url)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from . import records
-from .database import Database
+from .database import Database, DatabaseUnavailable
 from .database import activations as table
 from .errors import too_large
 from .journal import Journal
@@ -107,6 +107,8 @@ class ActivationStore:
         self._writing: _Batch | None = None
         self._timer: asyncio.Handle | None = None
         self._failing: str | None = None  # the cause, while the last write has failed
+        # Accepts that were refused after a commit of which it is not known whether it was made.
+        self._refused: set[bytes] = set()
         self._failing_since_ms = 0
         self._retry_ms = RETRY_MS_MIN
         self._closed = False
@@ -194,7 +196,7 @@ class ActivationStore:
 
     async def flush(self) -> None:
         """Return when all that was put before this call is committed."""
-        if self._waiting.rows or self._writing is not None:
+        if self._waiting.rows or self._writing is not None or self._refused:
             await self._flushed()
 
     def _flushed(self) -> asyncio.Future[None]:
@@ -240,7 +242,13 @@ class ActivationStore:
             self._timer = None
         batch, self._waiting = self._waiting, _Batch()
         self._writing = batch
-        work = partial(records.upsert, rows=list(batch.rows.items()))
+        rows, refused = list(batch.rows.items()), list(self._refused)
+
+        def work(connection: Connection) -> None:
+            if refused:
+                records.withdraw(connection, refused)
+            records.upsert(connection, rows)
+
         self._database.start_write(work).add_done_callback(self._written)
 
     def _written(self, done: asyncio.Future[None]) -> None:
@@ -254,6 +262,7 @@ class ActivationStore:
             after_ms = self._clock_ms() - self._failing_since_ms
             log.warning("activation records are written again after %d ms", after_ms)
             self._failing, self._retry_ms = None, RETRY_MS_MIN
+            self._refused.clear()
         if self._journal is not None:
             ended = [key for key, (record, _) in batch.rows.items() if record.rank != ACCEPTED]
             self._journal.committed(ended)
@@ -274,7 +283,7 @@ class ActivationStore:
                 "%d activation records cannot be written and are kept: %s",
                 len(batch.rows),
                 cause,
-                exc_info=None if isinstance(error, DBAPIError) else error,
+                exc_info=None if isinstance(error, (DBAPIError, DatabaseUnavailable)) else error,
             )
             self._failing_since_ms = self._clock_ms()
         self._failing = cause
@@ -282,6 +291,8 @@ class ActivationStore:
         for key, future in batch.accepts.items():
             if batch.rows[key][0].rank == ACCEPTED:
                 batch.drop(key)
+                if isinstance(error, DatabaseUnavailable) and error.uncertain:
+                    self._refused.add(key)
             if not future.done():
                 future.set_exception(StoreFailing(f"the accept row was not written: {cause}"))
         batch.accepts = self._waiting.accepts
@@ -289,8 +300,8 @@ class ActivationStore:
         for key, (record, deadline_ms) in self._waiting.rows.items():
             batch.add(key, record, deadline_ms)
         self._waiting = batch
-        # With nothing left to write, the next row is the attempt that shows a recovery.
-        if batch.rows or batch.flushes:
+        # With nothing to write or to withdraw, the next row is the attempt that shows a recovery.
+        if batch.rows or batch.flushes or self._refused:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._retry_ms / 1000, self._hand_over)
             self._retry_ms = min(2 * self._retry_ms, RETRY_MS_MAX)

@@ -17,11 +17,13 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .activations import ActivationStore, Record
+from .database import DatabaseUnavailable
 from .entities import EntityStore, Identity, SystemLimits
 from .entity_api import EntityApi, Fire
 from .errors import (
     API_HEADERS,
     ApiError,
+    database_unavailable,
     error_body,
     forbidden,
     internal_error,
@@ -209,6 +211,10 @@ class _Envelope:
             return
         except ApiError as error:
             await _error_response(error, tid)(inner, receive, send_with_headers)
+        except DatabaseUnavailable as gone:
+            log.error("request %s: %s", tid, gone)
+            refused = database_unavailable(gone.uncertain)
+            await _error_response(refused, tid)(inner, receive, send_with_headers)
         except Exception:
             # No header is logged: one of them is a credential.
             log.exception("request %s failed: %s %s", tid, scope["method"], inner["path"])

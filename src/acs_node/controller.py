@@ -23,7 +23,6 @@ from acs_core.limits import CAUSES_MAX, WAIT_MAX_US
 from . import clock, records, runtime_protocol
 from .activations import (
     DEFINITE,
-    RETRY_MS_MAX,
     UNKNOWN,
     ActivationStore,
     Record,
@@ -31,9 +30,17 @@ from .activations import (
 )
 from .composer import Composer, Run
 from .compositions import is_composition
+from .database import DatabaseUnavailable
 from .entities import CACHED_CODE_BYTES_MAX, EntityStore
 from .entity_types import Action, Entity, Identity
-from .errors import ApiError, forbidden, internal_error, unavailable
+from .errors import (
+    UNAVAILABLE_RETRY_S,
+    ApiError,
+    database_unavailable,
+    forbidden,
+    internal_error,
+    unavailable,
+)
 from .links import Close, Link, Logs, QueueClosed, Result, Submit
 from .packages import Package
 from .resolution import Resolved, resolve_action
@@ -55,9 +62,6 @@ is bounded as in the store, ``CACHED_CODE_BYTES_MAX``: a route keeps its action 
 
 OVERDUE_MARGIN_US: Final = 5_000_000
 """After the latest moment at which an activation should have ended: time for the news to travel."""
-
-STORE_RETRY_S: Final = -(-RETRY_MS_MAX // 1000)
-"""When a caller may come back whom the database kept out: it is tried again this often."""
 
 RESTART_S: Final = 5
 """When a caller may come back whom a node refused that stops: a restart takes seconds."""
@@ -236,6 +240,9 @@ class Controller:
             self._invoke(route, identity.caller, invocation, body, tid, caller)
         except ApiError as error:
             caller.fail(error)
+        except DatabaseUnavailable as gone:
+            log.error("request %s: %s", tid, gone)
+            caller.fail(database_unavailable(gone.uncertain))
         except Exception:
             log.exception("request %s failed", tid)
             caller.fail(internal_error())
@@ -736,7 +743,7 @@ class Controller:
             ends = f"{len(self._pending)} activations have to end first (new ones allowed: 0)"
             return unavailable(f"{self._closed}: {ends}.", RESTART_S)
         backlog = self._activations.backlog()
-        return unavailable(f"{backlog}. It goes on when they are written.", STORE_RETRY_S)
+        return unavailable(f"{backlog}. It goes on when they are written.", UNAVAILABLE_RETRY_S)
 
     def _not_accepted(self) -> ApiError:
         """Return the 503 of an activation whose accept row could not be written."""
@@ -744,7 +751,7 @@ class Controller:
             "The database does not take what would be accepted, so it is not;"
             f" {self._activations.backlog()}. The server's log has the cause,"
             " and it goes on when that is gone.",
-            STORE_RETRY_S,
+            UNAVAILABLE_RETRY_S,
         )
 
     def _too_many(self, reason: str, retry_after_us: int = 0) -> ApiError:

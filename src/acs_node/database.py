@@ -1,7 +1,7 @@
-"""The database behind the stores: its tables, and the threads in which it is used.
+"""The database behind the stores: the threads in which it is used, and what goes wrong with it.
 
-SQLAlchemy Core on one SQLite file.  All that only SQLite understands is in ``_sqlite_engine``;
-the rest of the SQL here and in the stores is common to SQLite and PostgreSQL.
+SQLAlchemy Core on SQLite or PostgreSQL.  The tables are in ``tables``, their versions in
+``migrations``, and what only one of the two understands is in ``database_engines``.
 """
 
 from __future__ import annotations
@@ -10,31 +10,25 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Engine,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    event,
-    select,
+from sqlalchemy import Connection
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+
+from .database_engines import POSTGRESQL, Backend, DatabaseInUse, UrlError, backend_of, used_bytes
+from .migrations import SCHEMA_VERSION, migrate
+from .tables import activations, entities, meta, namespaces
 
 __all__ = [
     "SCHEMA_VERSION",
     "Database",
     "DatabaseError",
+    "DatabaseUnavailable",
     "activations",
     "entities",
     "meta",
@@ -45,102 +39,55 @@ __all__ = [
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1
-"""Raised by every change of a table; a program refuses a database that is newer than itself."""
-
 READERS: Final = 2
 """Threads that read: a slow listing must not keep a single look-up waiting."""
-
-BUSY_TIMEOUT_S: Final = 5.0
-"""How long SQLite waits for a lock that another process holds (a backup) before it fails."""
-
-_metadata = MetaData()
-
-meta = Table(
-    "meta",
-    _metadata,
-    Column("name", String(32), primary_key=True),
-    Column("value", BigInteger, nullable=False),
-)
-"""``schema``: version of these tables.  ``revision``: the last revision given to an entity."""
-
-namespaces = Table(
-    "namespaces",
-    _metadata,
-    Column("name", String(256), primary_key=True),
-    Column("subject", String(256), nullable=False),
-    Column("uuid", String(64), nullable=False, unique=True),
-    Column("key_hash", LargeBinary, nullable=False),
-    Column("limits", LargeBinary, nullable=False),
-)
-
-entities = Table(
-    "entities",
-    _metadata,
-    Column("namespace", String(256), primary_key=True),
-    Column("path", String(513), primary_key=True),  # "hello" or "package/hello"
-    Column("collection", String(16), nullable=False),
-    Column("revision", BigInteger, nullable=False),
-    Column("updated", BigInteger, nullable=False),
-    Column("document", LargeBinary, nullable=False),
-    Column("code", Text),
-    # The order of every list.  All collections share one key space: hence one table.
-    # With the revision, which orders changes of one millisecond, else each list is sorted.
-    Index("entities_by_update", "namespace", "collection", "updated", "revision"),
-)
-
-activations = Table(
-    "activations",
-    _metadata,
-    # Half the bytes of the hexadecimal form, in an index where each insertion is a random place.
-    Column("activation_id", LargeBinary(16), primary_key=True),
-    Column("namespace", String(256), nullable=False),
-    Column("path", String(513), nullable=False),
-    Column("start_ms", BigInteger, nullable=False),
-    Column("end_ms", BigInteger, nullable=False),
-    Column("status_code", Integer, nullable=False),
-    Column("rank", Integer, nullable=False),
-    Column("deadline_ms", BigInteger, nullable=False),
-    Column("head", LargeBinary, nullable=False),
-    # Last: a read without it then skips its pages.
-    Column("logs", LargeBinary, nullable=False),
-    Index("activations_by_start", "namespace", "start_ms"),
-    Index("activations_by_path", "namespace", "path", "start_ms"),
-)
-Index(
-    "activations_open",
-    activations.c.deadline_ms,
-    sqlite_where=activations.c.rank == 0,
-    postgresql_where=activations.c.rank == 0,
-)
 
 
 class DatabaseError(Exception):
     """The database cannot be used at all: not reachable, not ours, or newer than the program."""
 
 
+class DatabaseUnavailable(Exception):
+    """The database's server does not answer, or refuses for now; it may be better soon.
+
+    Nothing was changed, unless ``uncertain``: then a commit was under way, and it is not known
+    whether all of it was made or nothing.
+    """
+
+    def __init__(self, text: str, *, uncertain: bool = False) -> None:
+        super().__init__(text)
+        self.uncertain = uncertain
+
+
 class Database:
     """One writer thread and a few reader threads on one database; used from one event loop.
 
-    ``url`` is SQLAlchemy's, such as ``sqlite:////var/lib/acs/acs.db``.  Call ``open`` first.
+    ``url`` is SQLAlchemy's, such as ``sqlite:////var/lib/acs/acs.db`` or
+    ``postgresql+psycopg://acs@db.example/acs``.  ``exclusive``: no other server may have it open
+    so; on SQLite that is the data folder's business.  Call ``open`` first.
+
+    Raises: DatabaseError for a URL that has no meaning; no error has a password in it.
     """
 
-    def __init__(self, url: str) -> None:
-        self._name = make_url(url).render_as_string(hide_password=True)
-        self._writing_engine = _sqlite_engine(url, begin="BEGIN IMMEDIATE")
-        self._reading_engine = _sqlite_engine(url, begin="BEGIN")
+    def __init__(self, url: str, *, exclusive: bool = False) -> None:
+        try:
+            self._backend: Backend = backend_of(url, exclusive=exclusive, readers=READERS)
+        except UrlError as error:
+            raise DatabaseError(str(error)) from None
+        self._name = self._backend.name
         self._writer = ThreadPoolExecutor(1, "acs-database-writer")
         self._readers = ThreadPoolExecutor(READERS, "acs-database-reader")
 
     async def open(self) -> None:
-        """Create what is missing.
+        """Create what is missing, and bring up what an older program made.
 
         Raises: DatabaseError when it cannot be opened, or was made by a newer program.
         """
         try:
-            version = await self.write(_create_schema)
-        except SQLAlchemyError as error:
-            raise DatabaseError(f"cannot open the database {self._name}: {error}") from error
+            version = await self.write(migrate)
+        except (SQLAlchemyError, DatabaseUnavailable) as error:
+            told = str(error) if self._name in str(error) else f"{self._name}: {error}"
+            raise DatabaseError(f"cannot open the database {told}") from error
         if version > SCHEMA_VERSION:
             raise DatabaseError(
                 f"the database {self._name} has schema {version}, this program knows up to"
@@ -148,23 +95,22 @@ class Database:
             )
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work(connection)`` in a reader thread; it sees one state of the database."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._readers, _in_transaction, self._reading_engine, work
-        )
+        """Run ``work(connection)`` in a reader thread; it sees one state of the database.
+
+        Raises: DatabaseUnavailable, SQLAlchemyError, and what ``work`` raises.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work(connection)`` in the writer thread and commit: all of it or nothing.
 
-        A cancelled caller does not cancel the work.
+        A cancelled caller does not cancel the work.  Raises: as ``read``.
         """
         return await asyncio.shield(self.start_write(work))
 
     def start_write(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Queue ``work`` for the writer thread; writes happen in the order of these calls."""
-        return asyncio.get_running_loop().run_in_executor(
-            self._writer, _in_transaction, self._writing_engine, work
-        )
+        return asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
 
     async def close(self) -> None:
         """Let what was queued end, then stop the threads and close the file."""
@@ -172,83 +118,56 @@ class Database:
 
     def _stop(self) -> None:
         self._readers.shutdown()
-        self._reading_engine.dispose()
+        self._backend.reading.dispose()
         self._writer.shutdown()
-        # The last connection to close folds the write-ahead log into the file.
-        self._writing_engine.dispose()
+        # The last connection to close folds SQLite's write-ahead log into the file.
+        self._backend.writing.dispose()
 
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._backend.reading.begin() as connection:
+                return work(connection)
+        except (DBAPIError, DatabaseInUse) as error:
+            raise self._explained(error) from None
 
-def _in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
-    with engine.begin() as connection:
-        return work(connection)
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        committing = False
+        try:
+            with self._backend.writing.begin() as connection:
+                result = work(connection)
+                committing = True
+            return result
+        except (DBAPIError, DatabaseInUse) as error:
+            raise self._explained(error, committing) from None
 
+    def _explained(self, error: DBAPIError | DatabaseInUse, uncertain: bool = False) -> Exception:
+        """Return what to raise for an error: of a server it may be that it is not there.
 
-def _create_schema(connection: Connection) -> int:
-    """Create the tables if there are none and return the version of those there are."""
-    meta.create(connection, checkfirst=True)
-    version = connection.scalar(select(meta.c.value).where(meta.c.name == "schema"))
-    if version is None:
-        _metadata.create_all(connection)
-        rows = [{"name": "schema", "value": SCHEMA_VERSION}, {"name": "revision", "value": 0}]
-        connection.execute(meta.insert(), rows)
-        return SCHEMA_VERSION
-    return int(version)
+        PostgreSQL's errors show rows and keys behind their first line, and errors are logged.
+        """
+        if isinstance(error, DatabaseInUse):
+            return DatabaseUnavailable(str(error))
+        gone = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+        if self._backend.dialect != POSTGRESQL:
+            return error
+        cause = str(error.orig).strip().partition("\n")[0]
+        if not gone:
+            return type(error)(error.statement, None, type(error.orig)(cause), hide_parameters=True)
+        return DatabaseUnavailable(f"{self._name} does not serve: {cause}", uncertain=uncertain)
 
 
 @lru_cache(maxsize=256)
-def upsert_text(table: str, columns: tuple[str, ...], key: str, order: str, rows: int) -> str:
+def upsert_text(
+    table: str, columns: tuple[str, ...], key: str, order: str, rows: int, mark: str
+) -> str:
     """Return the INSERT of ``rows`` rows, in which a row of higher ``order`` replaces another.
 
     One statement of many rows, since ``executemany`` takes the interpreter lock once a row.
-    The parameters are those of all rows, one after the other.
+    The parameters are those of all rows, one after the other; ``mark`` stands for each.
     """
-    row = f"({', '.join('?' * len(columns))})"
+    row = f"({', '.join([mark] * len(columns))})"
     changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != key)
     return (
         f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
         f" ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE excluded.{order} > {table}.{order}"
     )
-
-
-def used_bytes(connection: Connection) -> int:
-    """Return how much of the file is in use: it keeps the room of what was deleted."""
-    pages, free, size = (
-        int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (pages - free) * size
-
-
-def _sqlite_engine(url: str, *, begin: str) -> Engine:
-    """Make an engine whose transactions start with ``begin``.
-
-    ``BEGIN IMMEDIATE`` takes the write lock at the start: a deferred one may fail in the middle.
-    """
-    # A connection serves one thread at a time, though not always the same one.
-    engine = create_engine(
-        url,
-        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
-        hide_parameters=True,  # an error is logged; users' code and results are not
-    )
-
-    @event.listens_for(engine, "connect")
-    def on_connect(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # transactions are begun below, not by the driver
-        for pragma in (
-            "journal_mode = WAL",
-            # A commit is on the disk when it returns.  NORMAL would survive a killed process,
-            # but not a power cut, and a 202 is a promise.  Nothing but a 202 and a change of an
-            # entity waits for it, and group commit shares it.
-            "synchronous = FULL",
-            # Pages that are changed again and again are copied into the file once per 32 MB
-            # of log; the default of 4 MB costs 10-15 % more CPU per activation record.
-            "wal_autocheckpoint = 8000",
-            "cache_size = -32000",  # KiB; the upper part of every index
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.exc import IntegrityError
 
 from .action_schema import RuntimeKind, RuntimeKinds, SystemLimits, create_action, update_action
-from .database import Database, meta
+from .database import Database, DatabaseUnavailable, meta
 from .database import entities as entities_table
 from .entity_types import (
     Action,
@@ -319,6 +319,10 @@ class EntityStore(NamespaceStore):
             stored = await self._database.write(write)
         except IntegrityError:  # created by someone else since the look-up
             raise (concurrent_modification() if overwrite else already_exists()) from None
+        except DatabaseUnavailable as error:
+            if error.uncertain:
+                self._distrust(changes)
+            raise
         self._changes += 1
         for old, new in changes:
             if new is None and old is not None:
@@ -331,6 +335,15 @@ class EntityStore(NamespaceStore):
                 for listener in self.listeners:
                     listener(old, now.get((old.namespace, old.path)))
         return stored
+
+    def _distrust(self, changes: Sequence[tuple[Entity | None, Entity | None]]) -> None:
+        """Nobody knows whether these were made: what is known of them is read again."""
+        self._changes += 1
+        for old, new in changes:
+            if old is not None:
+                self._cache_drop((old.namespace, old.path))
+                for listener in self.listeners:
+                    listener(old, new)
 
     def _forget_contents(self, namespace: str) -> None:
         """A namespace is not what it was: what is read of it next comes from the database."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from random import getrandbits
+from typing import Final
 
 import orjson
 
@@ -16,6 +17,7 @@ __all__ = [
     "ApiError",
     "already_exists",
     "concurrent_modification",
+    "database_unavailable",
     "error_body",
     "forbidden",
     "internal_error",
@@ -46,6 +48,10 @@ API_HEADERS: list[tuple[bytes, bytes]] = [
 """On every answer of an API route, and all that ``OPTIONS`` answers."""
 
 _CHALLENGE = (("WWW-Authenticate", 'Basic realm="OpenWhisk secure realm"'),)
+
+
+UNAVAILABLE_RETRY_S: Final = 1
+"""When a caller may come back whom the database kept out: it is tried again this often."""
 
 
 class ApiError(Exception):
@@ -148,6 +154,17 @@ def unsupported_media_type() -> ApiError:
 
 def internal_error() -> ApiError:
     return ApiError(500, "There was an internal server error.")
+
+
+def database_unavailable(uncertain: bool) -> ApiError:
+    """Return the 503 of a request for which the database did not answer."""
+    done = (
+        "it is not known whether the change was made, so look before you repeat it"
+        if uncertain
+        else "nothing was changed"
+    )
+    why = f"The database does not answer (tries: 1, allowed: 1); {done}. The server's log has the"
+    return unavailable(f"{why} cause, and it goes on when that is gone.", UNAVAILABLE_RETRY_S)
 
 
 def unavailable(why: str, retry_after_s: int | None) -> ApiError:

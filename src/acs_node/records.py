@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, select
 
 from .database import activations, upsert_text
+from .database_engines import mark_of
 from .runtime_protocol import STATUS_TEXTS
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "summary",
     "sweep",
     "upsert",
+    "withdraw",
     "with_end",
 ]
 
@@ -105,7 +107,9 @@ def upsert(connection: Connection, rows: list[tuple[bytes, tuple[Record, int]]])
     """Write rows of (id, (record, deadline or 0)); a row of higher rank stays as it is."""
     for first in range(0, len(rows), ROWS_PER_STATEMENT):
         part = rows[first : first + ROWS_PER_STATEMENT]
-        text = upsert_text(activations.name, _COLUMNS, "activation_id", "rank", len(part))
+        text = upsert_text(
+            activations.name, _COLUMNS, "activation_id", "rank", len(part), mark_of(connection)
+        )
         parameters: list[Any] = []
         for key, (each, deadline_ms) in part:
             parameters += (
@@ -113,6 +117,14 @@ def upsert(connection: Connection, rows: list[tuple[bytes, tuple[Record, int]]])
                 each.status_code, each.rank, deadline_ms, each.head, each.logs,
             )  # fmt: skip
         connection.exec_driver_sql(text, tuple(parameters))
+
+
+def withdraw(connection: Connection, keys: Iterable[bytes]) -> None:
+    """Delete the accept rows of these ids; what has ended meanwhile stays."""
+    statement = activations.delete().where(
+        activations.c.activation_id == bindparam("key"), activations.c.rank == ACCEPTED
+    )
+    connection.execute(statement, [{"key": key} for key in keys])
 
 
 def sweep(connection: Connection, now_ms: int, everything: bool) -> int:

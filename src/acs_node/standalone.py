@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,7 @@ class StandaloneConfig:
     ``manifest``: which runtimes there are, None: ours.
     ``shadow_rule``: one of SHADOW_RULES, asked at each decision and never obeyed; None: no one.
     ``operator_file`` has the operator's credential, None: there is none.
+    ``database_url``: where the stores are, empty: in SQLite in the data folder.
     ``scheduler``: "pull" or "sharding", the baseline that pushes, with so many ``controllers`` and
     ``invokers``, which share the memory; it pauses containers after 10 s unless told otherwise."""
 
@@ -122,6 +123,7 @@ class StandaloneConfig:
     manifest: Manifest | None = None
     shadow_rule: str | None = None
     operator_file: Path | None = None
+    database_url: str = field(default="", repr=False)
     scheduler: str = "pull"
     controllers: int = 1
     invokers: int = 1
@@ -385,10 +387,15 @@ def _trace(path: Path, config: SchedulerConfig) -> TraceFile:
         raise StartError(f"the trace cannot be written to {path}: {error.strerror}") from None
 
 
+def sqlite_url(data: Path) -> str:
+    """Return where the stores of a data folder are, unless somebody says otherwise."""
+    return f"sqlite:///{data / 'acs.db'}"
+
+
 @contextlib.asynccontextmanager
 async def stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, ActivationStore]]:
     """Open the stores in the data folder; until they close, old records are deleted."""
-    database = Database(f"sqlite:///{config.data / 'acs.db'}")
+    database = Database(config.database_url or sqlite_url(config.data), exclusive=True)
     await database.open()
     try:
         entities = EntityStore(

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from acs_node.activations import (
     Record,
     StoreFailing,
 )
-from acs_node.database import Database
+from acs_node.database import Database, DatabaseUnavailable
 from acs_node.database import activations as table
 from acs_node.errors import ApiError
 from acs_node.records import SWEEP_MARGIN_MS, SWEEP_ROWS_MAX
@@ -79,8 +78,8 @@ def open_store(database: Database, **settings: Any) -> ActivationStore:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/acs.db")
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
     await database.open()
     yield database
     await database.close()
@@ -123,16 +122,33 @@ def count_writes(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return lambda: writes
 
 
+REFUSE_LARGE_ROWS = """
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF length(NEW.head) > 8192 THEN
+        RAISE EXCEPTION 'could not extend file: the disk is full' USING ERRCODE = 'disk_full';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER full_disk BEFORE INSERT ON activations FOR EACH ROW EXECUTE FUNCTION full_disk()
+"""
+
+
 class FullDisk:
-    """A database file that may not grow: SQLite answers as on a full disk."""
+    """A database that may not grow, and answers as on a full disk.
+
+    The file of SQLite does so; PostgreSQL raises what it would raise, by a trigger.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def __aenter__(self) -> None:
         def stop_growth(connection: Connection) -> None:
-            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+            if connection.dialect.name == "sqlite":
+                pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+                connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+            else:
+                connection.exec_driver_sql(REFUSE_LARGE_ROWS)
 
         await self._database.write(stop_growth)
 
@@ -140,8 +156,13 @@ class FullDisk:
         await self.end()
 
     async def end(self) -> None:
-        text = "PRAGMA max_page_count = 1073741823"
-        await self._database.write(lambda connection: connection.exec_driver_sql(text).close())
+        def grow(connection: Connection) -> None:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA max_page_count = 1073741823").close()
+            else:
+                connection.exec_driver_sql("DROP FUNCTION IF EXISTS full_disk CASCADE")
+
+        await self._database.write(grow)
 
 
 LARGE = "x" * 200_000
@@ -276,8 +297,8 @@ asyncio.run(main())
 """
 
 
-async def test_an_accepted_activation_survives_a_killed_process(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/acs.db"
+async def test_an_accepted_activation_survives_a_killed_process(database_url: str) -> None:
+    url = database_url
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", ACCEPT_AND_WAIT, url,
         stdout=asyncio.subprocess.PIPE,
@@ -377,7 +398,8 @@ async def test_a_full_disk_loses_nothing_and_refuses_accepts(
     assert await rank_on_disk(database, 102) == ACCEPTED
     messages = [(each.levelno, each.getMessage()) for each in caplog.records]
     assert [level for level, _ in messages] == [logging.ERROR, logging.WARNING]
-    assert "cannot be written and are kept: database or disk is full" in messages[0][1]
+    assert "cannot be written and are kept: " in messages[0][1]
+    assert "disk is full" in messages[0][1]
     assert "written again" in messages[1][1]
     assert "xxx" not in caplog.text
 
@@ -405,19 +427,22 @@ async def test_an_error_of_the_database_shows_no_data(database: Database) -> Non
     row |= {"activation_id": bytes(16), "namespace": "guest", "path": "secret"}
     row |= {"head": LARGE.encode(), "logs": b"[]"}
     async with FullDisk(database):
-        with pytest.raises(OperationalError, match="full") as caught:
+        with pytest.raises((OperationalError, DatabaseUnavailable), match="full") as caught:
             await database.write(lambda connection: connection.execute(table.insert(), row))
     assert "secret" not in str(caught.value)
 
 
 async def test_a_commit_is_on_the_disk_and_does_not_stop_readers(database: Database) -> None:
-    """What a power cut does cannot be tested here; that SQLite is told to withstand it can."""
+    """What a power cut does cannot be tested here; that it is told to withstand it can."""
 
     def settings(connection: Connection) -> list[Any]:
-        names = ("journal_mode", "synchronous")
-        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+        if connection.dialect.name == "sqlite":
+            names = ("PRAGMA journal_mode", "PRAGMA synchronous")
+        else:
+            names = ("SHOW wal_level", "SHOW synchronous_commit")
+        return [connection.exec_driver_sql(name).scalar() for name in names]
 
-    assert await database.write(settings) == ["wal", 2]
+    assert await database.write(settings) in (["wal", 2], ["replica", "on"])
 
 
 async def test_after_only_accepts_failed_the_next_one_is_tried_at_once(
@@ -436,8 +461,8 @@ async def test_after_only_accepts_failed_the_next_one_is_tried_at_once(
     assert await rows_on_disk(database) == 1
 
 
-async def test_a_locked_database_is_waited_for(database: Database, tmp_path: Path) -> None:
-    other = Database(f"sqlite:///{tmp_path}/acs.db")
+async def test_a_locked_database_is_waited_for(database: Database, database_url: str) -> None:
+    other = Database(database_url)
     gate, entered = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -500,8 +525,8 @@ async def test_close_writes_what_is_left_and_takes_no_more(database: Database) -
     await store.close()
 
 
-async def test_records_survive_a_restart(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/acs.db"
+async def test_records_survive_a_restart(database_url: str) -> None:
+    url = database_url
     for number in range(3):
         database = Database(url)
         await database.open()

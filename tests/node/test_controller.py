@@ -13,7 +13,7 @@ from node.house import ECHO, WAIT_FOR_FILE, House, Recorder, open_house, until
 
 from acs_core.effects import Cause, Reject, Throttle
 from acs_core.limits import WAIT_MAX_US
-from acs_node import clock, controller, database
+from acs_node import clock, controller, database_engines
 from acs_node.activations import StoreFailing
 from acs_node.controller import Controller
 from acs_node.entity_types import Action
@@ -303,7 +303,7 @@ async def test_an_accept_that_cannot_be_written_refuses_and_nothing_is_run(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a database that another process has locked fail at once."""
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(database_engines, "BUSY_TIMEOUT_S", 0.01)
 
 
 @contextmanager

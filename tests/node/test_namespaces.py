@@ -34,9 +34,9 @@ async def open_store(database: Database) -> EntityStore:
 
 
 @pytest.fixture
-async def stores(tmp_path: Path) -> AsyncIterator[tuple[EntityStore, EntityStore]]:
+async def stores(database_url: str) -> AsyncIterator[tuple[EntityStore, EntityStore]]:
     """Two stores on one database, as two processes have them; with a namespace ``guest``."""
-    database = Database(f"sqlite:///{tmp_path}/acs.db")
+    database = Database(database_url)
     await database.open()
     first = await open_store(database)
     await first.create_namespace("guest")

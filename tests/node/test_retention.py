@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from acs_node import records
 from acs_node.activations import ACCEPTED, DEFINITE, Record
-from acs_node.database import Database, used_bytes
+from acs_node.database import Database, entities, used_bytes
 from acs_node.database import activations as table
 from acs_node.retention import ROWS_PER_DELETION, Retention
 
@@ -21,8 +21,8 @@ DAY_MS = 86_400_000
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/acs.db")
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
     await database.open()
     yield database
     await database.close()
@@ -82,6 +82,11 @@ async def test_room_that_others_take_is_told_once(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = retention(database, keep_bytes=1)
+    row = {
+        "namespace": "guest", "path": "a", "collection": "actions", "revision": 1, "updated": 1,
+        "document": b"{}", "code": "code",
+    }  # fmt: skip
+    await database.write(lambda connection: connection.execute(entities.insert(), row))
     await write(database, [NOW_MS])
     with caplog.at_level(logging.WARNING):
         assert await small.enforce() == 1

@@ -20,7 +20,7 @@ import pytest
 from node.house import ECHO, WAIT_FOR_FILE, until
 from node.server import rest_client, running_server, wait_until
 
-from acs_node import database, standalone, wskprops
+from acs_node import database_engines, standalone, wskprops
 from acs_node.activations import DEFINITE, UNKNOWN, Record
 from acs_node.controller import Controller
 from acs_node.demo import ServerProcess
@@ -427,7 +427,7 @@ def test_a_killed_server_keeps_the_record_of_everything_it_answered(folder: Path
 async def test_records_that_the_database_does_not_take_are_given_up_at_the_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(database_engines, "BUSY_TIMEOUT_S", 0.02)
     monkeypatch.setattr(standalone, "RECORDS_S", 0.1)
     config = standalone.StandaloneConfig(data=folder)
     row = Record("0" * 32, "guest", "act", 1, 2, 0, DEFINITE, b"{", b"[]")

@@ -16,7 +16,7 @@ import click
 from acs_node.cli import output
 from acs_node.cli.errors import BadSetting, Rejected
 from acs_node.cli.options import json_option
-from acs_node.cli.servers import data_option
+from acs_node.cli.servers import data_option, database_option
 
 if TYPE_CHECKING:
     from acs_node.namespaces import NamespaceStore
@@ -54,8 +54,9 @@ def _limit_options(function: Any) -> Any:
 @click.argument("name")
 @_limit_options
 @data_option
+@database_option
 @json_option
-def create(name: str, data: Path, as_json: bool, **limits: Any) -> None:
+def create(name: str, data: Path, database_url: str, as_json: bool, **limits: Any) -> None:
     """Create namespace NAME and print its key, which is shown this once.
 
     What is not limited here is as the server's.
@@ -63,17 +64,20 @@ def create(name: str, data: Path, as_json: bool, **limits: Any) -> None:
     from acs_node.entity_types import NamespaceLimits
 
     chosen = NamespaceLimits(**_given(limits))
-    uuid, key = _change(data, lambda store: store.create_namespace(name, limits=chosen))
+    uuid, key = _change(
+        data, database_url, lambda store: store.create_namespace(name, limits=chosen)
+    )
     _show_key(name, f"{uuid}:{key}", "created", as_json)
 
 
 @namespace.command(name="rotate-key")
 @click.argument("name")
 @data_option
+@database_option
 @json_option
-def rotate_key(name: str, data: Path, as_json: bool) -> None:
+def rotate_key(name: str, data: Path, database_url: str, as_json: bool) -> None:
     """Give namespace NAME another key and print it; the old one stops at once."""
-    uuid, key = _change(data, lambda store: store.rotate_key(name), name)
+    uuid, key = _change(data, database_url, lambda store: store.rotate_key(name), name)
     _show_key(name, f"{uuid}:{key}", "has another key", as_json)
 
 
@@ -81,12 +85,13 @@ def rotate_key(name: str, data: Path, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Do not ask.")
 @data_option
+@database_option
 @json_option
-def delete(name: str, force: bool, data: Path, as_json: bool) -> None:
+def delete(name: str, force: bool, data: Path, database_url: str, as_json: bool) -> None:
     """Delete namespace NAME with its actions and records; its key stops at once."""
     if not force:
         click.confirm(f"Delete {name} and all that is in it?", abort=True, err=True)
-    _change(data, lambda store: store.delete_namespace(name), name)
+    _change(data, database_url, lambda store: store.delete_namespace(name), name)
     if as_json:
         output.print_json({"deleted": name})
     else:
@@ -95,14 +100,15 @@ def delete(name: str, force: bool, data: Path, as_json: bool) -> None:
 
 @namespace.command(name="list")
 @data_option
+@database_option
 @json_option
-def list_namespaces(data: Path, as_json: bool) -> None:
+def list_namespaces(data: Path, database_url: str, as_json: bool) -> None:
     """List namespaces and where their limits differ from the server's."""
 
     async def read(store: NamespaceStore) -> list[tuple[str, str, dict[str, Any]]]:
         return [(each.namespace, each.uuid, each.limits.document()) for each in store.namespaces()]
 
-    found = _run(data, read)
+    found = _run(data, database_url, read)
     if as_json:
         output.print_json(
             [{"namespace": name, "uuid": uuid, "limits": limits} for name, uuid, limits in found]
@@ -117,8 +123,11 @@ def list_namespaces(data: Path, as_json: bool) -> None:
 @click.option("--clear", is_flag=True, help="Forget all limits that it has now.")
 @_limit_options
 @data_option
+@database_option
 @json_option
-def limits(name: str, clear: bool, data: Path, as_json: bool, **given: Any) -> None:
+def limits(
+    name: str, clear: bool, data: Path, database_url: str, as_json: bool, **given: Any
+) -> None:
     """Show or set the limits of namespace NAME; they hold at once."""
     from acs_node.entity_types import NamespaceLimits
     from acs_node.errors import not_found
@@ -133,7 +142,7 @@ def limits(name: str, clear: bool, data: Path, as_json: bool, **given: Any) -> N
             await store.set_limits(name, new)
         return new.document()
 
-    document = _change(data, change, name)
+    document = _change(data, database_url, change, name)
     if as_json:
         output.print_json(document)
     else:
@@ -162,12 +171,12 @@ def _show_key(name: str, key: str, done: str, as_json: bool) -> None:
 
 
 def _change(
-    data: Path, work: Callable[[NamespaceStore], Awaitable[T]], name: str | None = None
+    data: Path, url: str, work: Callable[[NamespaceStore], Awaitable[T]], name: str | None = None
 ) -> T:
     """Do ``work`` and tell the server that runs on the folder."""
     from acs_node.data_folder import poke
 
-    done = _run(data, work, name)
+    done = _run(data, url, work, name)
     try:
         poke(data)
     except OSError as error:
@@ -177,22 +186,24 @@ def _change(
     return done
 
 
-def _run(data: Path, work: Callable[[NamespaceStore], Awaitable[T]], name: str | None = None) -> T:
-    """Do ``work`` on the namespaces of a data folder."""
+def _run(
+    data: Path, url: str, work: Callable[[NamespaceStore], Awaitable[T]], name: str | None = None
+) -> T:
+    """Do ``work`` on the namespaces of a data folder, or of the database at ``url``."""
     from acs_node import clock
-    from acs_node.database import Database, DatabaseError
+    from acs_node.database import Database, DatabaseError, DatabaseUnavailable
     from acs_node.errors import ApiError
     from acs_node.namespaces import NamespaceStore
 
     path = data / "acs.db"
-    if not path.exists():
+    if not url and not path.exists():
         raise BadSetting(
             f"no server has used the folder {data} yet: start `acs standalone` on it first, or "
             "name another one with --data"
         )
 
     async def session() -> T:
-        database = Database(f"sqlite:///{path}")
+        database = Database(url or f"sqlite:///{path}")
         await database.open()
         try:
             store = NamespaceStore(database, clock_ms=clock.wall_ms)
@@ -207,5 +218,5 @@ def _run(data: Path, work: Callable[[NamespaceStore], Awaitable[T]], name: str |
         known = name is None or error.status != 404
         text = error.text if known else f"there is no namespace {name!r}"
         raise Rejected(f"{text} ({error.status})") from None
-    except DatabaseError as error:
+    except (DatabaseError, DatabaseUnavailable) as error:
         raise BadSetting(str(error)) from None

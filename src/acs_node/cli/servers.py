@@ -66,6 +66,15 @@ data_option = click.option(
     help="Folder of the server's database.",
 )
 
+database_option = click.option(
+    "--database-url",
+    envvar="ACS_DATABASE_URL",
+    default="",
+    metavar="URL",
+    help="Keep it in PostgreSQL instead: postgresql+psycopg://USER:PASSWORD@HOST/NAME. Others on"
+    " this machine see a command line, so a password is better in ACS_DATABASE_URL.",
+)
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -77,6 +86,7 @@ data_option = click.option(
     help="Port, 0 for a free one.",
 )
 @data_option
+@database_option
 @_sandbox_option
 @click.option(
     "--memory",
@@ -189,6 +199,7 @@ def standalone(
     host: str,
     port: int,
     data: Path,
+    database_url: str,
     sandbox: str,
     memory: int | None,
     containers: int | None,
@@ -220,6 +231,7 @@ def standalone(
         host=host,
         port=port,
         data=data,
+        database_url=database_url,
         sandbox=sandbox,
         memory_mb=memory,
         namespace_containers=containers,
