@@ -152,7 +152,8 @@ class Database:
             return error
         cause = str(error.orig).strip().partition("\n")[0]
         if not gone:
-            return type(error)(error.statement, None, type(error.orig)(cause), hide_parameters=True)
+            brief = Exception(cause)
+            return type(error)(error.statement, None, brief, hide_parameters=True)
         return DatabaseUnavailable(f"{self._name} does not serve: {cause}", uncertain=uncertain)
 
 
