@@ -1,6 +1,7 @@
 """How long lists take in a large database: 100,000 actions and 10 million activation records.
 
 python bench/stores.py [--actions 100000] [--records 10000000] [--lists 300] [--json FILE]
+                       [--folder FOLDER]
 
 Fills a database on SQLite in bulk, in a temporary folder (some 6 GB, removed at the end), and
 measures the stores' own lists by time and by name.  Exits with 1 when a 99th percentile is above
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import random
@@ -182,17 +184,26 @@ def main() -> int:
     parser.add_argument("--actions", type=int, default=100_000)
     parser.add_argument("--records", type=int, default=10_000_000)
     parser.add_argument("--lists", type=int, default=300)
+    parser.add_argument("--folder", type=Path, help="Where the database is kept, to measure again.")
+    parser.add_argument("--fill-only", action="store_true", help="Make it, measure nothing.")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
-        path = Path(folder) / "acs.db"
-        asyncio.run(create(f"sqlite:///{path}"))
-        start = time.perf_counter()
-        fill(path, options.actions, options.records)
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="acs-"))
+        )
+        path = folder / "acs.db"
+        if not path.exists():
+            asyncio.run(create(f"sqlite:///{path}"))
+            start = time.perf_counter()
+            fill(path, options.actions, options.records)
+            print(f"written in {time.perf_counter() - start:.0f} s")
         print(
             f"{options.actions:,} actions and {options.records:,} records:"
-            f" {path.stat().st_size / 1e9:.2f} GB, written in {time.perf_counter() - start:.0f} s"
+            f" {path.stat().st_size / 1e9:.2f} GB"
         )
+        if options.fill_only:
+            return 0
         results = asyncio.run(measure(f"sqlite:///{path}", options))
     print(f"{'':42}  p50 ms  p99 ms  CPU, p99")
     for name, result in results.items():

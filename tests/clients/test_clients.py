@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from node.server import rest_client, running_server
+from node.server import rest_client, running_server, wait_until
 from requirements import missing
 
 from acs_node.demo import ServerProcess
@@ -45,8 +46,12 @@ def server(modules: Path) -> Iterator[ServerProcess]:
 
 @pytest.mark.parametrize("program", ["openwhisk_client.js", "compositions.js"])
 def test_a_client_works_unchanged(program: str, modules: Path, server: ServerProcess) -> None:
+    run(program, modules, server)
+
+
+def run(program: str, modules: Path, server: ServerProcess, *arguments: str) -> None:
     done = subprocess.run(
-        ["node", program, server.url, server.auth],
+        ["node", program, server.url, server.auth, *arguments],
         cwd=modules,
         capture_output=True,
         text=True,
@@ -54,6 +59,36 @@ def test_a_client_works_unchanged(program: str, modules: Path, server: ServerPro
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture
+def redis() -> Iterator[str]:
+    """The URL of a Redis of the test's own, which keeps nothing."""
+    program = shutil.which("redis-server")
+    if program is None:
+        missing("redis", "there is no program redis-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", "/tmp"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: answers(port), "redis")
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_parallel_compositions_run_where_there_is_a_redis(
+    modules: Path, server: ServerProcess, redis: str
+) -> None:
+    run("compositions.js", modules, server, redis)
 
 
 def test_serverless_deploys_invokes_and_removes_a_service(
