@@ -195,7 +195,8 @@ class Outside:
         if name in self.live or any(activation is spent for spent in self.spent):
             return
         self.totals["accepted"] += 1
-        bound_us = activation.arrived_us + self.config.wait_max_us
+        own_us = self.queues[event.queue].spec.wait_max_us
+        bound_us = activation.arrived_us + (own_us or self.config.wait_max_us)
         self.expires_us[name] = min(bound_us, activation.deadline_us or bound_us)
         self.live[name] = event.queue
         self.objects[name] = activation

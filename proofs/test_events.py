@@ -18,6 +18,7 @@ RANGES = {
     "timeout_us": (1, TIMES_MAX),
     "action_limit": (0, 2**31 - 1),
     "wait_target_us": (0, TIMES_MAX),
+    "wait_max_us": (1, TIMES_MAX),
     "arrived_us": (0, TIMES_MAX),
     "deadline_us": (0, TIMES_MAX),
 }

@@ -30,8 +30,8 @@ from acs_core.scheduler import Scheduler, SchedulerConfig, UnknownQueue
 
 SPECS = {
     "n/a": {"memory_mb": 128, "concurrency": 1},
-    "n/b": {"memory_mb": 256, "concurrency": 3, "action_limit": 2},
-    "m/c": {"memory_mb": 512, "concurrency": 2},
+    "n/b": {"memory_mb": 256, "concurrency": 3, "action_limit": 2, "wait_max_us": 2_000_000},
+    "m/c": {"memory_mb": 512, "concurrency": 2, "wait_max_us": 5_000_000},
 }
 MEMORY_MB = {"i1": 1024, "i2": 512}
 queues = st.sampled_from(sorted(SPECS))
@@ -684,7 +684,7 @@ class HostileWorld(RuleBasedStateMachine):
         bound_us = self.config.retry_max_us + 10 * self.config.decision_interval_us
         bound_us += self.config.reserve_answer_us + self.config.create_answer_us
         if self.original:
-            bound_us += self.config.wait_max_us
+            bound_us += max(self.config.wait_max_us, SPECS["m/c"]["wait_max_us"])
         since_us = self.now_us
         self.drive(lambda: not self.outside.live, since_us + bound_us)
         assert not any(queue.throttled for queue in self.outside.queues.values())

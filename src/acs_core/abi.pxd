@@ -2,5 +2,5 @@ cimport cython
 
 
 @cython.final
-cdef class Abi2:
+cdef class Abi3:
     pass

@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.abi cimport Abi2
+from acs_core.abi cimport Abi3
 
 cpdef object _check_name(str field, object text)
 @cython.locals(number='long long')
@@ -22,6 +22,7 @@ cdef class QueueSpec:
     cdef readonly str kind
     cdef readonly Py_ssize_t containers_min
     cdef readonly object wait_target_us
+    cdef readonly object wait_max_us
 
 
 @cython.final

@@ -64,6 +64,7 @@ class QueueSpec:
       containers_min: The floor: so many containers are kept while the queue is open, whether there
         is work or not, as far as the caps and what is free or idles allow; 0..COUNT_MAX.
       wait_target_us: Target for the 99th percentile of the wait; None: what the rule of demand has.
+      wait_max_us: Longest wait of an activation, > 0; None: what the scheduler has for all.
     Raises: ValueError that names the field, the value and the limit.
     """
 
@@ -81,6 +82,7 @@ class QueueSpec:
         kind: str = "",
         containers_min: int = 0,
         wait_target_us: int | None = None,
+        wait_max_us: int | None = None,
     ) -> None:
         for field, text in (("queue", queue), ("namespace", namespace), ("action", action)):
             _check_name(field, text)
@@ -95,6 +97,8 @@ class QueueSpec:
         _check_range("containers_min", containers_min, 0, COUNT_MAX)
         if wait_target_us is not None:
             _check_range("wait_target_us", wait_target_us, 0, TIME_MAX_US)
+        if wait_max_us is not None:
+            _check_range("wait_max_us", wait_max_us, 1, TIME_MAX_US)
         self.queue = queue
         self.namespace = namespace
         self.action = action
@@ -106,6 +110,7 @@ class QueueSpec:
         self.kind = kind
         self.containers_min = containers_min
         self.wait_target_us = wait_target_us
+        self.wait_max_us = wait_max_us
 
 
 class Activation:

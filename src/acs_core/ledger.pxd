@@ -59,6 +59,7 @@ cdef class QueueEntry:
     cdef public dict kept
     cdef public long long floor_us
     cdef public long long asked_us
+    cdef public long long wait_max_us
     cpdef Py_ssize_t floor_lacks(self) except? -1
 
 

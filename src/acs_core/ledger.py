@@ -87,8 +87,11 @@ class QueueEntry:
         load: QueueLoad,
         now_us: int,
         calls: Calls | None = None,
+        wait_max_us: int = limits.WAIT_MAX_US,
     ) -> None:
         self.spec = spec
+        # The action's own bound, or the one that all have.
+        self.wait_max_us = wait_max_us if spec.wait_max_us is None else spec.wait_max_us
         self.epoch = epoch
         self.namespace = namespace
         self.load = load

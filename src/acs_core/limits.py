@@ -16,6 +16,9 @@ WAITING_LOW_FRACTION: Final = 0.9
 WAIT_MAX_US: Final = 60_000_000
 """Longest wait of an activation.  A blocking client gives up after 60 s as well."""
 
+BLACKBOX_WAIT_MAX_US: Final = 300_000_000
+"""The same where the image is the user's own: pulling it may take minutes.  As the original's."""
+
 DECISION_INTERVAL_US: Final = 100_000
 """Between two looks at a busy queue.  A tenth of a slow container start: looking more often
 finds the same number of containers in the making."""

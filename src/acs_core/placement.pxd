@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.abi cimport Abi2
+from acs_core.abi cimport Abi3
 
 
 @cython.final

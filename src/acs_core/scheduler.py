@@ -198,8 +198,9 @@ class Scheduler(SchedulerContainers):
         if activation.withdrawn or activation.delivered_us >= 0:
             return  # the same object again, after its end
         self._accepted += 1
-        if self._expires_us(activation) <= now_us:
-            self._reject_new(activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out)
+        if self._expires_us(queue, activation) <= now_us:
+            text = self._waited_too_long(queue, activation)
+            self._reject_new(activation, Cause.EXPIRED, text, 0, out)
             return
         state = queue.life.state_index
         if state != _RUNNING and not self._admit(queue, activation, now_us, out):
@@ -318,7 +319,7 @@ class Scheduler(SchedulerContainers):
             snapshot = self._snapshot(queue, self._ledger.creation_us(), now_us)
             forecast = self._foresee(queue, snapshot, now_us)
         waiting = queue.line.waiting
-        within_us = self._expires_us(activation) - now_us
+        within_us = self._expires_us(queue, activation) - now_us
         if waiting < forecast.startable_within(within_us):
             return False
         reason = forecast.refusal(waiting, within_us)
@@ -347,7 +348,7 @@ class Scheduler(SchedulerContainers):
     def _look(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Do what time alone brings: expiry, a decision, idleness, the end."""
         head = queue.line.head()
-        while head is not None and self._expires_us(head) <= now_us:
+        while head is not None and self._expires_us(queue, head) <= now_us:
             queue.line.drop_head()
             self._reject(head, Cause.EXPIRED, self._expiry_reason(queue, head), 0, out)
             head = queue.line.head()
@@ -377,7 +378,7 @@ class Scheduler(SchedulerContainers):
         self._wake(queue, self._next_look_us(queue, now_us))
 
     def _expiry_reason(self, queue: QueueEntry, activation: Activation) -> str:
-        reason = self._waited_too_long(activation)
+        reason = self._waited_too_long(queue, activation)
         if queue.cause:
             return f"{reason}: {queue.cause}"
         what = binds(queue, self._ledger, self._starving, self._now_us)

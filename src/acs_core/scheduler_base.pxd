@@ -48,7 +48,7 @@ cdef class SchedulerBase:
 
     cdef Forecast _foresee(self, QueueEntry queue, Snapshot snapshot, long long now_us)
     @cython.locals(bound_us='long long')
-    cdef long long _expires_us(self, Activation activation)
+    cdef long long _expires_us(self, QueueEntry queue, Activation activation)
     cdef QueueEntry _entry(self, str queue)
     @cython.locals(
         due_us='long long', grace_us='long long', head=Activation, oldest=ContainerEntry,

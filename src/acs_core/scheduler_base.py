@@ -83,14 +83,14 @@ class SchedulerBase:
             raise UnknownQueue(f"queue {queue} is not open here")
         return entry
 
-    def _expires_us(self, activation: Activation) -> int:
-        bound_us = activation.arrived_us + self._wait_max_us
+    def _expires_us(self, queue: QueueEntry, activation: Activation) -> int:
+        bound_us = activation.arrived_us + queue.wait_max_us
         if 0 < activation.deadline_us < bound_us:
             return activation.deadline_us
         return bound_us
 
-    def _waited_too_long(self, activation: Activation) -> str:
-        waited_ms = (self._expires_us(activation) - activation.arrived_us) // 1000
+    def _waited_too_long(self, queue: QueueEntry, activation: Activation) -> str:
+        waited_ms = (self._expires_us(queue, activation) - activation.arrived_us) // 1000
         return f"Activation processing is not initiated for {waited_ms} ms"
 
     def _reject_new(
@@ -135,7 +135,7 @@ class SchedulerBase:
         due_us = _NEVER
         head = queue.line.head()
         if head is not None:
-            due_us = self._expires_us(head)
+            due_us = self._expires_us(queue, head)
             if not queue.reserving:
                 due_us = min(due_us, max(now_us + self._decision_interval_us, queue.retry_us))
             if queue.paused:
@@ -188,7 +188,7 @@ class SchedulerBase:
 
     def _foresee(self, queue: QueueEntry, snapshot: Snapshot, now_us: int) -> Forecast:
         places = self._ledger.places(queue.spec.memory_mb)
-        forecast = Forecast(snapshot, places, self._wait_max_us, now_us)
+        forecast = Forecast(snapshot, places, queue.wait_max_us, now_us)
         queue.forecast = forecast
         return forecast
 

@@ -84,7 +84,7 @@ class SchedulerDecisions(SchedulerRoom):
             if now_us < due_us:
                 head = queue.line.head()
                 assert head is not None
-                due_us = min(due_us, self._expires_us(head))
+                due_us = min(due_us, self._expires_us(queue, head))
                 if queue.paused:
                     due_us = min(due_us, now_us + self._decision_interval_us)
                 self._wake(queue, due_us)

@@ -51,9 +51,10 @@ class SchedulerDelivery(SchedulerBase):
             activation = queue.line.take()
             if activation is None:
                 return None
-            if self._expires_us(activation) > now_us:
+            if self._expires_us(queue, activation) > now_us:
                 return activation
-            self._reject(activation, Cause.EXPIRED, self._waited_too_long(activation), 0, out)
+            text = self._waited_too_long(queue, activation)
+            self._reject(activation, Cause.EXPIRED, text, 0, out)
 
     def _serve_line(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """Hand waiting activations to free slots until one of both runs out."""
@@ -75,10 +76,11 @@ class SchedulerDelivery(SchedulerBase):
                 call = queue.line.take_call(container.level)
                 if call is None:
                     break
-                if self._expires_us(call) > now_us:
+                if self._expires_us(queue, call) > now_us:
                     self._deliver(queue, container, call, now_us, out)
                 else:
-                    self._reject(call, Cause.EXPIRED, self._waited_too_long(call), 0, out)
+                    text = self._waited_too_long(queue, call)
+                    self._reject(call, Cause.EXPIRED, text, 0, out)
             if container.free == 0:
                 container.stacked = False
                 queue.open_to_calls.remove(container)

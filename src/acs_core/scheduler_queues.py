@@ -31,7 +31,9 @@ class SchedulerQueues(SchedulerDecisions):
         namespace.queues += 1
         load = QueueLoad(now_us, event.history_us)
         capacity = self.config.waiting_max
-        queue = QueueEntry(spec, event.epoch, capacity, namespace, load, now_us, self._calls)
+        queue = QueueEntry(
+            spec, event.epoch, capacity, namespace, load, now_us, self._calls, self._wait_max_us
+        )
         queue.adopting = dict.fromkeys(self._invokers, True)
         for invoker in self._invokers.values():
             invoker.unheard[spec.queue] = queue

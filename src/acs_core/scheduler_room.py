@@ -218,7 +218,7 @@ class SchedulerRoom(SchedulerDelivery):
             containers,
             self._ledger.creation_us(),
             self._ledger.swaps_per_s(),
-            self._wait_max_us // (2 * rounds),
+            min(self._wait_max_us, queue.wait_max_us) // (2 * rounds),
         )
         needy = self._holding(queue, spares_floors, now_us)
         found = fairness.giver(holdings, needy, turn_us, in_namespace, totals)

@@ -675,6 +675,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "kind": _text,
         "containers_min": _integer,
         "wait_target_us": _optional(_integer),
+        "wait_max_us": _optional(_integer),
     },
     Activation: {
         "activation_id": _text,

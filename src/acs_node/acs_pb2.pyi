@@ -132,7 +132,7 @@ class Message(_message.Message):
     def __init__(self, submit: _Optional[_Union[Submit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., throttle: _Optional[_Union[Throttle, _Mapping]] = ..., queue_closed: _Optional[_Union[QueueClosed, _Mapping]] = ..., misdirected: _Optional[_Union[Misdirected, _Mapping]] = ..., adopt: _Optional[_Union[Adopt, _Mapping]] = ..., create: _Optional[_Union[Create, _Mapping]] = ..., deliver: _Optional[_Union[Deliver, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., invoker_reported: _Optional[_Union[InvokerReported, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., container_serving: _Optional[_Union[ContainerServing, _Mapping]] = ..., creation_failed: _Optional[_Union[CreationFailed, _Mapping]] = ..., pulled: _Optional[_Union[Pulled, _Mapping]] = ..., returned: _Optional[_Union[Returned, _Mapping]] = ..., container_paused: _Optional[_Union[ContainerPaused, _Mapping]] = ..., container_leaving: _Optional[_Union[ContainerLeaving, _Mapping]] = ..., container_gone: _Optional[_Union[ContainerGone, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., logs: _Optional[_Union[Logs, _Mapping]] = ..., action_wanted: _Optional[_Union[ActionWanted, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., action_found: _Optional[_Union[ActionFound, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ...) -> None: ...
 
 class QueueSpec(_message.Message):
-    __slots__ = ("queue", "namespace", "action", "revision", "memory_mb", "concurrency", "timeout_us", "action_limit", "kind", "containers_min", "wait_target_us")
+    __slots__ = ("queue", "namespace", "action", "revision", "memory_mb", "concurrency", "timeout_us", "action_limit", "kind", "containers_min", "wait_target_us", "wait_max_us")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +144,7 @@ class QueueSpec(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     CONTAINERS_MIN_FIELD_NUMBER: _ClassVar[int]
     WAIT_TARGET_US_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MAX_US_FIELD_NUMBER: _ClassVar[int]
     queue: str
     namespace: str
     action: str
@@ -155,7 +156,8 @@ class QueueSpec(_message.Message):
     kind: str
     containers_min: int
     wait_target_us: int
-    def __init__(self, queue: _Optional[str] = ..., namespace: _Optional[str] = ..., action: _Optional[str] = ..., revision: _Optional[int] = ..., memory_mb: _Optional[int] = ..., concurrency: _Optional[int] = ..., timeout_us: _Optional[int] = ..., action_limit: _Optional[int] = ..., kind: _Optional[str] = ..., containers_min: _Optional[int] = ..., wait_target_us: _Optional[int] = ...) -> None: ...
+    wait_max_us: int
+    def __init__(self, queue: _Optional[str] = ..., namespace: _Optional[str] = ..., action: _Optional[str] = ..., revision: _Optional[int] = ..., memory_mb: _Optional[int] = ..., concurrency: _Optional[int] = ..., timeout_us: _Optional[int] = ..., action_limit: _Optional[int] = ..., kind: _Optional[str] = ..., containers_min: _Optional[int] = ..., wait_target_us: _Optional[int] = ..., wait_max_us: _Optional[int] = ...) -> None: ...
 
 class Activation(_message.Message):
     __slots__ = ("activation_id", "payload", "arrived_us", "deadline_us", "causes")

@@ -8,10 +8,10 @@ from typing import Any, Final, Protocol, TypeVar
 import orjson
 
 from acs_core.events import QueueSpec
-from acs_core.limits import WAIT_MAX_US
+from acs_core.limits import BLACKBOX_WAIT_MAX_US, WAIT_MAX_US
 
 from . import clock
-from .action_schema import SEQUENCE, SEQUENCE_ACTIONS_MAX
+from .action_schema import BLACKBOX, SEQUENCE, SEQUENCE_ACTIONS_MAX
 from .activations import DEFINITE, Record
 from .entities import EntityStore
 from .entity_types import (
@@ -79,9 +79,10 @@ class Route:
             kind=action.exec.kind if has_network(action) else "",
             containers_min=annotation(action, CONTAINERS_MIN, 0),
             wait_target_us=None if target_ms is None else round(target_ms * 1000),
+            wait_max_us=BLACKBOX_WAIT_MAX_US if action.exec.kind == BLACKBOX else None,
         )
         # It waits, is initialised and runs, each for as long as it may.
-        self.longest_us = WAIT_MAX_US + 2 * self.spec.timeout_us
+        self.longest_us = (self.spec.wait_max_us or WAIT_MAX_US) + 2 * self.spec.timeout_us
         self.template = RunTemplate(action, identity.namespace)
         # The credential that its runs may call with, if any.
         self.uuid = identity.uuid if annotation(action, "provide-api-key", True) else ""

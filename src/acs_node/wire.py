@@ -169,6 +169,7 @@ def _to_spec(spec: QueueSpec) -> pb.QueueSpec:
         kind=spec.kind,
         containers_min=spec.containers_min,
         wait_target_us=spec.wait_target_us,
+        wait_max_us=spec.wait_max_us,
     )
 
 
@@ -186,6 +187,7 @@ def _spec(field: str, m: pb.QueueSpec) -> QueueSpec:
             kind=m.kind,
             containers_min=m.containers_min,
             wait_target_us=m.wait_target_us if m.HasField("wait_target_us") else None,
+            wait_max_us=m.wait_max_us if m.HasField("wait_max_us") else None,
         )
     except ValueError as error:
         raise WireError(f"{field}.{error}") from None

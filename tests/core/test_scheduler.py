@@ -816,6 +816,42 @@ def test_a_queue_has_the_wait_target_of_its_action(target_us: int | None, contai
     assert 1 + desk.scheduler.explain("n/a")["reserving"] == containers
 
 
+@pytest.mark.parametrize(("own_us", "bound_ms"), [(None, 60_000), (300_000_000, 300_000), (1, 0)])
+def test_a_queue_has_the_wait_bound_of_its_action(own_us: int | None, bound_ms: int) -> None:
+    desk = Desk()
+    desk.open("n/a", wait_max_us=own_us)  # no invoker: nothing is ever served
+    desk.open("n/b")
+    desk.arrive("a")
+    desk.arrive("b", queue="n/b")
+    words: list[str] = []
+    for at_us, name, waited_ms in sorted(
+        [(own_us or 60_000_000, "a", bound_ms), (60_000_000, "b", 60_000)]
+    ):
+        if desk.now_us < at_us:
+            words += desk.wait(at_us - 1 - desk.now_us)
+            assert not [w for w in words if w.startswith(f"reject {name} ")]
+            words += desk.wait(1)
+        reason = f"Activation processing is not initiated for {waited_ms} ms"
+        assert [w for w in words if w.startswith(f"reject {name} EXPIRED: {reason}")]
+
+
+def test_who_may_wait_longer_is_refused_later() -> None:
+    """W1: by prediction, too, each action has its own bound."""
+    refused_at = {}
+    for own_us in (None, 300_000_000):
+        desk = Desk()
+        desk.do(ev.InvokerReported("i1", 256))
+        spec = ev.QueueSpec("n/a", "n", "a", 0, wait_max_us=own_us)
+        desk.do(ev.QueueOpened(spec, 1, history_us=10_000_000))
+        desk.do(ev.Adopted("i1", "n/a", 1, (ev.Held("x", True),)))
+        desk.pull("x")
+        taken = 0
+        while not any(w.startswith("reject") for w in desk.arrive(f"a{taken}")):
+            taken += 1
+        refused_at[own_us] = taken
+    assert refused_at == {None: 7, 300_000_000: 31}
+
+
 def test_work_given_back_twice_in_a_row_is_given_back_once() -> None:
     made = desk()
     made.arrive("a1")

@@ -185,10 +185,11 @@ def filled(cls: type) -> object:
     }
     document = {name: samples.get(read) for name, read in trace._FIELDS[cls].items()}
     spec = {name: samples.get(read) for name, read in trace._FIELDS[QueueSpec].items()}
+    optional = ("action_limit", "wait_target_us", "wait_max_us")
     for name in document:
         if name == "spec":
             document[name] = spec
-        elif document[name] is None and name not in ("action_limit", "wait_target_us"):
+        elif document[name] is None and name not in optional:
             document[name] = []
     return trace._read_object(cls, document)
 
@@ -286,6 +287,7 @@ def test_a_line_holds_time_event_and_effects() -> None:
                     "kind": "",
                     "containers_min": 0,
                     "wait_target_us": None,
+                    "wait_max_us": None,
                 },
                 "epoch": 5,
                 "history_us": 0,

@@ -572,6 +572,19 @@ async def test_floors_and_wait_targets_of_annotations_reach_their_queues() -> No
         assert wishes == {"guest/act": (0, None), "guest/kept": (2, 500)}
 
 
+async def test_images_of_users_may_be_waited_for_longer() -> None:
+    async with deaf_house() as (house, ear):
+        await house.put("own", exec={"kind": "blackbox", "image": "someone/image"})
+        for name in ("act", "own"):
+            house.start(name, {})
+        await until(lambda: len(ear.submitted()) == 2, "both submissions")
+        bounds = {submit.spec.action: submit.spec.wait_max_us for submit in ear.submitted()}
+        assert bounds == {"guest/act": None, "guest/own": 300_000_000}
+        for pending in house.controller._pending.values():
+            wait_us = 300_000_000 if pending.route.spec.wait_max_us else 60_000_000
+            assert pending.route.longest_us == wait_us + 2 * pending.route.spec.timeout_us
+
+
 async def test_a_change_closes_the_queues_of_its_action_alone() -> None:
     async with deaf_house() as (house, ear):
         await house.put("other")

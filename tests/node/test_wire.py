@@ -39,6 +39,7 @@ specs = st.builds(
     kind=texts,
     containers_min=st.integers(0, COUNT_MAX),
     wait_target_us=st.none() | times,
+    wait_max_us=st.none() | st.integers(1, TIME_MAX_US),
 )
 activations = st.builds(events.Activation, names, st.binary(max_size=99), times, times, ids)
 held = st.builds(events.Held, names, st.booleans(), ids, st.booleans())
