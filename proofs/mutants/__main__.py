@@ -37,7 +37,12 @@ _SCHEDULER = [
     "tests/core/test_give_back.py",
     "tests/core/test_nesting.py",
     "tests/core/test_pausing.py",
+    "tests/core/test_floor.py",
+    "tests/core/test_answers.py",
+    "tests/core/test_starving.py",
+    "proofs/test_forecast.py",
     "proofs/test_scheduler.py",
+    "proofs/test_turns.py",
 ]
 _TRACE = ["tests/core/test_trace.py", "proofs/test_trace.py"]
 _SIMULATION = ["tests/core/test_simulation.py", "proofs/test_simulation.py"]
@@ -95,7 +100,7 @@ TESTS = {
     "scheduler_decisions": _SCHEDULER,
     "scheduler_delivery": _SCHEDULER,
     "scheduler_queues": _SCHEDULER,
-    "scheduler_room": ["tests/core/test_give_back.py", *_SCHEDULER],
+    "scheduler_room": _SCHEDULER,
     "semaphores": ["tests/core/test_semaphores.py", "proofs/test_semaphores.py"],
     "shadow": ["tests/core/test_shadow.py", "proofs/test_shadow.py"],
     "sharding": _SHARDING,

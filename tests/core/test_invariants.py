@@ -113,6 +113,12 @@ def test_every_invariant_has_a_planted_fault_that_its_proof_finds() -> None:
     assert invariants().keys() - planted == set()
 
 
+def test_each_planted_fault_has_its_place_in_the_core() -> None:
+    for mutant in chosen():
+        source = (ROOT / "src" / "acs_core" / str(mutant["file"])).read_text()
+        assert source.count(str(mutant["old"])) == 1, mutant["name"]
+
+
 def test_each_known_fault_of_the_original_has_its_counterpart_or_a_reason() -> None:
     rows = re.findall(
         r"^\| (\d+) \| .* \| (.*) \| (.*) \|$", (ROOT / "docs" / "original.md").read_text(), re.M
