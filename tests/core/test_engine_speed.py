@@ -113,3 +113,15 @@ def test_an_end_without_a_beginning_is_refused() -> None:
     with pytest.raises(KeyError):
         speed.end("c", 0, True)
     assert speed.creation_us == 0
+
+
+def test_a_span_that_begins_with_one_under_way_has_no_overlap_by_that() -> None:
+    speed = EngineSpeed()
+    for number in range(ENGINE_SPAN_MAX + 1):
+        speed.begin(f"c{number}", 0)
+    for number in range(ENGINE_SPAN_MAX):
+        speed.end(f"c{number}", 100 * (number + 1), True)
+    rate = speed.creations_per_s
+    assert rate > 0
+    speed.end(f"c{ENGINE_SPAN_MAX}", 1_000_000, True)  # alone in the new span, and slow
+    assert speed.creations_per_s == rate

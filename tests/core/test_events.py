@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,6 +43,11 @@ def test_a_queue_needs_names(field: str, value: Any) -> None:
         ("timeout_us", TIME_MAX_US + 1, 1, TIME_MAX_US),
         ("action_limit", -1, 0, COUNT_MAX),
         ("action_limit", "many", 0, COUNT_MAX),
+        ("containers_min", -1, 0, COUNT_MAX),
+        ("containers_min", COUNT_MAX + 1, 0, COUNT_MAX),
+        ("wait_target_us", -1, 0, TIME_MAX_US),
+        ("wait_max_us", 0, 1, TIME_MAX_US),
+        ("wait_max_us", TIME_MAX_US + 1, 1, TIME_MAX_US),
     ],
 )
 def test_a_queue_needs_numbers_in_range(field: str, value: Any, low: int, high: int) -> None:
@@ -74,6 +80,26 @@ def test_an_activation_names_what_is_wrong(field: str, value: Any) -> None:
         activation(**{field: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "make"),
+    [
+        ("epoch", lambda n: ev.QueueOpened(spec(), n)),
+        ("history_us", lambda n: ev.QueueOpened(spec(), 1, n)),
+        ("epoch", lambda n: ev.Pulled("c", n, 1)),
+        ("epoch", lambda n: ev.Returned("c", n, ())),
+        ("epoch", lambda n: ev.Adopted("i", "q", n)),
+        ("epoch", lambda n: fx.Create("c", "i", n, spec())),
+        ("epoch", lambda n: fx.Adopt("q", n)),
+    ],
+)
+def test_numbers_of_messages_begin_at_0_and_end(field: str, make: Callable[[int], object]) -> None:
+    for number in (0, TIME_MAX_US):
+        assert make(number) is not None
+    for number in (-1, TIME_MAX_US + 1):
+        with pytest.raises(ValueError, match=rf"{field} is {number}"):
+            make(number)
+
+
 def test_a_long_wrong_name_is_not_repeated_in_full() -> None:
     with pytest.raises(ValueError) as caught:
         activation(activation_id="x" * 100_000)
@@ -97,6 +123,9 @@ def test_what_is_not_said_is_the_usual() -> None:
     assert (reported.creation_us, reported.creations_per_s) == (0, 0.0)
     assert ev.LimitsChanged("n", 1).weight == 1.0
     assert not fx.Abort("c", "a", 1).drained
+    assert not fx.Create("c", "i", 1, spec()).keep
+    assert (spec().containers_min, spec().kind) == (0, "")
+    assert (spec().wait_target_us, spec().wait_max_us) == (None, None)
 
 
 def test_what_an_invoker_is_asked_is_an_event_of_its_pool() -> None:

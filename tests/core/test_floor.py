@@ -178,6 +178,18 @@ def test_no_one_of_a_floor_is_given_back_and_the_others_are() -> None:
     assert [w for w in desk.wait(50_000_000) if "release" in w] == []
 
 
+def test_one_of_a_floor_that_works_is_given_back_for_a_call() -> None:
+    desk = made(200)
+    desk.open(containers_min=2, memory_mb=100)
+    held = [ev.Held(name, True, (f"a{name}",), True) for name in ("kept", "too")]
+    desk.do(ev.Adopted("i1", "n/a", 1, tuple(held)))
+    desk.now_us += 10_000_000
+    desk.open("n/b", memory_mb=100)
+    desk.do(ev.Adopted("i1", "n/b", 1))
+    call = ev.Activation("b1", b"", desk.now_us, 0, ("root",))
+    assert desk.do(ev.Arrived("n/b", call)) == ["release kept: b has too few containers"]
+
+
 def test_a_floor_is_made_from_what_idles_and_not_from_what_works() -> None:
     desk = made(200)
     desk.open("n/b", memory_mb=100)

@@ -18,6 +18,8 @@ def test_what_a_scheduler_keeps_to_unless_told_otherwise() -> None:
     assert config.namespace_containers_max == 10_000
     assert (config.decision_interval_us, config.backlog_interval_us) == (SECOND / 10, SECOND / 200)
     assert (config.retry_min_us, config.retry_max_us) == (SECOND / 10, 10 * SECOND)
+    assert (config.reserve_answer_us, config.create_answer_us) == (10 * SECOND, 120 * SECOND)
+    assert limits.BLACKBOX_WAIT_MAX_US == 300 * SECOND
     assert config.give_back
     assert not config.report_decisions
 
@@ -31,7 +33,9 @@ def test_what_a_pool_keeps_to_unless_told_otherwise() -> None:
 
 def test_bounds_that_nobody_can_set() -> None:
     assert (limits.LOOKS_MAX, limits.LINE_MAX, limits.ROOM_SCAN_MAX) == (8, 16, 10_000)
-    assert limits.RESERVE_MAX == 100
+    assert (limits.RESERVE_MAX, limits.ASKS_MAX, limits.GIVEN_UP_MAX) == (100, 100, 1_000)
+    assert (limits.SPREAD_QUEUES_MAX, limits.ENGINE_SPAN_MAX) == (64, 8)
+    assert limits.FLOOR_INTERVAL_US == SECOND
     assert limits.CONCURRENCY_MAX == 1_000
     assert limits.EPOCHS_MAX == 100_000
     assert limits.NAME_MAX == 1_024
@@ -51,3 +55,20 @@ def test_what_is_reckoned_with() -> None:
     assert (limits.GROWTH_GAIN_MIN, limits.GROWTH_STEP_MIN) == (0.5, 1.25)
     assert limits.GROWTH_PAUSE_US == 10 * SECOND
     assert limits.GROWTH_DOUBLINGS_MAX == 6
+
+
+def test_what_the_baseline_keeps_to_is_what_the_original_did() -> None:
+    assert (limits.MANAGED_FRACTION, limits.BLACKBOX_FRACTION) == (0.9, 0.1)
+    assert (limits.ACK_FACTOR, limits.ACK_ADDON_US) == (2, 60 * SECOND)
+    assert (limits.ACK_TIMEOUT_MIN_US, limits.SHARD_MIN_MB) == (60 * SECOND, 128)
+    assert (limits.HEALTH_RESULTS_MAX, limits.HEALTH_TOLERANCE) == (10, 3)
+    assert (limits.HEALTH_SILENCE_US, limits.HEALTH_TEST_INTERVAL_US) == (10 * SECOND, 60 * SECOND)
+    assert (limits.PUSH_KEEP_ALIVE_US, limits.PUSH_PAUSE_GRACE_US) == (600 * SECOND, 10 * SECOND)
+    assert (limits.PUSH_MEMORY_UNIT_MB, limits.PUSH_PEEK_FACTOR) == (128, 0.5)
+
+
+def test_what_is_noise_and_what_is_not() -> None:
+    assert (limits.SPREAD_RATIO, limits.SPREAD_MIN_PER_S) == (1.5, 500.0)
+    assert (limits.SPARE_GAPS, limits.SPARE_IDLE_MAX_US) == (10, SECOND)
+    assert (limits.LOOP_BUSY, limits.LOOP_CALM) == (0.3, 0.15)
+    assert limits.HEALTH_TEST_RETRY_US == SECOND

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from harness import describe
 
+from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core.demand import OpenWhiskRule
 from acs_core.limits import LOOKS_MAX, TIME_MAX_US
@@ -296,6 +297,38 @@ def test_returned_work_goes_to_another_free_container_at_once() -> None:
     made.pull("y")
     assert made.arrive("a1") == ["deliver a1 to y"]
     assert made.do(ev.Returned("y", 1, ("a1",))) == ["deliver a1 to x"]
+
+
+def test_returned_work_can_be_cancelled() -> None:
+    made = serving()
+    made.do(ev.Returned("c-1", 1, ("a1",)))
+    assert made.do(ev.Cancelled("a1")) == ["reject a1 CANCELLED: cancelled before its turn"]
+    assert made.pull("c-1") == []
+
+
+def test_a_rule_is_told_how_long_the_first_has_waited() -> None:
+    scheduler = Scheduler(SchedulerConfig(report_decisions=True))
+    scheduler.step(ev.InvokerReported("i1", 1_000), 0)
+    scheduler.step(ev.QueueOpened(ev.QueueSpec("q", "n", "a", 0), 1), 0)
+    scheduler.step(ev.Arrived("q", ev.Activation("a1", b"", 1_000)), 1_000)
+    out = scheduler.step(ev.Adopted("i1", "q", 1), 8_000)
+    seen = [effect.snapshot.oldest_wait_ms for effect in out if isinstance(effect, fx.Decided)]
+    assert seen == [7.0]
+
+
+def test_a_full_queue_says_when_its_line_will_be_served() -> None:
+    scheduler = Scheduler(SchedulerConfig(waiting_max=4, throttle_by_wait=False))
+    scheduler.step(ev.InvokerReported("i1", 10_000), 0)
+    spec = ev.QueueSpec("q", "n", "a", 0, concurrency=2, action_limit=2)
+    scheduler.step(ev.QueueOpened(spec, 1, history_us=3_000_000), 0)
+    held = tuple([ev.Held(name, True) for name in ("x", "y")])
+    scheduler.step(ev.Adopted("i1", "q", 1, held), 0)
+    for number in range(4):
+        scheduler.step(ev.Arrived("q", ev.Activation(f"a{number}", b"", 0)), 0)
+    (refused,) = scheduler.step(ev.Arrived("q", ev.Activation("late", b"", 0)), 0)
+    assert isinstance(refused, fx.Reject)
+    # 4 runs of 3 s, and 2 slots in each of 2 containers.
+    assert (refused.cause, refused.retry_after_us) == (fx.Cause.QUEUE_FULL, 3_000_000)
 
 
 def test_returned_work_that_has_expired_meanwhile_is_rejected() -> None:

@@ -377,6 +377,23 @@ def test_invokers_that_fall_silent_and_are_tested() -> None:
     assert supervision.invokers[1] == ShardedInvoker(1, InvokerStatus.UNHEALTHY, 1024)
 
 
+def test_a_completion_is_a_sign_of_life() -> None:
+    supervision = Supervision()
+    supervision.pinged(0, 512, 0)
+    supervision.completed(0, InvocationResult.SUCCESS, 7 * SECOND)
+    assert supervision.next_deadline_us() == 17 * SECOND
+    assert supervision.time_reached(16 * SECOND) == []
+    assert supervision.invokers[0].status is InvokerStatus.UP
+
+
+def test_the_next_test_is_a_minute_later() -> None:
+    supervised = SupervisedInvoker(0)
+    supervised.pinged(True, 60 * SECOND)
+    assert supervised.time_reached(60 * SECOND)
+    assert supervised.test_due_us == 120 * SECOND
+    assert not supervised.time_reached(60 * SECOND)
+
+
 def test_a_completion_of_an_unknown_invoker() -> None:
     supervision = Supervision()
     assert supervision.completed(3, InvocationResult.SUCCESS, 0) == 0

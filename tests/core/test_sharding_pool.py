@@ -375,6 +375,16 @@ def test_prewarmed_sandboxes_that_fail() -> None:
     assert world.step(ev.SandboxRemoved("i-prewarm-2")) == ["processed"]
 
 
+def test_a_prewarmed_sandbox_on_its_way_out_holds_no_memory() -> None:
+    world = World(256, prewarm=(Prewarm("python", 256),))
+    world.wait(0)
+    world.step(ev.SandboxReady("i-prewarm-1"))
+    assert world.pool.used_mb() == 256
+    world.step(ev.SandboxBroke("i-prewarm-1", "killed"))
+    assert world.pool.used_mb() == 0
+    assert world.push("x", A)[-1] == "start 1"
+
+
 def test_what_nobody_knows() -> None:
     world = World(256)
     for event in (

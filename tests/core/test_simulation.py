@@ -76,6 +76,7 @@ def test_an_engine_does_one_part_alone_and_one_beside_others() -> None:
     assert (first, engine.ask(Operation.CREATE, 0)) == (420_000, 490_000)
     assert engine.ask(Operation.PAUSE, SECOND) == SECOND + 25_300
     assert engine.busy_us == 2 * 70_000 + 13_300
+    assert engine.operations == [2, 0, 1, 0]
     assert EXACT.creation_us() == 420_000
     assert EngineModel(create_serial_us=0).creations_per_s() == 0.0
 
@@ -104,6 +105,8 @@ def test_a_cold_and_a_warm_run_where_containers_pull() -> None:
         SECOND / SECOND + 0.0004 + 0.0025 + 10 + 0.08 - 0.0028
     )
     assert report.memory_mb_s == 256 * report.container_s
+    # The serial parts of one creation and one removal, of all the time of one engine.
+    assert report.engine_busy_share == (70_000 + 30_000) / (20 * SECOND)
 
 
 def test_a_cold_and_a_warm_run_where_they_are_pushed_to() -> None:
@@ -204,6 +207,24 @@ def test_a_namespace_has_no_more_containers_than_it_may() -> None:
     cluster.run_until(3 * SECOND)
     report = cluster.report()
     assert report.created - report.removed <= 2
+
+
+def test_what_is_rejected_is_no_throughput() -> None:
+    config = SimulationConfig(engine=EXACT, namespace_containers_max=0)
+    cluster = PullCluster(config, actions_of(1), 0)
+    cluster.load(at(0, SECOND))
+    cluster.run_until(100 * SECOND)
+    report = cluster.report()
+    assert (report.arrived, report.rejected, report.tps) == (2, 2, 0.0)
+
+
+def test_an_invoker_is_filled_to_its_last_megabyte() -> None:
+    config = SimulationConfig(engine=EXACT, invoker_mb=512)
+    cluster = PullCluster(config, actions_of(2, memory_mb=256), 0)
+    cluster.load(iter([(0, 0, 2_000), (0, 1, 2_000)]))
+    cluster.run_until(5 * SECOND)
+    report = cluster.report()
+    assert (report.ended, report.created, report.removed) == (2, 2, 0)
 
 
 @BOTH

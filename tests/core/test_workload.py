@@ -152,6 +152,10 @@ def test_a_load_goes_through_a_cluster(kind: type[PullCluster]) -> None:
     shares = list(pass_time(cluster, workload, steps=4))
     assert shares == sorted(shares)
     assert (len(shares), shares[-1]) == (5, 1.0)
+    assert cluster.now_us == 3 * MINUTE_US + 3 * RUN_MAX_US
+    cluster = prepare(kind, workload, SimulationConfig(invokers=2), seed=1)
+    times = [cluster.now_us for _ in pass_time(cluster, workload, steps=4)]
+    assert times[:4] == [3 * MINUTE_US * step // 4 for step in (1, 2, 3, 4)]
     report = cluster.report()
     assert (report.arrived, report.ended, report.open) == (6, 6, 0)
 
