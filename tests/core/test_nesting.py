@@ -50,6 +50,16 @@ class Desk:
         self.do(ev.Arrived(queue, ev.Activation(name, b"", now_us, 0, causes)), now_us)
 
 
+def test_a_call_waits_for_no_place_behind_others() -> None:
+    desk = Desk(cap=2, reserve=1)
+    desk.do(ev.QueueOpened(ev.QueueSpec("n/d", "n", "d", 0), 3))
+    desk.do(ev.Adopted("i1", "n/d", 3))
+    desk.arrive("n/a", "a1")
+    desk.arrive("n/b", "b1")  # it starves, and is the first in the line
+    desk.arrive("n/d", "d1", "a1")
+    assert desk.where == {"a1": "c-1", "d1": "c-2"}
+
+
 def test_a_call_takes_the_place_that_other_work_may_not_take() -> None:
     desk = Desk(cap=2, reserve=1)
     desk.arrive("n/a", "a1")

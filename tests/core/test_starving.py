@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from harness import Desk
 
 from acs_core import events as ev
 from acs_core import limits
 from acs_core.demand import Decision, RuntimeFitRule, Snapshot
-from acs_core.effects import Adopt, Deliver, Release, Reserve
+from acs_core.effects import Adopt, Decided, Deliver, Release, Reserve
 from acs_core.scheduler import Scheduler, SchedulerConfig
 from acs_core.starving import Starving
 
@@ -264,3 +265,35 @@ def test_who_waits_for_a_look_already_is_not_put_in_the_line_again() -> None:
         ticks += 1
     assert ticks <= 2 + QUEUES // limits.LOOKS_MAX  # once each
     crowd.scheduler.check()
+
+
+def test_who_finds_no_place_ends_the_line() -> None:
+    config = SchedulerConfig(namespace_containers_max=1, report_decisions=True)
+    scheduler = Scheduler(config)
+    scheduler.step(ev.InvokerReported("i", 10_000), 0)
+    for epoch, queue in enumerate("abcd", 1):
+        scheduler.step(ev.QueueOpened(ev.QueueSpec(queue, "n", queue, 0), epoch), 0)
+        held = (ev.Held("x", True, ("a1",)),) if queue == "a" else ()
+        scheduler.step(ev.Adopted("i", queue, epoch, held), 0)
+    for queue in "bcd":
+        scheduler.step(ev.Arrived(queue, ev.Activation(queue, b"", 0)), 0)
+    out = scheduler.step(ev.ContainerGone("x", "it died"), 0)
+    assert [e.queue for e in out if isinstance(e, Reserve)] == ["b"]
+    # The second one finds none; what is left belongs to the others no more than to it.
+    assert {e.queue for e in out if isinstance(e, Decided)} == {"b", "c"}
+
+
+def test_a_queue_whose_creations_fail_asks_for_the_room_of_one() -> None:
+    desk = Desk(namespace_containers_max=2, namespace_reserve=0)
+    desk.do(ev.InvokerReported("i1", 1_000))
+    desk.open("n/b", memory_mb=100)
+    desk.do(ev.Adopted("i1", "n/b", 1))
+    desk.arrive("b1", queue="n/b")
+    desk.do(ev.Reserved("n/b", 1, ("c-1",)))
+    desk.do(ev.CreationFailed("c-1", ev.FailureClass.RECOVERABLE, "the engine is down"))
+    assert desk.scheduler.explain("n/b")["state"] == "FLUSHING"
+    desk.open("n/a", memory_mb=100)
+    desk.do(ev.Adopted("i1", "n/a", 1, (ev.Held("x", True), ev.Held("y", True))))
+    desk.pull("x")
+    desk.pull("y")
+    assert desk.wait(150_000) == ["release x: b needs the room"]
