@@ -138,8 +138,11 @@ def test_what_is_no_trace(text: str, words: str) -> None:
 
 
 def test_a_load_says_how_it_comes() -> None:
+    nothing = Workload([])
+    assert (nothing.count, nothing.span_us) == (0, 0)
     with pytest.raises(NotImplementedError):
-        Workload([]).arrivals(0)
+        nothing.arrivals(0)
+    assert (RUN_MIN_US, RUN_MAX_US) == (1_000, 300_000_000)
 
 
 # --- simulations of it ------------------------------------------------------------------------

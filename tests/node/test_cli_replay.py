@@ -94,8 +94,8 @@ def test_a_difference(trace: Path, recorded: str, shown: list[str]) -> None:
     assert result.output.splitlines()[1:] == [
         'line 4, at 2 us, differs: {"QueueOpened":{"spec":{"queue":"r","namespace":"n",'
         '"action":"b","revision":0,"memory_mb":256,"concurrency":1,"timeout_us":60000000,'
-        '"action_limit":null,"kind":"","containers_min":0,"wait_target_us":null},"epoch":2,'
-        '"history_us":0}}',
+        '"action_limit":null,"kind":"","containers_min":0,"wait_target_us":null,'
+        '"wait_max_us":null},"epoch":2,"history_us":0}}',
         *shown,
     ]
     as_json = acs_replay(trace, "--json")
