@@ -104,6 +104,8 @@ TESTS = {
     "semaphores": ["tests/core/test_semaphores.py", "proofs/test_semaphores.py"],
     "shadow": ["tests/core/test_shadow.py", "proofs/test_shadow.py"],
     "sharding": _SHARDING,
+    "sharding_container": ["tests/core/test_sharding_pool.py", "proofs/test_sharding.py"],
+    "sharding_feed": ["tests/core/test_sharding_pool.py", "proofs/test_sharding.py"],
     "sharding_pool": ["tests/core/test_sharding_pool.py", "proofs/test_sharding.py"],
     "sharding_supervision": _SHARDING,
     "simulation": _SIMULATION,

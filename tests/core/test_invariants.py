@@ -119,6 +119,12 @@ def test_each_planted_fault_has_its_place_in_the_core() -> None:
         assert source.count(str(mutant["old"])) == 1, mutant["name"]
 
 
+def test_the_generic_faults_of_every_module_have_tests_to_find_them() -> None:
+    source = (PROOFS / "mutants" / "__main__.py").read_text()
+    for path in (ROOT / "src" / "acs_core").glob("*.py"):
+        assert f'    "{path.stem}": ' in source, path.stem
+
+
 def test_each_known_fault_of_the_original_has_its_counterpart_or_a_reason() -> None:
     rows = re.findall(
         r"^\| (\d+) \| .* \| (.*) \| (.*) \|$", (ROOT / "docs" / "original.md").read_text(), re.M
