@@ -32,6 +32,7 @@ __all__ = [
     "request_id",
     "route_not_found",
     "too_large",
+    "too_many_in_flight",
     "unavailable",
     "unsupported_media_type",
     "wrong_collection",
@@ -165,6 +166,13 @@ def database_unavailable(uncertain: bool) -> ApiError:
     )
     why = f"The database does not answer (tries: 1, allowed: 1); {done}. The server's log has the"
     return unavailable(f"{why} cause, and it goes on when that is gone.", UNAVAILABLE_RETRY_S)
+
+
+def too_many_in_flight(reason: str, retry_after_us: int = 0) -> ApiError:
+    """Return the 429 of a queue or a namespace that takes no more; ``reason`` says why."""
+    retry_s = max(1, -(-retry_after_us // 1_000_000))
+    text = f"Too many concurrent requests in flight: {reason.rstrip('.')}."
+    return ApiError(429, text, (("Retry-After", str(retry_s)),))
 
 
 def unavailable(why: str, retry_after_s: int | None) -> ApiError:

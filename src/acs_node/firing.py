@@ -13,10 +13,10 @@ import orjson
 
 from . import clock
 from .activations import DEFINITE, ActivationStore, Record
-from .controller import Caller, Invocation
 from .entities import EntityStore
 from .entity_types import Identity
 from .errors import ApiError, malformed_content
+from .invocations import Caller, Invocation
 from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR, STATUS_TEXTS, SUCCESS
 from .triggers import ACTIVE, Reaction, Trigger
 

@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .controller import BLOCKING_MS_MAX, Caller, Invocation
 from .entities import EntityStore
 from .entity_types import Action, Identity, annotation
 from .errors import ApiError, error_body, malformed_content, method_not_allowed, not_found
+from .invocations import BLOCKING_MS_MAX, Caller, Invocation
 from .requests import authenticate_header, header, read_body
 from .resolution import resolve_action
 from .responses import json_bytes

@@ -19,11 +19,12 @@ from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.scheduler import SchedulerConfig
 from acs_node import clock
 from acs_node.activations import ActivationStore, Record
-from acs_node.controller import BLOCKING_MS_MAX, Controller, Invocation
+from acs_node.controller import Controller
 from acs_node.coordination import Coordination, MemoryCoordination
 from acs_node.database import Database
 from acs_node.entities import EntityStore, Identity, RuntimeKinds, SystemLimits
 from acs_node.errors import ApiError
+from acs_node.invocations import BLOCKING_MS_MAX, Invocation
 from acs_node.invoker import Invoker
 from acs_node.links import Inbox, LocalLink
 from acs_node.sandboxes import SandboxEngine
@@ -150,9 +151,9 @@ class House:
             "open_queues": controller._open_queues,
             "throttled": controller._throttled,
             "pending": controller._pending,
-            "waiting": controller._waiting,
-            "unlogged": controller._unlogged,
-            "settling": controller._settling,
+            "waiting": controller._patience.waiting,
+            "unlogged": controller._unlogged.records,
+            "settling": controller._unlogged.settling,
             "controller_tasks": controller._tasks,
             "opening": scheduler._opening,
             "scheduler_tasks": scheduler._tasks,

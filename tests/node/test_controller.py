@@ -13,12 +13,13 @@ from node.house import ECHO, WAIT_FOR_FILE, House, Recorder, open_house, until
 
 from acs_core.effects import Cause, Reject, Throttle
 from acs_core.limits import WAIT_MAX_US
-from acs_node import clock, controller, database_engines
+from acs_node import clock, controller, database_engines, patience, route_cache
 from acs_node.activations import StoreFailing
 from acs_node.controller import Controller
 from acs_node.entity_types import Action
 from acs_node.errors import ApiError
 from acs_node.ids import controller_of
+from acs_node.invocations import Invocation
 from acs_node.links import Close, Link, Logs, QueueClosed, Result, Submit
 from acs_node.sandboxes import SandboxError
 
@@ -157,13 +158,13 @@ async def test_a_caller_who_waited_long_enough_gets_the_id_and_later_the_record(
 
 
 async def test_the_usual_wait_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller, "BLOCKING_MS_MAX", 20)
-    monkeypatch.setattr(controller, "WAIT_TICK_S", 0.005)
+    monkeypatch.setattr(patience, "BLOCKING_MS_MAX", 20)
+    monkeypatch.setattr(patience, "WAIT_TICK_S", 0.005)
     async with deaf_house() as (house, ear):
         callers = [house.start("act", {}, timeout_ms=20) for _ in range(3)]
         for caller in callers:
             assert (await asyncio.wait_for(caller.answered, 5)).status == 202
-        assert house.controller._waiting == {}
+        assert house.controller._patience.waiting == {}
         for submitted in ear.submitted():
             house.controller.receive(result_of(submitted.activation.activation_id))
             await house.record(submitted.activation.activation_id)
@@ -239,7 +240,7 @@ async def test_a_body_that_is_no_object_is_malformed(body: bytes) -> None:
     async with deaf_house() as (house, ear):
         caller = house.start("act", {})
         await until(ear.submitted, "the route")
-        invocation = controller.Invocation("guest", "act", True)
+        invocation = Invocation("guest", "act", True)
         with pytest.raises(ApiError) as caught:
             house.controller.invoke(house.identity, invocation, body, "t", caller)
         assert caught.value.status == 400
@@ -264,7 +265,7 @@ async def test_an_absent_action_and_a_foreign_namespace() -> None:
     async with deaf_house() as (house, ear):
         assert (await house.invoke("absent", {})).status == 404
         caller = Recorder()
-        invocation = controller.Invocation("other", "act", True)
+        invocation = Invocation("other", "act", True)
         with pytest.raises(ApiError) as caught:
             house.controller.invoke(house.identity, invocation, b"", "t", caller)
         assert caught.value.status == 403
@@ -728,11 +729,11 @@ async def test_a_reader_that_goes_away_leaves_nothing() -> None:
         activation_id = ear.submitted()[0].activation.activation_id
         house.controller.receive(result_of(activation_id, logs_follow=True))
         readers = [asyncio.ensure_future(house.controller.settled(activation_id)) for _ in "ab"]
-        await until(lambda: house.controller._settling, "the readers")
+        await until(lambda: house.controller._unlogged.settling, "the readers")
         readers[0].cancel()
         house.controller.receive(Logs([(activation_id, ["line"])]))
         await asyncio.wait(readers)
-        assert house.controller._settling == {}
+        assert house.controller._unlogged.settling == {}
         assert (await house.document(activation_id))["logs"] == ["line"]
 
 
@@ -746,7 +747,7 @@ async def test_close_records_what_is_left() -> None:
         house.controller.close()
         # The house closes it again.
         house.entities.listeners.append(house.controller._on_change)
-        house.entities.namespace_listeners.append(house.controller._on_namespace)
+        house.entities.namespace_listeners.append(house.controller._routes.namespace_changed)
         assert caller.answers[0].status == 500
         assert "server stopped" in caller.answers[0].body["error"]
         assert accepted.activation_id
@@ -759,7 +760,7 @@ async def test_draining_refuses_what_is_new_and_waits_for_what_is_old() -> None:
         caller = house.start("act", {})
         await until(ear.submitted, "the submission")
         draining = asyncio.ensure_future(house.controller.drained())
-        await until(lambda: house.controller._closed, "the stop")
+        await until(lambda: house.controller._admission.closed, "the stop")
         refused = await house.invoke("act", {})
         assert refused.status == 503
         assert "It is stopping" in refused.body
@@ -786,22 +787,22 @@ async def test_an_action_that_is_still_read_when_the_stop_begins_is_refused(
 
 
 async def test_routes_are_bounded_by_number_and_by_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller, "ROUTES_MAX", 3)
-    monkeypatch.setattr(controller, "CACHED_CODE_BYTES_MAX", 10_000)
+    monkeypatch.setattr(route_cache, "ROUTES_MAX", 3)
+    monkeypatch.setattr(route_cache, "CACHED_CODE_BYTES_MAX", 10_000)
     async with deaf_house() as (house, ear):
         for number in range(5):
             await house.put(f"small{number}")
             house.start(f"small{number}", {})
         await until(lambda: len(ear.submitted()) == 5, "the submissions")
-        assert [key[2] for key in house.controller._routes] == ["small2", "small3", "small4"]
+        assert [key[2] for key in house.controller._routes.kept()] == ["small2", "small3", "small4"]
         for number in range(3):
             await house.put(f"large{number}", ECHO + "#" * 6_000)
             house.start(f"large{number}", {})
         await until(lambda: len(ear.submitted()) == 8, "the submissions")
-        assert [key[2] for key in house.controller._routes] == ["large2"]
+        assert [key[2] for key in house.controller._routes.kept()] == ["large2"]
         await house.entities.delete_action("guest", "large2")
-        assert house.controller._routes == {}
-        assert house.controller._routes_code_bytes == 0
+        assert house.controller._routes.kept() == []
+        assert house.controller._routes.code_bytes == 0
 
 
 async def test_thousands_of_activations_of_many_actions_leave_nothing() -> None:
@@ -835,7 +836,7 @@ async def test_thousands_of_activations_of_many_actions_leave_nothing() -> None:
         house.check()
         await house.activations.flush()
         assert await house.activations.count("guest") == 3_000
-        assert len(house.controller._routes) == len(actions)
+        assert len(house.controller._routes.kept()) == len(actions)
         gc.collect()
         objects = len(gc.get_objects())
         await load()

@@ -17,7 +17,9 @@ from node.server import rest_client, running_server, wait_until
 
 from acs_node.demo import ServerProcess
 from acs_node.errors import ApiError
-from acs_node.front import HEAD_BYTES_MAX, PAYLOAD_BYTES_MAX, is_invocation, parse_invocation
+from acs_node.front import is_invocation, parse_invocation
+from acs_node.front_connection import HEAD_BYTES_MAX
+from acs_node.front_cycle import PAYLOAD_BYTES_MAX
 
 ACTIONS = "namespaces/_/actions"
 

@@ -21,7 +21,8 @@ from node.server import rest_client, running_server, wait_until
 
 from acs_node.demo import ServerProcess
 from acs_node.errors import missing_credentials
-from acs_node.front import HEADERS_MAX, PAYLOAD_BYTES_MAX, STRANGER_BYTES_MAX, _Cycle
+from acs_node.front_connection import HEADERS_MAX
+from acs_node.front_cycle import PAYLOAD_BYTES_MAX, STRANGER_BYTES_MAX, InvokeCycle
 
 ACTIONS = "namespaces/_/actions"
 INVOKE = "_/actions/echo?blocking=true&result=true"
@@ -154,7 +155,7 @@ def test_little_chunks_are_no_endless_framing(wire: Wire) -> None:
 def test_of_a_strangers_body_little_is_kept() -> None:
     protocol = Mock(url=b"", headers=[])
     protocol.front.identity.side_effect = missing_credentials()
-    cycle = _Cycle(protocol)
+    cycle = InvokeCycle(protocol)
     cycle.add(b"x" * STRANGER_BYTES_MAX)
     assert len(cycle._parts) == 1
     cycle.add(b"x")
@@ -163,7 +164,7 @@ def test_of_a_strangers_body_little_is_kept() -> None:
 
 
 def test_of_a_body_that_is_too_large_nothing_is_kept() -> None:
-    cycle = _Cycle(Mock(url=b"", headers=[]))
+    cycle = InvokeCycle(Mock(url=b"", headers=[]))
     cycle.add(b"x" * PAYLOAD_BYTES_MAX)
     cycle.add(b"x")
     assert not cycle._parts
