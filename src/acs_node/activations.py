@@ -322,6 +322,21 @@ class ActivationStore:
             if part < records.SWEEP_ROWS_MAX:
                 return ended
 
+    async def accepted_ids(self) -> list[str]:
+        """Return the ids of all that was accepted, by whomever, and has not ended."""
+        keys = await self._database.read(records.accepted_ids)
+        return [key.hex() for key in keys]
+
+    async def end_as_unknown(self, activation_ids: Sequence[str], now_ms: int) -> int:
+        """End these as *unknown*, as far as they have not ended; return how many were ended."""
+        ended = 0
+        for at in range(0, len(activation_ids), records.SWEEP_ROWS_MAX):
+            some = [bytes.fromhex(id_) for id_ in activation_ids[at : at + records.SWEEP_ROWS_MAX]]
+            ended += await self._database.write(
+                partial(records.sweep, now_ms=now_ms, everything=False, only=some)
+            )
+        return ended
+
     # Reading.
 
     async def get(self, namespace: str, activation_id: str) -> Record | None:

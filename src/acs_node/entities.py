@@ -345,6 +345,46 @@ class EntityStore(NamespaceStore):
                 for listener in self.listeners:
                     listener(old, new)
 
+    async def changed_elsewhere(self, at: Sequence[tuple[str, str]]) -> None:
+        """Take over what another server has updated or deleted, by namespace and path.
+
+        Listeners are told, as of changes made here.
+        """
+        self._changes += 1  # what is being read now may be older
+        rows = await self._database.read(
+            lambda c: [c.execute(select(entities_table).where(*_at(*k))).one_or_none() for k in at]
+        )
+        self._changes += 1
+        for key, row in zip(at, rows, strict=True):
+            old = self._cache.get(key)
+            if old is not None and row is not None and old.revision >= row.revision:
+                continue  # read since
+            self._cache_drop(key)
+            kind = None if row is None else _TOLD.get(row.collection)
+            if row is not None and old is not None and old.collection == row.collection:
+                kind = type(old)
+            new = None if row is None or kind is None else _from_row(kind, row, row.code)
+            if old is not None or new is not None:
+                self._tell(old or new, new)
+            elif row is None:
+                # Nobody knows what it was: whoever has used it has to look again.
+                self.forget(key[0])
+
+    def _tell(self, old: Entity | None, new: Entity | None) -> None:
+        assert old is not None
+        for listener in self.listeners:
+            listener(old, new)
+
+    def forget(self, namespace: str) -> None:
+        """Have everybody read anew what is in a namespace."""
+        for listener in self.namespace_listeners:
+            listener(namespace)
+
+    def forget_all(self) -> None:
+        """Have everybody read everything anew."""
+        for identity in self.namespaces():
+            self.forget(identity.namespace)
+
     def _forget_contents(self, namespace: str) -> None:
         """A namespace is not what it was: what is read of it next comes from the database."""
         self._changes += 1
@@ -368,6 +408,10 @@ class EntityStore(NamespaceStore):
         entity = self._cache.pop(key, None)
         if entity is not None:
             self._cached_code_bytes -= len(entity.code or "")
+
+
+_TOLD: Final[dict[str, type[Entity]]] = {kind.collection: kind for kind in (Action, Package)}
+"""What routes are made of: a change of others is no news unless they are in memory."""
 
 
 def _at(namespace: str, path: str) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ Functions on a connection, for the threads of the database; ``activations`` deci
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -127,10 +127,23 @@ def withdraw(connection: Connection, keys: Iterable[bytes]) -> None:
     connection.execute(statement, [{"key": key} for key in keys])
 
 
-def sweep(connection: Connection, now_ms: int, everything: bool) -> int:
-    """Turn up to ``SWEEP_ROWS_MAX`` accept rows, overdue ones or any, into *unknown* records."""
+def accepted_ids(connection: Connection) -> list[bytes]:
+    """Return the ids of all that was accepted and has not ended."""
+    statement = select(activations.c.activation_id).where(activations.c.rank == ACCEPTED)
+    return [bytes(row.activation_id) for row in connection.execute(statement)]
+
+
+def sweep(
+    connection: Connection, now_ms: int, everything: bool, only: Sequence[bytes] | None = None
+) -> int:
+    """Turn up to ``SWEEP_ROWS_MAX`` accept rows into *unknown* records.
+
+    Overdue ones, or any, or any of ``only``, which are no more than that.
+    """
     overdue = [activations.c.rank == ACCEPTED]
-    if not everything:
+    if only is not None:
+        overdue.append(activations.c.activation_id.in_(only))
+    elif not everything:
         overdue.append(activations.c.deadline_ms <= now_ms - SWEEP_MARGIN_MS)
     statement = select(activations).where(*overdue).limit(SWEEP_ROWS_MAX)
     rows = [
