@@ -67,8 +67,8 @@ class Controller:
         self._activations = activations
         self._containers_max = namespace_containers_max
         self._scheduler: Link | None = None
-        self._throttles = Throttles(entities.limits)
-        self._routes = RouteCache(entities, self._throttles)
+        self.throttles = Throttles(entities.limits)
+        self._routes = RouteCache(entities, self.throttles)
         self._open_queues: dict[str, Route] = {}
         self._throttled: dict[str, str] = {}
         self._pending: dict[str, Pending] = {}  # in the order of arrival
@@ -143,7 +143,7 @@ class Controller:
         if not self._admission.is_open():
             raise self._admission.refusal(len(self._pending))
         now_ms = clock.wall_ms()
-        throttle = self._throttles.of(identity)
+        throttle = self.throttles.of(identity)
         if throttle is not None:
             throttle.admit_fire(now_ms)
         return self._next_id(now_ms)
@@ -305,7 +305,7 @@ class Controller:
         """Start a sequence or a conductor.  Raises: ApiError."""
         if self._admission.closed:
             raise self._admission.refusal(len(self._pending))
-        throttle = self._throttles.of(identity)
+        throttle = self.throttles.of(identity)
         route = CompositionRoute(resolved, identity, throttle)
         arguments = route.arguments(body)
         calling_id = identity.caller if invocation.blocking else ""

@@ -299,6 +299,12 @@ async def action_behind(entities: EntityStore, queue: str) -> Action:
     return replace(action, parameters=merged(*reversed(layers), action.parameters))
 
 
+def entities_behind(queue: str) -> list[tuple[str, str]]:
+    """Return namespace and path of each entity that ``action_behind`` looks at."""
+    name, *inherited = queue.split("~")
+    return [_at(name.partition("/")[2]), *map(_at, inherited)]
+
+
 def _at(name: str) -> tuple[str, str]:
     namespace, _, path = name.rpartition("@")[0].partition("/")
     return namespace, path

@@ -17,7 +17,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,8 @@ class StandaloneConfig:
     ``manifest``: which runtimes there are, None: ours.
     ``shadow_rule``: one of SHADOW_RULES, asked at each decision and never obeyed; None: no one.
     ``operator_file`` has the operator's credential, None: there is none.
-    ``database_url``: where the stores are, empty: in SQLite in the data folder.
+    ``database_url``: where the stores are, empty: in SQLite in the data folder; ``shared`` with
+    other servers, which tell each other what they change.
     ``scheduler``: "pull" or "sharding", the baseline that pushes, with so many ``controllers`` and
     ``invokers``, which share the memory; it pauses containers after 10 s unless told otherwise."""
 
@@ -127,6 +128,7 @@ class StandaloneConfig:
     scheduler: str = "pull"
     controllers: int = 1
     invokers: int = 1
+    shared: bool = False
 
 
 class StartError(Exception):
@@ -395,7 +397,8 @@ def sqlite_url(data: Path) -> str:
 @contextlib.asynccontextmanager
 async def stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, ActivationStore]]:
     """Open the stores in the data folder; until they close, old records are deleted."""
-    database = Database(config.database_url or sqlite_url(config.data), exclusive=True)
+    url = config.database_url or sqlite_url(config.data)
+    database = Database(url, exclusive=not config.shared)
     await database.open()
     try:
         entities = EntityStore(
@@ -551,8 +554,13 @@ async def _retain(retention: Retention) -> None:
         await asyncio.sleep(RETAIN_S)
 
 
-async def refresh_when_poked(entities: EntityStore) -> None:
-    """Take over what operators change of namespaces: a revoked key stops at once."""
+async def refresh_when_poked(
+    entities: EntityStore, refreshed: Callable[[], None] | None = None
+) -> None:
+    """Take over what operators change of namespaces: a revoked key stops at once.
+
+    ``refreshed`` is called each time that this has been done.
+    """
     poked = asyncio.Event()
     poked.set()  # they may have changed since they were read
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, poked.set)
@@ -561,6 +569,8 @@ async def refresh_when_poked(entities: EntityStore) -> None:
         poked.clear()
         try:
             await entities.refresh()
+            if refreshed is not None:
+                refreshed()
         except Exception:
             log.exception(
                 "the namespaces could not be read again; the next try is in %g s", RETRY_S

@@ -64,7 +64,7 @@ async def houses(etcd: Etcd, cluster: str, tmp_path: Path) -> AsyncIterator[list
     """Two controllers on one database."""
     made = []
     for name in ("c0-1", "c1-1"):
-        store = await open_store(tmp_path)
+        store = await open_store(f"sqlite:///{tmp_path}/acs.db")
         if not made:
             await store.create_namespace("guest")
         await store.refresh()
@@ -141,6 +141,7 @@ async def test_what_was_read_since_is_no_news(houses: list[House]) -> None:
     here, there = houses
     await put(here)
     newest = await put(here, color="red")
+    await until(lambda: there.told, "the news")
     assert await there.store.get(Action, "guest", "act") == newest
     there.told.clear()
     await there.store.changed_elsewhere([("guest", "act")])
@@ -166,7 +167,7 @@ async def test_who_missed_something_trusts_nothing_in_memory(
     await there.store.get(Action, "guest", "act")
     here.changes._number += 5  # as if values had come and gone between two looks
     await put(here, color="red")
-    await until(lambda: there.forgotten, "the news")
+    await until(lambda: there.heard and there.forgotten, "the news")
     assert there.heard == 1
     assert there.store.cached(Action, "guest", "act") is None
 
@@ -188,7 +189,7 @@ async def test_a_value_without_meaning_may_mean_everything(
 ) -> None:
     _, there = houses
     await etcd.put(f"{cluster}/change/odd", value)
-    await until(lambda: there.heard, "the news")
+    await until(lambda: there.heard and there.forgotten, "the news")
     assert there.forgotten == ["guest"]
     assert "what odd has changed cannot be read" in caplog.text
 

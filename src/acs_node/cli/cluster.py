@@ -167,6 +167,7 @@ def check(role: str, config_file: Path | None, as_json: bool) -> None:
         settings, shown = read_config(role, file=config_file)
         settings.etcd_config()
         settings.link_tls()
+        settings.database_url()
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     if as_json:
@@ -192,7 +193,7 @@ def cluster() -> None:
 
 
 @cluster.command()
-@click.option("--controllers", type=click.IntRange(1, 1), default=1, show_default=True)
+@click.option("--controllers", type=click.IntRange(1, 16), default=1, show_default=True)
 @click.option("--schedulers", type=click.IntRange(1, 16), default=1, show_default=True)
 @click.option("--invokers", type=click.IntRange(1, 64), default=2, show_default=True)
 @click.option(
@@ -212,6 +213,11 @@ def cluster() -> None:
 @click.option("--port", type=click.IntRange(0, 65_535), default=3233, show_default=True)
 @click.option("--memory", type=click.IntRange(128), default=1024, show_default=True, metavar="MB")
 @click.option("--lease", type=click.IntRange(2, 120), default=10, show_default=True, metavar="S")
+@click.option(
+    "--database-url-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="File with the URL of a PostgreSQL database; several controllers need one.",
+)
 @click.option("--tls", is_flag=True, help="Certificates for all links, and those to etcd.")
 @click.pass_context
 def up(
@@ -225,17 +231,24 @@ def up(
     memory: int,
     lease: int,
     tls: bool,
+    database_url_file: Path | None,
 ) -> None:
     """Run an etcd of its own and the nodes as processes, until SIGTERM or SIGINT.
 
-    A node that ends is started anew. One controller: its records are in SQLite.
+    A node that fails is started anew. Several controllers listen on ports one after the other.
     """
     from acs_node.cluster.local import LocalCluster, run
 
+    if controllers > 1 and database_url_file is None:
+        raise click.UsageError(
+            f"--controllers is {controllers}; more than one need a PostgreSQL database, so give "
+            "--database-url-file (records are in SQLite otherwise, which has one writer)"
+        )
     context.exit(
         run(
             LocalCluster(
                 data,
+                controllers=controllers,
                 schedulers=schedulers,
                 invokers=invokers,
                 sandbox=sandbox,
@@ -243,6 +256,7 @@ def up(
                 memory_mb=memory,
                 lease_s=lease,
                 tls=tls,
+                database_url_file=database_url_file,
             )
         )
     )

@@ -158,6 +158,13 @@ class NodeConfig:
         "File with user:password, with which POST /disable takes this node out of service.",
         ("controller",),
     )
+    database_url_file: str = _setting(
+        "",
+        _text,
+        "File with the URL of the PostgreSQL database that all controllers share; unless given, "
+        "there is one controller, with SQLite in its data folder.",
+        ("controller",),
+    )
     namespace_containers: int = _setting(
         CONTAINERS_MAX,
         _integer(0, CONTAINERS_MAX),
@@ -204,6 +211,19 @@ class NodeConfig:
             _content("etcd_certificate", self.etcd_certificate),
             _secret("etcd_key", self.etcd_key),
         )
+
+    def database_url(self) -> str:
+        """Read where the stores are; empty: in the data folder.  Raises: ConfigError."""
+        content = _secret("database_url_file", self.database_url_file)
+        if content is None:
+            return ""
+        url = content.decode("utf-8", "replace").strip()
+        if not url.startswith("postgresql"):
+            raise ConfigError(
+                f"database_url_file: the file {self.database_url_file} has no URL of PostgreSQL; "
+                "it must be as postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME"
+            )
+        return url
 
     def link_tls(self) -> LinkTls | None:
         """Read what links are secured with, and see that it is this node's; None: nothing is.

@@ -1,7 +1,8 @@
 """``acs controller``: the REST API and the stores, with links to schedulers and invokers.
 
-One data folder has one controller: records are in SQLite, and a second writer would end as
-*unknown* what the first has accepted.
+Several share a PostgreSQL database and hold nothing that another could not take over: what one
+changes the others hear of (``changes``), and how much a namespace asks of all of them
+(``shared_limits``).  With SQLite there is one, and a data folder has one.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from ..front import Front
 from ..grpc_link import GrpcLink, Peer
 from ..ids import CONTROLLERS_MAX
 from ..links import ActionFound, ActionWanted
-from ..routes import action_behind
+from ..routes import action_behind, entities_behind
 from .config import NodeConfig
 from .process import Node, NodeError, run
 from .routing import Routing
+from .sharing import Sharing
 from .spreading import Loads
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class ControllerHouse:
         self._refreshing: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._url = ""
+        self._sharing: Sharing | None = None
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -67,6 +70,8 @@ class ControllerHouse:
             host=self._config.api_host,
             port=self._config.api_port,
             data=Path(self._config.data),
+            database_url=self._config.database_url(),
+            shared=bool(self._config.database_url_file),
             operator_file=Path(self._config.operator_file) if self._config.operator_file else None,
         )
         try:
@@ -82,15 +87,17 @@ class ControllerHouse:
         self._url = f"http://{shown}:{listener.getsockname()[1]}"
         entities, activations = await self._stack.enter_async_context(standalone.stores(config))
         self._entities = entities
-        lost = await activations.sweep(clock.wall_ms(), everything=True)
-        if lost:
-            log.warning("%d accepted activations of an earlier run ended as unknown", lost)
-        await standalone.first_start(entities, self._url)
+        if not config.shared:
+            _warn(await activations.sweep(clock.wall_ms(), everything=True))
+        await self._first_start(entities)
         number = await self._claim_number()
         self._node.number = number
         controller = Controller(entities, activations, self._config.namespace_containers, number)
         self._controller = controller
         controller.connect(self._routing)
+        if config.shared:
+            self._sharing = Sharing(self._node, entities, activations, controller.throttles)
+            await self._sharing.start()
         await self._leaders.start()
         await self._loads.start()
         app = create_app(
@@ -120,7 +127,15 @@ class ControllerHouse:
         )
         self._listener = listener
         self._sweeping = asyncio.ensure_future(standalone.sweep(controller, activations))
-        self._refreshing = asyncio.ensure_future(standalone.refresh_when_poked(entities))
+        told = None if self._sharing is None else self._sharing.namespaces_changed
+        self._refreshing = asyncio.ensure_future(standalone.refresh_when_poked(entities, told))
+
+    async def _first_start(self, entities: EntityStore) -> None:
+        try:
+            await standalone.first_start(entities, self._url)
+        except ApiError:
+            # Another controller, which starts at the same moment, has made the namespace.
+            await entities.refresh()
 
     def _invokers(self) -> dict[str, str]:
         """Return how each invoker says that it is; down is who is not reached."""
@@ -135,6 +150,9 @@ class ControllerHouse:
     async def joined(self) -> None:
         assert self._server is not None
         assert self._listener is not None
+        if self._sharing is not None:
+            # Not before: a start of this name that was killed has counted as alive until now.
+            _warn(await self._sharing.sweep_of_the_dead())
         # Not before: results find their way by the number in the membership.
         self._serving = asyncio.ensure_future(self._server.serve(sockets=[self._listener]))
         standalone.spare_the_collector()
@@ -186,6 +204,8 @@ class ControllerHouse:
         if self._server is not None and self._serving is not None and not self._serving.done():
             self._server.should_exit = True
             await standalone.end_clients(self._server, self._serving)
+        if self._sharing is not None:
+            await self._sharing.close()
         await self._leaders.close()
         await self._loads.close()
         if self._controller is not None:
@@ -235,11 +255,19 @@ class ControllerHouse:
         except KeyError:
             # Another controller, or an earlier start of this one, has opened the queue.
             try:
+                if self._sharing is not None:
+                    # That other one may have changed it a moment ago.
+                    await self._entities.changed_elsewhere(entities_behind(queue))
                 action = await action_behind(self._entities, queue)
             except ApiError as error:
                 link.send(ActionFound(queue, b"", 0, f"no action for {queue}: {error.text}"))
                 return
         link.send(ActionFound(queue, orjson.dumps(action.document()), action.revision, ""))
+
+
+def _warn(lost: int) -> None:
+    if lost:
+        log.warning("%d accepted activations of an earlier run ended as unknown", lost)
 
 
 def run_controller(config: NodeConfig) -> int:

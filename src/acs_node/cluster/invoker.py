@@ -75,7 +75,7 @@ class InvokerHouse:
         self._schedulers: dict[str, GrpcLink] = {}
         self._controllers: dict[str, GrpcLink] = {}
         self._actions: dict[str, Action] = {}
-        self._wanted: dict[str, asyncio.Future[Action]] = {}
+        self._wanted: dict[str, _Wanted] = {}
         self._owners: dict[str, GrpcLink] = {}  # of containers
         self._queues: dict[str, str] = {}  # of containers
         self._speaking: GrpcLink | None = None  # whose message is being received
@@ -212,7 +212,8 @@ class InvokerHouse:
                 link.send(self.report())
         else:
             self._controllers[link.peer.instance] = link
-            for queue in self._wanted:
+            for queue, wanted in self._wanted.items():
+                wanted.asked.add(link.peer.instance)
                 link.send(ActionWanted(queue))
 
     def up(self, link: GrpcLink) -> None:
@@ -224,6 +225,8 @@ class InvokerHouse:
     def gone(self, peer: Peer) -> None:
         link = self._controllers.pop(peer.instance, None)
         if link is not None:
+            for wanted in self._wanted.values():
+                wanted.asked.discard(peer.instance)
             for message in link.undelivered():
                 if isinstance(message, (Result, Logs)):
                     self.to_controller(message)
@@ -236,7 +239,7 @@ class InvokerHouse:
             if isinstance(message, Fence):
                 self._fence(peer, message)
             elif isinstance(message, ActionFound):
-                self._action_found(message)
+                self._action_found(peer, message)
         elif peer.instance in self._schedulers:
             assert self._invoker is not None
             self._speaking = self._schedulers[peer.instance]
@@ -276,30 +279,33 @@ class InvokerHouse:
     async def _action(self, queue: str) -> Action:
         wanted = self._wanted.get(queue)
         if wanted is None:
-            wanted = asyncio.get_running_loop().create_future()
+            wanted = _Wanted(set(self._controllers))
             self._wanted[queue] = wanted
             for link in self._controllers.values():
                 link.send(ActionWanted(queue))
         try:
             async with asyncio.timeout(ACTION_S):
-                return await asyncio.shield(wanted)
+                return await asyncio.shield(wanted.found)
         finally:
             if self._wanted.get(queue) is wanted:
                 del self._wanted[queue]
 
-    def _action_found(self, message: ActionFound) -> None:
+    def _action_found(self, peer: Peer, message: ActionFound) -> None:
         wanted = self._wanted.get(message.queue)
-        if wanted is None or wanted.done():
+        if wanted is None or wanted.found.done():
             return
         if not message.document:
-            wanted.set_exception(LookupError(message.error))
+            # One that has opened the queue knows its action, though others know a newer one only.
+            wanted.asked.discard(peer.instance)
+            if not wanted.asked:
+                wanted.found.set_exception(LookupError(message.error))
             return
         try:
             document = orjson.loads(message.document)
             code = document["exec"].get("code")
             action = Action.from_document(document, revision=message.revision, code=code)
         except (ValueError, KeyError, TypeError) as error:
-            wanted.set_exception(LookupError(f"the action cannot be read: {error!r}"))
+            wanted.found.set_exception(LookupError(f"the action cannot be read: {error!r}"))
             return
         self._actions[message.queue] = action
         # Those of queues that have containers are in use; the oldest of the others goes.
@@ -308,7 +314,7 @@ class InvokerHouse:
             for queue in [q for q in self._actions if q not in used]:
                 if len(self._actions) > ACTIONS_MAX and queue != message.queue:
                     del self._actions[queue]
-        wanted.set_result(action)
+        wanted.found.set_result(action)
 
     async def _convert(self, container: str, spec: QueueSpec) -> bool:
         return await self._node.coordination.convert(
@@ -383,6 +389,14 @@ _OF_A_CONTAINER: Final = (
     ContainerGone,
     CreationFailed,
 )
+
+
+class _Wanted:
+    """An action that is asked for, and the controllers that have not said that they have none."""
+
+    def __init__(self, asked: set[str]) -> None:
+        self.asked = asked
+        self.found: asyncio.Future[Action] = asyncio.get_running_loop().create_future()
 
 
 @dataclass(slots=True)

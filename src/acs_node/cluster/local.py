@@ -58,6 +58,10 @@ class NodeProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._offset = 0
 
+    def set(self, key: str, value: str) -> None:
+        """Give it a setting from its next start on."""
+        self._arguments.append(f"--{key}={value}")
+
     def spawn(self) -> None:
         """Begin to start it; ``wait`` says when it serves."""
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +154,7 @@ class LocalCluster:
         self,
         folder: Path,
         *,
+        controllers: int = 1,
         schedulers: int = 1,
         invokers: int = 2,
         sandbox: str = "process",
@@ -158,11 +163,15 @@ class LocalCluster:
         lease_s: int = 10,
         namespace_containers: int | None = None,
         tls: bool = False,
+        database_url_file: Path | None = None,
     ) -> None:
+        """``database_url_file``: of the PostgreSQL database of several controllers."""
         self.folder = folder
         self._certificates = folder / "certificates" if tls else None
         self.etcd = EtcdProcess(folder / "etcd", self._files("etcd") if tls else None)
         self.nodes: list[NodeProcess] = []
+        self._controllers = controllers
+        self._database_url_file = database_url_file
         self._schedulers = schedulers
         self._invokers = invokers
         self._sandbox = sandbox
@@ -179,23 +188,31 @@ class LocalCluster:
         capped = dict(common)
         if self._namespace_containers is not None:
             capped["namespace-containers"] = str(self._namespace_containers)
-        # The controller says where it listens, and functions are told.
-        controller = self._node("controller", 0, {**capped, "api-port": str(self._port)})
-        controller.start()
+        controllers = []
+        for number in range(self._controllers):
+            port = str(self._port + number if self._port else 0)
+            controllers.append(self._node("controller", number, {**capped, "api-port": port}))
+            if self._database_url_file is not None:
+                file = self._database_url_file.absolute()
+                controllers[-1].set("database-url-file", str(file))
+        # The first one makes the first key, and says where it listens: functions are told.
+        controllers[0].start()
         invoker = {
             **common,
             "sandbox": self._sandbox,
             "memory-mb": str(self._memory_mb),
             "api-url": self.url,
         }
-        others = [self._node("scheduler", n, capped) for n in range(self._schedulers)]
+        others = controllers[1:]
+        others += [self._node("scheduler", n, capped) for n in range(self._schedulers)]
         others += [self._node("invoker", n, invoker) for n in range(self._invokers)]
         for node in others:
             node.spawn()
         for node in others:
             node.wait()
-        # A later start of the controller must be found where functions and clients know it.
-        controller._arguments.append(f"--api-port={self.url.rpartition(':')[2]}")
+        # A later start of a controller must be found where functions and clients know it.
+        for controller, url in zip(controllers, self.urls, strict=True):
+            controller.set("api-port", url.rpartition(":")[2])
 
     def _node(self, role: str, number: int, settings: dict[str, str]) -> NodeProcess:
         name = f"{role}{number}"
@@ -236,7 +253,11 @@ class LocalCluster:
         certificates.write_pair(folder, "ca", authority)
         etcd = certificates.make_server(authority, ["127.0.0.1", "localhost"], CERTIFICATE_DAYS)
         certificates.write_pair(folder, "etcd", etcd)
-        counts = {"controller": 1, "scheduler": self._schedulers, "invoker": self._invokers}
+        counts = {
+            "controller": self._controllers,
+            "scheduler": self._schedulers,
+            "invoker": self._invokers,
+        }
         for role, count in counts.items():
             for number in range(count):
                 name = f"{role}{number}"
@@ -249,12 +270,17 @@ class LocalCluster:
 
     @property
     def url(self) -> str:
-        """Where the controller listens."""
+        """Where the first controller listens."""
         return self.of("controller")[0].said(_URL)
 
     @property
+    def urls(self) -> list[str]:
+        """Where each controller listens."""
+        return [node.said(_URL) for node in self.of("controller")]
+
+    @property
     def auth(self) -> str:
-        """The key that the controller made at its first start."""
+        """The key that the first controller made at its first start."""
         text = self.of("controller")[0].log.read_text()
         match = _KEY.search(text)
         if match is None:
@@ -315,7 +341,8 @@ def run(cluster: LocalCluster) -> int:
         print(f"acs cluster: {error}", file=sys.stderr)
         cluster.kill()
         return 1
-    print(f"acs cluster: listening on {cluster.url}, etcd on {cluster.etcd.endpoint}")
+    urls = ", ".join(cluster.urls)
+    print(f"acs cluster: listening on {urls}, etcd on {cluster.etcd.endpoint}")
     for node in cluster.nodes:
         print(f"  {node.name}: {node.health}/health/ready, log {node.log}")
     with contextlib.suppress(NodeFailed):
