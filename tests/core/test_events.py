@@ -100,6 +100,13 @@ def test_numbers_of_messages_begin_at_0_and_end(field: str, make: Callable[[int]
             make(number)
 
 
+@pytest.mark.parametrize("slots", [-1, CONCURRENCY_MAX + 1])
+def test_an_offer_is_of_as_many_slots_as_a_container_may_have(slots: int) -> None:
+    assert ev.Pulled("c", 1, CONCURRENCY_MAX).free_slots == CONCURRENCY_MAX
+    with pytest.raises(ValueError, match=f"free_slots is {slots}"):
+        ev.Pulled("c", 1, slots)
+
+
 def test_a_long_wrong_name_is_not_repeated_in_full() -> None:
     with pytest.raises(ValueError) as caught:
         activation(activation_id="x" * 100_000)

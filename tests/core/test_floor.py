@@ -211,6 +211,16 @@ def test_a_floor_is_made_within_the_namespace_from_what_idles() -> None:
     assert keeps(desk, floor=1) == ["release idle: a needs the room"]
 
 
+def test_what_idles_in_another_namespace_is_no_place_for_a_floor() -> None:
+    desk = made(1_000, namespace_containers_max=2)
+    desk.do(ev.QueueOpened(ev.QueueSpec("m/c", "m", "c", 0, memory_mb=100), 1))
+    desk.do(ev.Adopted("i1", "m/c", 1, (ev.Held("other", True),)), ev.Pulled("other", 1, 1))
+    desk.now_us += 5_000_000  # it idles longest
+    desk.open("n/b", memory_mb=100)
+    desk.do(ev.Adopted("i1", "n/b", 1, (ev.Held("idle", True),)), ev.Pulled("idle", 1, 1))
+    assert keeps(desk, floor=1) == ["release idle: a needs the room"]
+
+
 def test_adopted_ones_belong_to_the_floor_as_they_did() -> None:
     desk = made()
     desk.open(containers_min=2, memory_mb=100)

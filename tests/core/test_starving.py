@@ -297,3 +297,14 @@ def test_a_queue_whose_creations_fail_asks_for_the_room_of_one() -> None:
     desk.pull("x")
     desk.pull("y")
     assert desk.wait(150_000) == ["release x: b needs the room"]
+
+
+def test_memory_that_an_invoker_reports_goes_to_who_lacks_it_at_once() -> None:
+    desk = Desk()
+    desk.do(ev.InvokerReported("i1", 100))
+    desk.open("n/a", memory_mb=100)
+    desk.do(ev.Adopted("i1", "n/a", 1, (ev.Held("x", True, ("a1",)),)))
+    desk.open("n/b", memory_mb=100)
+    desk.do(ev.Adopted("i1", "n/b", 1))
+    assert desk.arrive("b1", queue="n/b") == []
+    assert desk.do(ev.InvokerReported("i1", 200)) == ["reserve for n/b c-1@i1"]
