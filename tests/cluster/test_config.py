@@ -140,6 +140,30 @@ def test_with_certificates_a_node_listens_anywhere(tmp_path: Path) -> None:
     assert read().link_tls() is None
 
 
+def test_etcd_is_shown_the_certificate_for_links_unless_there_is_another(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    files.write("other", certificates.make_node(files.authority, "acs", "scheduler", "s0", 1))
+    flags = {
+        "name": "s0",
+        "etcd_ca": str(tmp_path / "ca.pem"),
+        "tls_ca": str(tmp_path / "ca.pem"),
+        "tls_certificate": str(tmp_path / "node.pem"),
+        "tls_key": str(tmp_path / "node.key"),
+    }
+    config = read(flags=flags).etcd_config()
+    assert config.certificate == (tmp_path / "node.pem").read_bytes()
+    assert config.key == (tmp_path / "node.key").read_bytes()
+    flags |= {
+        "etcd_certificate": str(tmp_path / "other.pem"),
+        "etcd_key": str(tmp_path / "other.key"),
+    }
+    config = read(flags=flags).etcd_config()
+    assert config.certificate == (tmp_path / "other.pem").read_bytes()
+    assert config.key == (tmp_path / "other.key").read_bytes()
+    del flags["etcd_ca"], flags["etcd_certificate"], flags["etcd_key"]
+    assert read(flags=flags).etcd_config().certificate is None
+
+
 def test_a_certificate_that_an_intermediate_has_signed_is_left_to_the_handshake(
     tmp_path: Path,
 ) -> None:

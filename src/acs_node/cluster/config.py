@@ -121,7 +121,9 @@ class NodeConfig:
     etcd_ca: str = _setting(
         "", _text, "PEM of etcd's authority; given, etcd is spoken to over TLS."
     )
-    etcd_certificate: str = _setting("", _text, "PEM of this node's certificate to etcd.")
+    etcd_certificate: str = _setting(
+        "", _text, "PEM of this node's certificate to etcd; unless given, tls_certificate."
+    )
     etcd_key: str = _setting("", _text, "PEM of the key of that certificate.")
     lease_s: int = _setting(
         10,
@@ -203,13 +205,14 @@ class NodeConfig:
     def etcd_config(self) -> EtcdConfig:
         """Read what the files hold.  Raises: ConfigError."""
         password = _content("etcd_password_file", self.etcd_password_file)
+        own = "etcd" if self.etcd_certificate or not self.etcd_ca else "tls"
         return EtcdConfig(
             self.etcd,
             self.etcd_user,
             (password or b"").decode().strip(),
             _content("etcd_ca", self.etcd_ca),
-            _content("etcd_certificate", self.etcd_certificate),
-            _secret("etcd_key", self.etcd_key),
+            _content(f"{own}_certificate", getattr(self, f"{own}_certificate")),
+            _secret(f"{own}_key", getattr(self, f"{own}_key")),
         )
 
     def database_url(self) -> str:
