@@ -92,7 +92,7 @@ class SeenQueue:
     asked_us: int = 0
     throttled: bool = False
     closing: bool = False
-    hopeless: bool = False
+    hopeless: fx.Cause | None = None
     failures: int = 0
     retry_us: int = 0
     runs_us: set[int] = field(default_factory=set)
@@ -313,8 +313,9 @@ class Outside:
             queue = self.queues[container.queue]
             self._fails(queue)
             others = [c for c in self.containers.values() if c.queue == container.queue]
-            if event.failure == ev.FailureClass.FINAL and not others:
-                queue.hopeless = True
+            if event.failure != ev.FailureClass.RECOVERABLE and not others:
+                unfit = event.failure == ev.FailureClass.UNFIT
+                queue.hopeless = fx.Cause.UNFIT if unfit else fx.Cause.CREATION_FAILED
 
     def _told_InvokerReported(self, event: ev.InvokerReported) -> None:  # noqa: N802
         if event.invoker not in self.invokers:
@@ -361,7 +362,7 @@ class Outside:
         if not container.serving:
             container.serving = True
             queue = self.queues[container.queue]
-            queue.hopeless, queue.failures, queue.retry_us = False, 0, 0
+            queue.hopeless, queue.failures, queue.retry_us = None, 0, 0
 
     def _fails(self, queue: SeenQueue) -> None:
         pause_us = self.config.retry_min_us * 2**queue.failures
@@ -433,8 +434,8 @@ class Outside:
             assert name in (line[0], self.new)
         else:
             assert name in (line[0], self.new)
-            if cause is fx.Cause.CREATION_FAILED:  # only where no try can help
-                assert self.queues[place].hopeless
+            if cause in (fx.Cause.CREATION_FAILED, fx.Cause.UNFIT):  # only where no try can help
+                assert self.queues[place].hopeless is cause
         line.remove(name)
 
     def _asked_Forward(self, effect: fx.Forward) -> None:  # noqa: N802

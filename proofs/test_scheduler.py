@@ -34,6 +34,7 @@ SPECS = {
     "m/c": {"memory_mb": 512, "concurrency": 2, "wait_max_us": 5_000_000},
 }
 MEMORY_MB = {"i1": 1024, "i2": 512}
+failures = st.sampled_from(ev.FailureClass)
 queues = st.sampled_from(sorted(SPECS))
 invokers = st.sampled_from(sorted(MEMORY_MB))
 OUTCOMES = st.sampled_from(ev.Outcome)
@@ -268,23 +269,21 @@ class HostileWorld(RuleBasedStateMachine):
             self.step(ev.Reserved(queue, serial, names))
 
     @precondition(lambda self: any(not c.up for c in self.real.values()))
-    @rule(data=st.data(), kind=st.integers(0, 4))
+    @rule(data=st.data(), kind=st.integers(0, 5))
     def creation(self, data: st.DataObject, kind: int) -> None:
         name = self.pick(data, [n for n, c in self.real.items() if not c.up])
-        if kind > 1:
+        if kind > max(ev.FailureClass):
             self.come_up(name)
             return
         del self.real[name]
-        failure = ev.FailureClass.FINAL if kind else ev.FailureClass.RECOVERABLE
-        self.reports.append(ev.CreationFailed(name, failure, "the engine says no"))
+        self.reports.append(ev.CreationFailed(name, kind, "the engine says no"))
 
-    @rule(queue=queues, count=st.integers(1, 3), denied=st.booleans(), final=st.booleans())
-    def creations_fail(self, queue: str, count: int, denied: bool, final: bool) -> None:
+    @rule(queue=queues, count=st.integers(1, 3), denied=st.booleans(), failure=failures)
+    def creations_fail(self, queue: str, count: int, denied: bool, failure: int) -> None:
         if queue not in self.outside.queues:
             return
         for _ in range(count):
             self.arrive(queue)
-        failure = ev.FailureClass.FINAL if final else ev.FailureClass.RECOVERABLE
         asked, self.asked = self.asked, []
         for reserve in asked:
             if denied:
@@ -297,8 +296,8 @@ class HostileWorld(RuleBasedStateMachine):
                 del self.real[name]
                 self.step(ev.CreationFailed(name, failure, "the engine says no"))
 
-    @rule(queue=queues, rounds=st.integers(1, 3), final=st.booleans())
-    def a_creation_fails_beside_others(self, queue: str, rounds: int, final: bool) -> None:
+    @rule(queue=queues, rounds=st.integers(1, 3), failure=failures)
+    def a_creation_fails_beside_others(self, queue: str, rounds: int, failure: int) -> None:
         for _ in range(rounds):
             if queue not in self.outside.queues:
                 return
@@ -312,7 +311,6 @@ class HostileWorld(RuleBasedStateMachine):
         there = [name for name, container in self.real.items() if container.queue == queue]
         coming = [name for name in there if not self.real[name].up]
         if len(there) > 1 and coming:
-            failure = ev.FailureClass.FINAL if final else ev.FailureClass.RECOVERABLE
             del self.real[coming[-1]]
             self.step(ev.CreationFailed(coming[-1], failure, "the engine says no"))
 

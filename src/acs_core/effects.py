@@ -34,6 +34,8 @@ class Cause(IntEnum):
     """A call whose callers, and others like them, hold every container that it could get."""
     WOULD_EXPIRE = 8
     """It would wait longer than its bound on all containers that its queue may ever get."""
+    UNFIT = 9
+    """As CREATION_FAILED, and the fault is the action's own."""
 
 
 class Place:

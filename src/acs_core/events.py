@@ -47,7 +47,12 @@ class FailureClass(IntEnum):
     RECOVERABLE = 0
     """No room, engine busy or gone: the work waits on."""
     FINAL = 1
-    """Image missing, action not executable: waiting work is answered with the cause."""
+    """Nothing is there to start: waiting work is answered with the cause."""
+    UNFIT = 2
+    """As FINAL, and the fault is the action's own: the image that it names cannot be had."""
+
+
+_FAILURE_MAX = max(FailureClass)
 
 
 class QueueSpec:
@@ -365,7 +370,7 @@ class CreationFailed(Event):
     """The container could not be created; ``failure`` is a FailureClass."""
 
     def __init__(self, container: str, failure: int, cause: str) -> None:
-        _check_range("failure", failure, 0, 1)
+        _check_range("failure", failure, 0, _FAILURE_MAX)
         self.container = container
         self.failure = failure
         self.cause = cause
@@ -448,7 +453,7 @@ class SandboxFailed(Event):
     """The sandbox could not be started; nothing of it is left."""
 
     def __init__(self, container: str, failure: int, cause: str) -> None:
-        _check_range("failure", failure, 0, 1)
+        _check_range("failure", failure, 0, _FAILURE_MAX)
         self.container = container
         self.failure = failure
         self.cause = cause

@@ -46,6 +46,7 @@ cdef class QueueEntry:
     cdef public long long retry_us
     cdef public Py_ssize_t failures
     cdef public bint final
+    cdef public object hopeless
     cdef public str cause
     cdef public long long quiet_since_us
     cdef public bint initialized

@@ -11,7 +11,7 @@ from __future__ import annotations
 from . import limits
 from .action_queue import ActionQueue
 from .demand import Decision
-from .effects import Place
+from .effects import Cause, Place
 from .events import Activation, InvokerReported, QueueSpec
 from .forecast import Forecast
 from .load import QueueLoad
@@ -125,6 +125,7 @@ class QueueEntry:
         self.failures = 0
         self.retry_us = 0
         self.final = False
+        self.hopeless = Cause.CREATION_FAILED  # of refusals while ``final``
         self.cause = ""
         self.quiet_since_us = now_us
         # It waits for a look that an event's own step could not take.

@@ -298,9 +298,8 @@ class Scheduler(SchedulerContainers):
             self._refuse_full(queue, activation, out)
             return False
         if life.state_index == _FLUSHING and queue.final and now_us < queue.retry_us:
-            self._reject_new(
-                activation, Cause.CREATION_FAILED, queue.cause, queue.retry_us - now_us, out
-            )
+            wait_us = queue.retry_us - now_us
+            self._reject_new(activation, queue.hopeless, queue.cause, wait_us, out)
             return False
         life.fire(Signal.WORK_ARRIVED)
         return True

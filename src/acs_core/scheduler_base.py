@@ -20,7 +20,7 @@ from . import limits
 from .action_queue import ActivationTable, DeadlineIndex
 from .demand import Snapshot
 from .effects import Cause, CloseQueue, Place, Reject, Release, Throttle, Unreserve
-from .events import Activation
+from .events import Activation, FailureClass
 from .forecast import Forecast
 from .ledger import ContainerEntry, InvokerEntry, Ledger, QueueEntry
 from .nesting import Calls
@@ -33,6 +33,8 @@ _IDLE = int(QueueState.IDLE)
 _NAMESPACE_THROTTLED = int(QueueState.NAMESPACE_THROTTLED)
 _ACTION_THROTTLED = int(QueueState.ACTION_THROTTLED)
 _REMOVING = int(QueueState.REMOVING)
+_RECOVERABLE = int(FailureClass.RECOVERABLE)
+_UNFIT = int(FailureClass.UNFIT)
 _NEVER = limits.TIME_MAX_US
 _LOOKS_MAX = limits.LOOKS_MAX
 
@@ -241,7 +243,7 @@ class SchedulerBase:
         )
 
     def _failed(
-        self, queue: QueueEntry, cause: str, final: bool, now_us: int, out: list[object]
+        self, queue: QueueEntry, cause: str, failure: int, now_us: int, out: list[object]
     ) -> None:
         """Wait before the next try; flush when no container is left that could do the work."""
         wait_us = min(self.config.retry_min_us << min(queue.failures, 30), self.config.retry_max_us)
@@ -253,9 +255,11 @@ class SchedulerBase:
             queue.quiet_since_us = now_us
             if queue.life.can(Signal.CREATION_FAILED):
                 self._move(queue, Signal.CREATION_FAILED, cause, out)
-            queue.final = final
-            if final:
-                self._reject_waiting(queue, Cause.CREATION_FAILED, cause, wait_us, out)
+            queue.final = failure != _RECOVERABLE
+            if queue.final:
+                unfit = failure == _UNFIT
+                queue.hopeless = Cause.UNFIT if unfit else Cause.CREATION_FAILED
+                self._reject_waiting(queue, queue.hopeless, cause, wait_us, out)
         self._wake(queue, self._next_look_us(queue, now_us))
 
     def _drop_reservation(

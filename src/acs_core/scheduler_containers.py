@@ -25,6 +25,7 @@ from .scheduler_queues import SchedulerQueues
 
 # Enum members as plain integers: comparing them costs nothing when compiled.
 _REMOVING = int(QueueState.REMOVING)
+_RECOVERABLE = int(FailureClass.RECOVERABLE)
 
 
 class SchedulerContainers(SchedulerQueues):
@@ -96,7 +97,7 @@ class SchedulerContainers(SchedulerQueues):
         if queue is None or not queue.reserving or event.serial != queue.reserving_serial:
             return
         self._ledger.end_reservation(queue)
-        self._failed(queue, event.reason, False, now_us, out)
+        self._failed(queue, event.reason, _RECOVERABLE, now_us, out)
         self._settle(queue, now_us, out)
 
     def _container_serving(self, event: ContainerServing, now_us: int, out: list[object]) -> None:
@@ -118,7 +119,7 @@ class SchedulerContainers(SchedulerQueues):
         if queue.reserving and now_us - queue.asked_us >= self._reserve_answer_us:
             cause = f"no answer to a reservation for {self._reserve_answer_us // 1000} ms"
             self._drop_reservation(queue, queue.reserving, out)
-            self._failed(queue, cause, False, now_us, out)
+            self._failed(queue, cause, _RECOVERABLE, now_us, out)
         given_up = False
         for container in list(queue.in_progress.values()):
             if now_us - container.entered_us < self._create_answer_us:
@@ -129,7 +130,7 @@ class SchedulerContainers(SchedulerQueues):
             if len(self._given_up) > limits.GIVEN_UP_MAX:
                 del self._given_up[next(iter(self._given_up))]
             self._lose(container, cause, out)
-            self._failed(queue, cause, False, now_us, out)
+            self._failed(queue, cause, _RECOVERABLE, now_us, out)
         if given_up:
             self._feed_starved(queue.spec.namespace, now_us, out)
 
@@ -176,8 +177,7 @@ class SchedulerContainers(SchedulerQueues):
             return
         queue = container.queue
         self._lose(container, event.cause, out)
-        final = event.failure == FailureClass.FINAL
-        self._failed(queue, event.cause, final, now_us, out)
+        self._failed(queue, event.cause, event.failure, now_us, out)
         self._settle(queue, now_us, out)
         self._feed_starved(queue.spec.namespace, now_us, out)
 

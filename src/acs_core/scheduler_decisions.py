@@ -10,6 +10,7 @@ from __future__ import annotations
 from . import limits, nesting
 from .demand import RESUME_MS, STEADY_HOLD_CREATIONS, Decision, Snapshot, Verdict, resumptions
 from .effects import Cause, Decided, Differed, Resume
+from .events import FailureClass
 from .explanation import INPUTS, binds
 from .ledger import QueueEntry
 from .queue_states import QueueState, Signal
@@ -21,6 +22,7 @@ _IDLE = int(QueueState.IDLE)
 _FLUSHING = int(QueueState.FLUSHING)
 _ACTION_THROTTLED = int(QueueState.ACTION_THROTTLED)
 _REMOVING = int(QueueState.REMOVING)
+_RECOVERABLE = int(FailureClass.RECOVERABLE)
 _RESUME_US = int(RESUME_MS * 1000)
 
 
@@ -218,7 +220,7 @@ class SchedulerDecisions(SchedulerRoom):
 
     def _no_container_allowed(self, queue: QueueEntry, now_us: int, out: list[object]) -> None:
         """The limit is 0: what waits keeps until its wait bound, in case the limit is raised."""
-        self._failed(queue, "no container is allowed: its limit is 0", False, now_us, out)
+        self._failed(queue, "no container is allowed: its limit is 0", _RECOVERABLE, now_us, out)
 
     def _feed_starved(self, namespace: str | None, now_us: int, out: list[object]) -> None:
         """Memory has appeared, and a place in the namespace: the first ones in line look again.

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from . import fairness, limits
 from .effects import Place, Reserve
+from .events import FailureClass
 from .ledger import ContainerEntry, QueueEntry
 from .placement import place
 from .scheduler_delivery import SchedulerDelivery
 
 _POOREST = (-1, -1, "")
 _SHORTEST = (-1, "")
+_RECOVERABLE = int(FailureClass.RECOVERABLE)
 
 
 class SchedulerRoom(SchedulerDelivery):
@@ -39,7 +41,7 @@ class SchedulerRoom(SchedulerDelivery):
         largest_mb = self._ledger.largest_mb()
         if memory_mb > largest_mb:
             cause = f"no invoker has {memory_mb} MB (the largest: {largest_mb} MB)"
-            self._failed(queue, cause, False, now_us, out)
+            self._failed(queue, cause, _RECOVERABLE, now_us, out)
             return False
         names = []
         if not self._is_overtaking(queue, False, now_us):

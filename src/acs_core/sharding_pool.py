@@ -40,6 +40,7 @@ from .events import (
     Activation,
     DrainRequested,
     Event,
+    FailureClass,
     Initialised,
     Outcome,
     QueueSpec,
@@ -440,7 +441,9 @@ class PushPool:
         if container.state != ProxyState.STARTING:
             return
         assert container.first is not None
-        out.append(Reject(container.first, Cause.CREATION_FAILED, event.cause, 0))
+        unfit = event.failure == FailureClass.UNFIT
+        cause = Cause.UNFIT if unfit else Cause.CREATION_FAILED
+        out.append(Reject(container.first, cause, event.cause, 0))
         self._abort_held(container, event.cause, out)
         self._drop(container)
         del self._containers[event.container]

@@ -25,6 +25,7 @@ class Cause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NO_CONTAINER: _ClassVar[Cause]
     CALLERS_HOLD: _ClassVar[Cause]
     WOULD_EXPIRE: _ClassVar[Cause]
+    UNFIT: _ClassVar[Cause]
 ROLE_UNSPECIFIED: Role
 CONTROLLER: Role
 SCHEDULER: Role
@@ -38,6 +39,7 @@ UNKNOWN: Cause
 NO_CONTAINER: Cause
 CALLERS_HOLD: Cause
 WOULD_EXPIRE: Cause
+UNFIT: Cause
 
 class Frame(_message.Message):
     __slots__ = ("hello", "first", "messages", "received", "sent_us")

@@ -35,7 +35,7 @@ from .patience import Patience
 from .resolution import Resolved, resolve_action
 from .route_cache import RouteCache
 from .routes import CompositionRoute, Route
-from .runtime_protocol import APPLICATION_ERROR, PLATFORM_ERROR
+from .runtime_protocol import APPLICATION_ERROR, DEVELOPER_ERROR, PLATFORM_ERROR
 from .throttles import Throttles
 from .unlogged import Unlogged
 
@@ -48,6 +48,8 @@ _HTTP_STATUS: Final = (200, 502, 502, 500)  # by outcome
 
 
 # What a caller who waits is told at once, without a record: it was never accepted.
+_OUTCOMES: Final = {Cause.CANCELLED: APPLICATION_ERROR, Cause.UNFIT: DEVELOPER_ERROR}
+"""Whose fault it is that an activation ends without a run, where not the platform's."""
 _REFUSALS: Final = (Cause.QUEUE_FULL, Cause.WOULD_EXPIRE, Cause.CALLERS_HOLD)
 
 
@@ -445,7 +447,7 @@ class Controller:
         if reject.cause in _REFUSALS and pending.caller is not None:
             pending.caller.fail(too_many_in_flight(reject.reason, reject.retry_after_us))
             return  # it was not accepted
-        outcome = APPLICATION_ERROR if reject.cause == Cause.CANCELLED else PLATFORM_ERROR
+        outcome = _OUTCOMES.get(reject.cause, PLATFORM_ERROR)
         rank = UNKNOWN if reject.cause == Cause.UNKNOWN else DEFINITE
         self._end_without_result(activation_id, pending, outcome, rank, reject.reason)
 

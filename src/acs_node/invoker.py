@@ -64,7 +64,7 @@ from .container_connection import ContainerConnection, ContainerConnections, Fre
 from .entity_types import Action, has_network
 from .links import Link, Logs, Result
 from .runtime_protocol import Response
-from .sandboxes import Sandbox, SandboxEngine, SandboxError, SandboxSpec
+from .sandboxes import ImageUnavailable, Sandbox, SandboxEngine, SandboxError, SandboxSpec
 from .stepper import Stepper
 from .waits import WaitHistogram
 
@@ -452,7 +452,7 @@ class Invoker:
         try:
             sandbox = await self._engine.start(spec)
         except SandboxError as error:
-            return (FailureClass.FINAL if error.final else FailureClass.RECOVERABLE), str(error)
+            return _failure_class(error, spec), str(error)
         except Exception as error:
             # Whatever it is: a creation without an end would hold its memory for ever.
             log.exception("container %s was not created", container.name)
@@ -699,6 +699,12 @@ class Invoker:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("the invoker lost a task", exc_info=task.exception())
+
+
+def _failure_class(error: SandboxError, spec: SandboxSpec) -> FailureClass:
+    if isinstance(error, ImageUnavailable) and spec.image:
+        return FailureClass.UNFIT
+    return FailureClass.FINAL if error.final else FailureClass.RECOVERABLE
 
 
 async def _first(

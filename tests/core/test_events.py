@@ -144,8 +144,8 @@ def test_what_an_invoker_is_asked_is_an_event_of_its_pool() -> None:
 
 def test_numbers_of_outcomes_and_causes_are_part_of_the_wire() -> None:
     assert [int(outcome) for outcome in ev.Outcome] == [0, 1, 2, 3]
-    assert [int(failure) for failure in ev.FailureClass] == [0, 1]
-    assert [int(cause) for cause in fx.Cause] == list(range(9))
+    assert [int(failure) for failure in ev.FailureClass] == [0, 1, 2]
+    assert [int(cause) for cause in fx.Cause] == list(range(10))
     assert [cause.name for cause in fx.Cause] == [
         "QUEUE_FULL",
         "EXPIRED",
@@ -156,6 +156,7 @@ def test_numbers_of_outcomes_and_causes_are_part_of_the_wire() -> None:
         "NO_CONTAINER",
         "CALLERS_HOLD",
         "WOULD_EXPIRE",
+        "UNFIT",
     ]
 
 

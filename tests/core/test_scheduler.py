@@ -550,6 +550,22 @@ def test_pauses_after_failures_double_up_to_their_bound() -> None:
     assert made.wait(100_000) == ["reserve for n/a c-7@i1"]  # a success ends the long pauses
 
 
+@pytest.mark.parametrize("name", ["UNFIT", "FINAL"])
+def test_an_action_that_is_unfit_is_told_apart_from_a_platform_that_lacks_something(
+    name: str,
+) -> None:
+    cause = {"FINAL": "CREATION_FAILED"}.get(name, name)
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
+    words = made.do(ev.CreationFailed("c-1", ev.FailureClass[name], "no such image"))
+    assert [word for word in words if "reject" in word] == [
+        f"reject a1 {cause}: no such image (retry after 100 ms)"
+    ]
+    # So is what comes before the next try.
+    assert made.arrive("a2") == [f"reject a2 {cause}: no such image (retry after 100 ms)"]
+
+
 def test_a_failure_beside_a_living_container_flushes_nothing() -> None:
     made = serving(memory_mb=10_000)
     made.arrive("a2")

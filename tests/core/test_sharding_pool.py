@@ -6,6 +6,7 @@ import pytest
 
 from acs_core import events as ev
 from acs_core.effects import (
+    Cause,
     Abort,
     AssignSandbox,
     Initialise,
@@ -295,6 +296,10 @@ def test_a_sandbox_that_does_not_start() -> None:
     failed = ev.SandboxFailed("i-push-1", ev.FailureClass.FINAL, "no image")
     assert world.step(failed) == ["reject x", "reject y", "processed"]
     assert world.step(failed) == []
+    unfit = World(256)
+    unfit.push("x", several)
+    told = unfit.pool.step(ev.SandboxFailed("i-push-1", ev.FailureClass.UNFIT, "no image"), 0)
+    assert [each.cause for each in told if isinstance(each, Reject)] == [Cause.UNFIT]
     world.idle(2, "z", several)
     assert world.step(ev.SandboxFailed("i-push-2", 1, "late")) == []
 

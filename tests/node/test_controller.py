@@ -405,7 +405,7 @@ async def test_a_full_queue_ends_what_was_accepted_in_a_record(accepted_by: str)
 @pytest.mark.parametrize(
     ("cause", "status"),
     [(Cause.EXPIRED, 500), (Cause.CREATION_FAILED, 500), (Cause.UNKNOWN, 500),
-     (Cause.CANCELLED, 502)],
+     (Cause.CANCELLED, 502), (Cause.UNFIT, 502)],
 )  # fmt: skip
 async def test_what_is_rejected_otherwise_has_a_record_that_says_why(
     cause: Cause, status: int

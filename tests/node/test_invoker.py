@@ -37,7 +37,13 @@ from acs_node.entity_types import Action, ActionLimits, Exec
 from acs_node.invoker import Invoker
 from acs_node.links import Inbox, LocalLink, Logs, Result, Submit
 from acs_node.runtime_protocol import RunTemplate
-from acs_node.sandboxes import EngineUnavailable, Sandbox, SandboxError, SandboxSpec
+from acs_node.sandboxes import (
+    EngineUnavailable,
+    ImageUnavailable,
+    Sandbox,
+    SandboxError,
+    SandboxSpec,
+)
 from acs_node.sandboxes.process import ProcessEngine
 
 EPOCH = 1
@@ -378,6 +384,7 @@ async def test_a_container_whose_reservation_is_not_confirmed_does_not_serve(
     ("error", "failure"),
     [
         (SandboxError("no image", final=True), FailureClass.FINAL),
+        (ImageUnavailable("no image of the kind"), FailureClass.FINAL),
         (EngineUnavailable("no engine"), FailureClass.RECOVERABLE),
         (RuntimeError("can't start new thread"), FailureClass.RECOVERABLE),
     ],

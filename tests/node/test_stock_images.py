@@ -1,5 +1,6 @@
 """Images that are not ours: reached by TCP on loopback, their output taken from the engine."""
 
+import asyncio
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,13 @@ from node.server import rest_client, running_server, wait_until  # noqa: E402
 
 from acs_node.images import image_reference  # noqa: E402
 from acs_node.manifest import parse  # noqa: E402
-from acs_node.sandboxes import SandboxError, SandboxSpec, docker  # noqa: E402
+from acs_node.sandboxes import (  # noqa: E402
+    EngineUnavailable,
+    SandboxError,
+    SandboxSpec,
+    docker,
+    pulls,
+)
 from acs_node.sandboxes.docker import DockerEngine  # noqa: E402
 
 KIND = "stock:1"
@@ -123,6 +131,73 @@ async def test_images_that_cannot_be_had(
         with pytest.raises(SandboxError, match="Failed to pull"):
             await engine.start(SandboxSpec("c", "blackbox", 128, image=name))
     docker_client.api.remove_image("127.0.0.1:1/acs/stock:latest")
+
+
+@pytest.fixture
+async def silent_registry() -> AsyncIterator[str]:
+    """A registry that says what it is, and then nothing more."""
+    asked: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+            if (await reader.readexactly(1)) != b"\x16":  # TLS, which the engine tries first
+                head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"ET /v2/ "):
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n")
+                    writer.write(b"Connection: close\r\n")
+                    writer.write(b"Docker-Distribution-Api-Version: registry/2.0\r\n\r\n{}")
+                else:
+                    asked.append(writer)
+                    return
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    for each in asked:
+        each.close()
+
+
+async def test_a_registry_that_falls_silent_holds_up_nobody_else(
+    engine: DockerEngine, silent_registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(name: str) -> asyncio.Task[Any]:
+        spec = SandboxSpec(name, "blackbox", 128, image=f"{silent_registry}/acs/{name}:1")
+        return asyncio.create_task(engine.start(spec))
+
+    # More than there are threads for starts, and places for pulls.
+    pulls_ = [begin(f"pulled{number}") for number in range(6)]
+    async with asyncio.timeout(60):
+        sandbox = await engine.start(SandboxSpec("ours", "python:3", 128))
+        assert not any(each.done() for each in pulls_)
+        await engine.remove(sandbox)
+        monkeypatch.setattr(pulls, "PULL_S", 0.1)
+        with pytest.raises(SandboxError, match=r"image .*/late:1 did not come in 0\.1 s"):
+            await begin("late")
+        await engine.close()
+        for each in await asyncio.gather(*pulls_, return_exceptions=True):
+            assert isinstance(each, EngineUnavailable)
+            assert "the engine is closed" in str(each)
+
+
+async def test_a_pull_without_progress_ends_and_leaves_its_place(
+    engine: DockerEngine, silent_registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulls, "SILENT_S", 0.5)
+    # Twice as many as may be pulled at once: the second half has its turn.
+    wanted = [f"{silent_registry}/acs/silent:{number}" for number in range(2 * pulls.PULLS_MAX)]
+    async with asyncio.timeout(60):
+        failed = await asyncio.gather(
+            *(
+                engine.start(SandboxSpec(f"c{number}", "blackbox", 128, image=name))
+                for number, name in enumerate(wanted)
+            ),
+            return_exceptions=True,
+        )
+    for name, error in zip(wanted, failed, strict=True):
+        assert str(error) == f"image {name} did not come: no progress for 0.5 s"
+        assert isinstance(error, SandboxError)
+        assert not error.final
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,13 @@ class SandboxError(Exception):
         self.final = final
 
 
+class ImageUnavailable(SandboxError):
+    """An image was asked for where it should be, and cannot be had; final."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, final=True)
+
+
 class EngineUnavailable(SandboxError):
     """The engine itself does not answer; the work is kept and tried again."""
 

@@ -45,6 +45,7 @@ from acs_node.sandboxes import (
     stock,
 )
 from acs_node.sandboxes.logpipes import LogPipes
+from acs_node.sandboxes.pulls import Pulls, cannot_be_had, moves
 
 READY_S = 30.0
 """The longest wait for the proxy; it takes 20 ms on an idle machine."""
@@ -135,6 +136,7 @@ class DockerEngine:
         # Somebody waits for a resume, and it takes a tenth of a start: it queues behind none.
         self._resuming = ThreadPoolExecutor(1, thread_name_prefix="docker-resume")
         self._unhurried = asyncio.Semaphore(workers // 2)  # removals and pauses
+        self._pulls = Pulls()
         self._preparing = Lock()
         self._prepared = False
         self._sandboxes: dict[str, Sandbox | None] = {}  # by container; None: it starts
@@ -224,13 +226,14 @@ class DockerEngine:
     async def close(self) -> None:
         """Remove every container of this data folder, release threads and connections; idempotent.
 
-        Starts under way are waited for.  Raises: the first error of a removal, after everything
-        else was done.
+        Starts under way are waited for, pulls of images are not.  Raises: the first error of a
+        removal, after everything else was done.
         """
         if self._closed:
             return
         self._closed = True
         try:
+            self._pulls.close()
             while self._tasks:
                 await asyncio.wait(self._tasks)
             if self._owing is not None:
@@ -252,12 +255,7 @@ class DockerEngine:
 
     async def _start(self, spec: SandboxSpec) -> Sandbox:
         directory = self._check(spec)
-        try:
-            async with asyncio.timeout(stock.PULL_S):
-                image, ours = await self._call(self._find_image, spec)
-        except TimeoutError:
-            message = f"container {spec.container}: its image did not come in {stock.PULL_S:g} s"
-            raise EngineUnavailable(message) from None
+        image, ours = await self._find_image(spec)
         if self._owing is not None:
             await self.remove_leftovers()  # or it would hold memory that this start was promised
         try:
@@ -293,6 +291,31 @@ class DockerEngine:
         sandbox = Sandbox(spec, str(directory / "run.sock"), logs, handle, port, marks)
         self._sandboxes[spec.container] = sandbox
         return sandbox
+
+    async def _find_image(self, spec: SandboxSpec) -> tuple[str, bool]:
+        """Return the image to start from, and whether its proxy is ours.  Raises: SandboxError."""
+        image = spec.image
+        if not image:
+            runtime = self._runtimes.get(spec.kind)
+            if runtime is None:
+                return image_reference(spec.kind), True
+            image = runtime.image
+        pulled = image not in self._blackboxes
+        labels = None
+        if not (pulled and moves(image)):
+            labels = await self._call(self._labels_of, image)
+        if labels is None:
+            if not pulled:
+                raise SandboxError(f"image {image} is missing; it is not pulled", final=True)
+            await self._pulls.pull(image)
+            labels = await self._call(self._labels_of, image)
+            if labels is None:
+                raise cannot_be_had(image)
+        ours = bool(labels.get(KIND_LABEL))
+        if not ours and self._network_of(spec) == "none":
+            message = f"image {image} is reached by TCP, and the network of containers is none"
+            raise SandboxError(message, final=True)
+        return image, ours
 
     def _check(self, spec: SandboxSpec) -> Path:
         """Return the directory of a container.  Raises: SandboxError for a spec that cannot be."""
@@ -457,25 +480,15 @@ class DockerEngine:
             if error.status_code != 409:  # another node was faster
                 raise refused(f"create network {self._network}", error) from error
 
-    def _find_image(self, spec: SandboxSpec) -> tuple[str, bool]:
-        """Return the image to start from, and whether its proxy is ours.  Raises: SandboxError."""
-        image = spec.image
-        if not image:
-            runtime = self._runtimes.get(spec.kind)
-            if runtime is None:
-                return image_reference(spec.kind), True
-            image = runtime.image
+    def _labels_of(self, image: str) -> dict[str, str] | None:
+        client = self._prepare()
         with engine_calls(f"look for image {image}"):
             try:
-                client = self._prepare()
-                labels = stock.labels_of(client, image, pull=image not in self._blackboxes)
+                return dict(client.api.inspect_image(image)["Config"]["Labels"] or {})
+            except ImageNotFound:
+                return None
             except APIError as error:
                 raise refused(f"look for image {image}", error) from error
-        ours = bool(labels.get(KIND_LABEL))
-        if not ours and self._network_of(spec) == "none":
-            message = f"image {image} is reached by TCP, and the network of containers is none"
-            raise SandboxError(message, final=True)
-        return image, ours
 
     def _port_of(self, handle: str) -> int:
         client = self._prepare()

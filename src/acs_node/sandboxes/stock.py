@@ -14,42 +14,17 @@ from threading import Thread
 from typing import Any
 
 from docker import DockerClient
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, NotFound
 
 from acs_node.sandboxes import SandboxError
 from acs_node.sandboxes.logpipes import PIPE_BYTES, LogPipes
 
 PORT = 8080
-PULL_S = 300.0
-"""How long an engine may take to pull an image."""
 LOOK_S = 0.02
 """Between two looks whether a proxy listens."""
 OPEN_S = 0.05
 """How long a connection must last to count: what forwards the port may accept one before the proxy
 listens, and then closes it at once."""
-
-
-def labels_of(client: DockerClient, image: str, *, pull: bool) -> dict[str, str]:
-    """Return the labels of an image, which is pulled where it is missing.
-
-    Without ``pull`` nobody is asked for it; with it, one whose tag is ``latest`` or none is pulled
-    each time, since it means another image tomorrow.
-    Raises: SandboxError, final where the image cannot be had; APIError.
-    """
-    tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
-    moves = pull and "@" not in image and tag in ("", "latest")
-    if not moves:
-        with suppress(ImageNotFound):
-            return dict(client.api.inspect_image(image)["Config"]["Labels"] or {})
-        if not pull:
-            raise SandboxError(f"image {image} is missing; it is not pulled", final=True)
-    try:
-        # The reason may name the platform's registry and is for its operator; this is OpenWhisk's.
-        client.api.pull(image if tag or "@" in image else f"{image}:latest")
-        return dict(client.api.inspect_image(image)["Config"]["Labels"] or {})
-    except APIError as error:
-        text = f"Failed to pull container image '{image}'."
-        raise SandboxError(text, final=True) from error
 
 
 def published(config: dict[str, Any]) -> dict[str, Any]:
