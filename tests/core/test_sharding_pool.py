@@ -6,9 +6,9 @@ import pytest
 
 from acs_core import events as ev
 from acs_core.effects import (
-    Cause,
     Abort,
     AssignSandbox,
+    Cause,
     Initialise,
     PauseSandbox,
     PrewarmSandbox,

@@ -14,7 +14,7 @@ from threading import Thread
 from typing import Any
 
 from docker import DockerClient
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import DockerException, NotFound
 
 from acs_node.sandboxes import SandboxError
 from acs_node.sandboxes.logpipes import PIPE_BYTES, LogPipes
