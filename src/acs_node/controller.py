@@ -48,7 +48,10 @@ _HTTP_STATUS: Final = (200, 502, 502, 500)  # by outcome
 
 
 # What a caller who waits is told at once, without a record: it was never accepted.
-_OUTCOMES: Final = {Cause.CANCELLED: APPLICATION_ERROR, Cause.UNFIT: DEVELOPER_ERROR}
+_OUTCOMES: Final[dict[int, int]] = {
+    Cause.CANCELLED: APPLICATION_ERROR,
+    Cause.UNFIT: DEVELOPER_ERROR,
+}
 """Whose fault it is that an activation ends without a run, where not the platform's."""
 _REFUSALS: Final = (Cause.QUEUE_FULL, Cause.WOULD_EXPIRE, Cause.CALLERS_HOLD)
 

@@ -174,6 +174,8 @@ class Invoker:
         self._prewarm_names = map(f"p{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
         # One after the other, so that those that somebody waits for do not wait for many.
         self._prewarming = asyncio.Semaphore(1)
+        # What the pool says of containers whose reservation is being confirmed, until it is.
+        self._unconfirmed: dict[str, list[Event]] = {}
         to_scheduler = (
             Pulled,
             Returned,
@@ -257,6 +259,11 @@ class Invoker:
 
     def _to_scheduler(self, event: Event) -> None:
         assert self._scheduler is not None
+        if self._unconfirmed:
+            waiting = self._unconfirmed.get(getattr(event, "container", ""))
+            if waiting is not None:
+                waiting.append(event)
+                return
         self._scheduler.send(event)
 
     def _to_controller(self, message: Reject) -> None:
@@ -415,13 +422,29 @@ class Invoker:
                 self._stepper.step(SandboxFailed(container.name, failure, "the invoker drains"))
             else:
                 spec = self._sandbox_spec(next(self._prewarm_names), kind, memory_mb)
-                await self._create(container, spec)
+                await self._create(container, spec, confirm=False)  # it is nobody's yet
 
     def _assign_sandbox(self, effect: AssignSandbox) -> None:
         container = self._containers.pop(effect.sandbox)
         container.name = effect.container
         self._containers[effect.container] = container
         self._belongs_to(container, effect.spec)
+        if self._convert is not None:
+            # It is up, and serves when its reservation has become a container as any other's.
+            self._unconfirmed[effect.container] = []
+            self._start(self._confirm(container))
+
+    async def _confirm(self, container: _Container) -> None:
+        name = container.name
+        confirmed = await self._may_serve(container)
+        said = self._unconfirmed.pop(name)
+        if not confirmed:
+            log.warning("container %s does not serve: %s", name, UNRESERVED[1])
+            said = [CreationFailed(name, *UNRESERVED)]
+        for event in said:
+            self._to_scheduler(event)
+        if not confirmed and name in self._containers:
+            self._stepper.step(SandboxBroke(name, UNRESERVED[1]))
 
     def _belongs_to(self, container: _Container, spec: QueueSpec) -> None:
         """Say whose container it is.  Raises: whatever ``action_of`` does."""
@@ -431,12 +454,14 @@ class Invoker:
     def _sandbox_spec(self, name: str, kind: str, memory_mb: int) -> SandboxSpec:
         return SandboxSpec(name, kind, memory_mb, self._environment)
 
-    async def _create(self, container: _Container, spec: SandboxSpec) -> None:
+    async def _create(
+        self, container: _Container, spec: SandboxSpec, *, confirm: bool = True
+    ) -> None:
         """Start the sandbox of a container, connect to it, and tell the pool."""
         name = container.name
         self._containers[name] = container
         self._speed.begin(spec.container, clock.now_us())
-        failure = await self._start_and_connect(container, spec)
+        failure = await self._start_and_connect(container, spec, confirm)
         self._note_creation(failure)
         self._speed.end(spec.container, clock.now_us(), created=failure is None)
         if failure is not None:
@@ -446,7 +471,7 @@ class Invoker:
         self._stepper.step(SandboxReady(name))
 
     async def _start_and_connect(
-        self, container: _Container, spec: SandboxSpec
+        self, container: _Container, spec: SandboxSpec, confirm: bool
     ) -> tuple[FailureClass, str] | None:
         """Give the container its sandbox and connection; return why not, if it has none."""
         try:
@@ -467,7 +492,7 @@ class Invoker:
             await self._removed(container.name, sandbox)
             text = f"container {container.name} does not accept connections: {error}"
             return FailureClass.RECOVERABLE, text
-        if self._convert is not None and not await self._may_serve(container):
+        if confirm and self._convert is not None and not await self._may_serve(container):
             connection = container.connection
             container.connection = None
             if connection is not None:

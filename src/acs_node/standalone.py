@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from acs_core.containers import PoolConfig
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule
 from acs_core.limits import (
     CONTAINERS_MAX,
-    KEEP_ALIVE_US,
     PAUSE_GRACE_US,
     PUSH_PAUSE_GRACE_US,
     SHARD_MIN_MB,
@@ -46,13 +45,13 @@ from .api import create_app
 from .controller import Controller
 from .data_folder import LOCK
 from .database import Database, DatabaseError
-from .entities import EntityStore, RuntimeKinds, SystemLimits
-from .errors import ApiError
+from .entities import EntityStore, SystemLimits
 from .firing import Firing
 from .front import Front
 from .houses import House, pull_house, push_house
 from .manifest import Manifest
 from .operators import Operator, OperatorFileError
+from .pool_settings import PoolError, kinds_of, pool_config
 from .retention import KEEP_DAYS, KEEP_MB, Retention
 from .sandboxes import SandboxEngine, SandboxError
 from .sandboxes.metered import MeteredEngine
@@ -177,58 +176,23 @@ def _check_scheduler(config: StandaloneConfig) -> None:
 def _pool_config(config: StandaloneConfig) -> PoolConfig:
     """Return how the containers are to be kept.  Raises: StartError for what has no meaning."""
     memory_mb = config.memory_mb or _half_of_memory_mb()
-    keep_alive_s = KEEP_ALIVE_US / 1e6
     memory_mb //= config.invokers
     if memory_mb < SHARD_MIN_MB:
         raise StartError(
             f"each of {config.invokers} invokers would have {memory_mb} MB; it needs at least "
             f"{SHARD_MIN_MB} MB: give them more with --memory, or take fewer"
         )
-    if not 0 <= config.pause_grace_s < keep_alive_s:
-        raise StartError(
-            f"the pause grace is {config.pause_grace_s:g} s; it must be at least 0 and less than "
-            f"the {keep_alive_s:g} s after which an idle container is removed"
+    try:
+        return pool_config(
+            INVOKER,
+            memory_mb,
+            pause_grace_s=config.pause_grace_s,
+            prewarm=config.prewarm,
+            manifest=config.manifest,
+            limits=_system_limits(config),
         )
-    kinds, limits = _kinds(config), _system_limits(config)
-    prewarm = []
-    of_manifest = () if config.manifest is None else config.manifest.prewarm()
-    for wanted in (*config.prewarm, *of_manifest):
-        shown = f"the prewarmed sandboxes {wanted.kind}:{wanted.memory_mb}:{wanted.count}"
-        try:
-            kind = kinds.resolve(wanted.kind)
-        except ApiError as error:
-            raise StartError(f"{shown}: {error.text.splitlines()[-1]}") from None
-        if not limits.memory_mb_min <= wanted.memory_mb <= limits.memory_mb_max:
-            raise StartError(
-                f"{shown}: the memory is {wanted.memory_mb} MB; actions have "
-                f"{limits.memory_mb_min}..{limits.memory_mb_max} MB"
-            )
-        prewarm.append(replace(wanted, kind=kind))
-    prewarm_mb = sum(each.memory_mb * each.count for each in prewarm)
-    if prewarm_mb > memory_mb:
-        raise StartError(
-            f"the prewarmed sandboxes need {prewarm_mb} MB; all containers have {memory_mb} MB"
-        )
-    return PoolConfig(
-        INVOKER,
-        memory_mb,
-        pause_grace_us=round(config.pause_grace_s * 1e6),
-        prewarm=tuple(prewarm),
-    )
-
-
-def _kinds(config: StandaloneConfig) -> RuntimeKinds:
-    if config.manifest is not None:
-        return config.manifest.kinds()
-    from .images import image_reference
-
-    ours = RuntimeKinds().families
-    return RuntimeKinds(
-        {
-            family: tuple(replace(each, image=image_reference(each.kind)) for each in kinds)
-            for family, kinds in ours.items()
-        }
-    )
+    except PoolError as error:
+        raise StartError(str(error)) from None
 
 
 def _system_limits(config: StandaloneConfig) -> SystemLimits:
@@ -402,7 +366,10 @@ async def stores(config: StandaloneConfig) -> AsyncIterator[tuple[EntityStore, A
     await database.open()
     try:
         entities = EntityStore(
-            database, kinds=_kinds(config), limits=_system_limits(config), clock_ms=clock.wall_ms
+            database,
+            kinds=kinds_of(config.manifest),
+            limits=_system_limits(config),
+            clock_ms=clock.wall_ms,
         )
         await entities.open()
         activations = await _activations(database, config.data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -163,6 +164,27 @@ async def test_a_missing_image_is_told_at_once_with_the_cure(
         # A revision that failed for good is not tried at once; what is deployed anew is.
         await house.put("bad", function("return {}"))
         await house.goes_on("bad")
+
+
+async def test_an_image_of_an_action_that_cannot_be_had_is_its_own_fault(
+    docker_client: DockerClient,
+) -> None:
+    # With a network, since an image that is not ours is reached by TCP.
+    network = f"acs-test-{uuid.uuid4().hex[:8]}"
+    image = "127.0.0.1:1/acs/none:1"
+    try:
+        async with docker_house(docker_client, options={"network": network}) as house:
+            blackbox = {"exec": {"kind": "blackbox", "image": image}}
+            await house.house.entities.put_action("guest", "bad", blackbox, overwrite=True)
+            record = await house.ends_badly(
+                "bad", says=f"Failed to pull container image '{image}'."
+            )
+            assert record["response"]["status"] == "action developer error"
+            # What is deployed anew is tried at once.
+            await house.put("bad", function("return {}"))
+            await house.goes_on("bad")
+    finally:
+        docker_client.api.remove_network(network)
 
 
 async def test_a_proxy_that_ends_at_its_start_is_tried_until_the_wait_bound(

@@ -6,6 +6,7 @@ Each test looks at what the engine has, not only at what the pool believes.
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from node.house import ECHO, House, open_house, until
 from node.server import rest_client, running_server, wait_until
 
 from acs_core.prewarm import Prewarm
+from acs_node.images import image_reference
 from acs_node.sandboxes import Sandbox, SandboxSpec
 from acs_node.sandboxes.docker import CONTAINER_LABEL, INSTANCE_LABEL, DockerEngine
 
@@ -171,6 +173,34 @@ async def test_a_prewarmed_sandbox_is_taken_and_replaced(docker_client: DockerCl
         assert same == ready
         assert d.seen() == {ready: "running", replaced: "running"}
         assert d.memory_mb() == d.house.invoker.pool.used_mb() == 512
+
+
+def test_stem_cells_of_a_manifest_are_taken_and_replaced(
+    docker_client: DockerClient, tmp_path: Path
+) -> None:
+    name, tag = image_reference("python:3").split(":")
+    cell = {"initialCount": 2, "memory": "256 MB"}
+    runtime = {"kind": "python:3", "image": {"name": name, "tag": tag}, "stemCells": [cell]}
+    manifest = tmp_path / "runtimes.json"
+    manifest.write_text(json.dumps({"runtimes": {"python": [runtime]}}))
+    arguments = ("--network", "none", "--manifest", str(manifest))
+    with running_server(*arguments, sandbox="docker") as server, rest_client(server) as client:
+        instance = (server.data / "instance").read_text()
+
+        def status() -> dict[str, Any]:
+            found: dict[str, Any] = client.get("acs/status").json()
+            return found
+
+        wait_until(lambda: status()["sandboxes_prewarmed"] == 2, "the stem cells", 60)
+        cells = {each["Id"] for each in containers(docker_client, instance)}
+        body = {"exec": {"kind": "python:3", "code": ECHO}}
+        client.put("namespaces/_/actions/echo", json=body).raise_for_status()
+        answer = client.post("namespaces/_/actions/echo?blocking=true&result=true", json={"n": 1})
+        assert answer.json() == {"n": 1}
+        wait_until(lambda: status()["sandboxes_prewarmed"] == 2, "another one")
+        now = {each["Id"] for each in containers(docker_client, instance)}
+        assert now > cells
+        assert len(now) == 3, "one was taken, and one came in its place"
 
 
 async def test_prewarmed_sandboxes_follow_the_demand(docker_client: DockerClient) -> None:

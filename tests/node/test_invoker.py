@@ -663,6 +663,38 @@ async def test_a_prewarmed_sandbox_becomes_the_container() -> None:
         await s.prewarmed()
 
 
+async def test_a_prewarmed_sandbox_serves_when_its_reservation_is_confirmed() -> None:
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    answers: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def convert(container: str, spec: QueueSpec) -> bool:
+        await asked.put(container)
+        return await answers.get()
+
+    async with stage(pool=WARM) as s:
+        s.invoker._convert = convert
+        await s.prewarmed()
+        assert asked.empty(), "it is nobody's yet"
+        s.create()
+        assert await asked.get() == "c1"
+        assert s.sent(ContainerServing) + s.sent(Pulled) == []
+        answers.put_nowait(True)
+        await s.wait(ContainerServing)
+        await s.wait(Pulled)
+        s.deliver("a1", {"n": 1})
+        assert (await s.result("a1")).response == b'{"n":1}'
+
+        await s.prewarmed()
+        s.create("c2")
+        assert await asked.get() == "c2"
+        answers.put_nowait(False)
+        failed = await s.wait(CreationFailed)
+        assert (failed.container, failed.failure) == ("c2", FailureClass.RECOVERABLE)
+        assert "its reservation is gone" in failed.cause
+        assert [each.container for each in s.sent(ContainerServing)] == ["c1"]
+        await until(lambda: "c2" not in s.invoker._containers, "its removal")
+
+
 async def test_prewarmed_sandboxes_have_names_that_no_other_start_has() -> None:
     async with stage(pool=WARM) as one, stage(pool=WARM) as other:
         await one.prewarmed()

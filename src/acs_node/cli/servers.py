@@ -26,19 +26,12 @@ _sandbox_option = click.option(
 def _read_prewarm(
     context: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> "tuple[Prewarm, ...]":
-    """Read each ``KIND:MEMORY_MB:COUNT``; the kind has colons of its own."""
-    from acs_core.prewarm import Prewarm
+    from acs_node.pool_settings import PoolError, parse_prewarm
 
-    read = []
-    for value in values:
-        kind, *numbers = value.rsplit(":", 2)
-        if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
-            raise click.BadParameter(f"'{value}' is not KIND:MEMORY_MB:COUNT, as python:3:256:2")
-        try:
-            read.append(Prewarm(kind, int(numbers[0]), int(numbers[1])))
-        except ValueError as error:
-            raise click.BadParameter(f"'{value}': {error}") from None
-    return tuple(read)
+    try:
+        return tuple([parse_prewarm(value) for value in values])
+    except PoolError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _read_manifest(

@@ -17,10 +17,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from acs_core.limits import CONTAINERS_MAX, MEMORY_MAX_MB
+from acs_core.containers import PoolConfig
+from acs_core.limits import CONCURRENCY_MAX, CONTAINERS_MAX, MEMORY_MAX_MB
 
+from ..action_schema import SystemLimits
 from ..etcd import EtcdConfig
+from ..manifest import Manifest, ManifestError, load
 from ..membership import ROLES
+from ..pool_settings import PoolError, parse_prewarm, pool_config
 from ..tls import LinkTls, node_domain
 
 ENVIRONMENT_PREFIX: Final = "ACS_"
@@ -86,6 +90,29 @@ def _tested_kind(value: Any) -> str:
     ):
         raise ValueError("none, or a kind of python or nodejs, as python:3")
     return str(value)
+
+
+def _seconds(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number <= 86_400:
+        raise ValueError("a number of seconds in 0..86400")
+    return number
+
+
+def _prewarm(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        raise ValueError("texts KIND:MEMORY_MB:COUNT, as python:3:256:2")
+    for each in value:
+        try:
+            parse_prewarm(each)
+        except PoolError as error:
+            raise ValueError(f"texts KIND:MEMORY_MB:COUNT; {error}") from None
+    return tuple(value)
 
 
 def _switch(value: Any) -> bool:
@@ -195,6 +222,30 @@ class NodeConfig:
         "to be well, and never tested.",
         ("invoker",),
     )
+    manifest: str = _setting(
+        "",
+        _text,
+        "File with the runtimes in OpenWhisk's format, the same on all nodes; ours unless given.",
+        ("controller", "invoker"),
+    )
+    concurrency_max: int = _setting(
+        1,
+        _integer(1, CONCURRENCY_MAX),
+        "Most runs at once in one container that an action's limits may ask for.",
+        ("controller",),
+    )
+    network: str = _setting(
+        "acs", _text, "Docker network of functions, or none for no network.", ("invoker",)
+    )
+    pause_grace_s: float = _setting(
+        0.0, _seconds, "Pause a container that has idled so long; 0: never.", ("invoker",)
+    )
+    prewarm: tuple[str, ...] = _setting(
+        (),
+        _prewarm,
+        "Sandboxes that stand ready, KIND:MEMORY_MB:COUNT, several with commas.",
+        ("invoker",),
+    )
     etcd_grace_s: int = _setting(
         300,
         _integer(0, 86_400),
@@ -248,6 +299,27 @@ class NodeConfig:
             files = f"{self.tls_certificate}, {self.tls_key}, {self.tls_ca}"
             raise ConfigError(f"{error} ({files})") from None
         return LinkTls(self.cluster, ca, certificate, key)
+
+    def runtimes(self) -> Manifest | None:
+        """Read the manifest; None: our own runtimes.  Raises: ConfigError."""
+        try:
+            return load(Path(self.manifest).expanduser()) if self.manifest else None
+        except ManifestError as error:
+            raise ConfigError(f"manifest: {error}") from None
+
+    def pool(self) -> PoolConfig:
+        """Return how an invoker keeps its containers.  Raises: ConfigError."""
+        try:
+            return pool_config(
+                self.name,
+                self.memory_mb,
+                pause_grace_s=self.pause_grace_s,
+                prewarm=tuple([parse_prewarm(each) for each in self.prewarm]),
+                manifest=self.runtimes(),
+                limits=SystemLimits(),
+            )
+        except PoolError as error:
+            raise ConfigError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +432,10 @@ def _check(config: NodeConfig) -> None:
     """Look at what must fit together.  Raises: ConfigError."""
     if not config.name:
         raise ConfigError("name is missing; every node has one, as s0 or invoker-7")
+    if config.role == "invoker":
+        config.pool()
+    else:
+        config.runtimes()
     _check_links(config)
     if bool(config.etcd_certificate) != bool(config.etcd_key):
         raise ConfigError("etcd_certificate and etcd_key go together; one of them is missing")

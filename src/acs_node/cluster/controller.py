@@ -72,6 +72,8 @@ class ControllerHouse:
             data=Path(self._config.data),
             database_url=self._config.database_url(),
             shared=bool(self._config.database_url_file),
+            manifest=self._config.runtimes(),
+            concurrency_max=self._config.concurrency_max,
             operator_file=Path(self._config.operator_file) if self._config.operator_file else None,
         )
         try:

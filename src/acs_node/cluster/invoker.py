@@ -16,7 +16,7 @@ from typing import Final
 
 import orjson
 
-from acs_core.containers import ContainerPool, PoolConfig
+from acs_core.containers import ContainerPool
 from acs_core.effects import Create, Deliver
 from acs_core.events import (
     Adopted,
@@ -97,7 +97,15 @@ class InvokerHouse:
         if self._config.sandbox == "docker":
             from ..sandboxes.docker import DockerEngine
 
-            docker = DockerEngine(data, instance=f"{self._config.cluster}-{self._config.name}")
+            try:
+                docker = DockerEngine(
+                    data,
+                    instance=f"{self._config.cluster}-{self._config.name}",
+                    network=self._config.network,
+                    manifest=self._config.runtimes(),
+                )
+            except ValueError as error:
+                raise NodeError(str(error)) from None
             await docker.ping()
             self._engine = docker
         else:
@@ -113,7 +121,7 @@ class InvokerHouse:
         if removed:
             log.info("removed %d containers that an earlier run left behind", removed)
         self._invoker = Invoker(
-            ContainerPool(PoolConfig(self._config.name, self._config.memory_mb)),
+            ContainerPool(self._config.pool()),
             self._engine,
             self._actions.__getitem__,
             {"__OW_API_HOST": self._config.api_url},

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -148,7 +148,7 @@ class NodeProcess:
 
 
 class LocalCluster:
-    """An etcd and nodes below ``folder``."""
+    """An etcd and nodes below ``folder``; ``of_invokers`` are further settings of theirs."""
 
     def __init__(
         self,
@@ -164,6 +164,7 @@ class LocalCluster:
         namespace_containers: int | None = None,
         tls: bool = False,
         database_url_file: Path | None = None,
+        of_invokers: Mapping[str, str] | None = None,
     ) -> None:
         """``database_url_file``: of the PostgreSQL database of several controllers."""
         self.folder = folder
@@ -179,6 +180,7 @@ class LocalCluster:
         self._memory_mb = memory_mb
         self._lease_s = lease_s
         self._namespace_containers = namespace_containers
+        self._of_invokers = of_invokers or {}
 
     def start(self) -> None:
         """Start everything and wait until it serves.  Raises: EtcdMissing, NodeFailed."""
@@ -202,6 +204,7 @@ class LocalCluster:
             "sandbox": self._sandbox,
             "memory-mb": str(self._memory_mb),
             "api-url": self.url,
+            **self._of_invokers,
         }
         others = controllers[1:]
         others += [self._node("scheduler", n, capped) for n in range(self._schedulers)]
