@@ -17,6 +17,7 @@ cluster changed its size cannot break the balancer.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -229,6 +230,8 @@ class PushedAction:
     concurrency: int = 1
     timeout_us: int = 60_000_000
     blackbox: bool = False
+    key: str = dataclasses.field(init=False)
+    """Name of its slots."""
 
     def __post_init__(self) -> None:
         for field, text in (
@@ -240,11 +243,7 @@ class PushedAction:
         _check_range("memory_mb", self.memory_mb, 1, SHARDED_MEMORY_MAX_MB)
         _check_range("concurrency", self.concurrency, 1, CONCURRENCY_MAX)
         _check_range("timeout_us", self.timeout_us, 1, TIME_MAX_US // ACK_FACTOR - ACK_ADDON_US)
-
-    @property
-    def key(self) -> str:
-        """Name of its slots."""
-        return f"{self.name}@{self.version}"
+        object.__setattr__(self, "key", f"{self.name}@{self.version}")
 
 
 class Acknowledgement(Enum):
@@ -259,14 +258,6 @@ class Acknowledgement(Enum):
     FORCED_AFTER_REGULAR = "forcedAfterRegular"
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An activation under way, and what it holds."""
-
-    action: PushedAction
-    invoker: int
-
-
 def ack_timeout_us(timeout_us: int, factor: int = ACK_FACTOR, addon_us: int = ACK_ADDON_US) -> int:
     """Return how long a completion is waited for when a run may take ``timeout_us``."""
     return max(timeout_us, ACK_TIMEOUT_MIN_US) * factor + addon_us
@@ -277,7 +268,8 @@ class Balancer:
 
     def __init__(self, shards: Shards | None = None) -> None:
         self.shards = shards or Shards()
-        self._entries: dict[str, _Entry] = {}
+        # What is under way: its action, and the invoker whose slot it holds.
+        self._entries: dict[str, tuple[PushedAction, int]] = {}
         self._due = DeadlineIndex()
         # Managed and blackbox assignments by force since the start.
         self.overloads = [0, 0]
@@ -319,7 +311,7 @@ class Balancer:
         invoker, forced = chosen
         if forced:
             self.overloads[action.blackbox] += 1
-        self._entries[activation_id] = _Entry(action, invoker)
+        self._entries[activation_id] = (action, invoker)
         self._due.set(activation_id, now_us + ack_timeout_us(action.timeout_us))
         return invoker
 
@@ -333,7 +325,7 @@ class Balancer:
         entry = self._entries.pop(activation_id, None)
         if entry is not None:
             self._due.discard(activation_id)
-            self._release(entry)
+            self._release(entry[0], entry[1])
             kind = Acknowledgement.FORCED if forced else Acknowledgement.REGULAR
         elif health:
             kind = Acknowledgement.HEALTHCHECK
@@ -356,7 +348,7 @@ class Balancer:
         """
         given_up = []
         while (activation_id := self._due.pop_due(now_us)) is not None:
-            invoker = self._entries[activation_id].invoker
+            _, invoker = self._entries[activation_id]
             self.complete(activation_id, forced=True)
             given_up.append((activation_id, invoker))
         return given_up
@@ -371,14 +363,11 @@ class Balancer:
         for activation_id in self._entries:
             assert self._due.time_of(activation_id) >= 0
 
-    def _release(self, entry: _Entry) -> None:
+    def _release(self, action: PushedAction, invoker: int) -> None:
         slots = self.shards.slots
-        action = entry.action
-        if entry.invoker >= len(slots):
+        if invoker >= len(slots):
             return
         try:
-            slots[entry.invoker].release_concurrent(
-                action.key, action.concurrency, action.memory_mb
-            )
+            slots[invoker].release_concurrent(action.key, action.concurrency, action.memory_mb)
         except KeyError:
             return  # taken before the cluster changed its size: nobody counts it any more

@@ -510,7 +510,8 @@ class PushPool:
 
     def _container_due_us(self, container: PushContainer) -> int:
         """Return when a container wants time to pass, _NEVER for none."""
-        return min([*container.running.values(), self._idle_due_us(container)])
+        due_us = min(container.running.values(), default=_NEVER)
+        return min(due_us, self._idle_due_us(container))
 
     def _idle_due_us(self, container: PushContainer) -> int:
         """Return when an idle container is to be paused or removed, _NEVER for others."""
@@ -546,7 +547,7 @@ class PushPool:
         """
         self._draining = True
         self._resent = False
-        waiting = [*self._buffer]
+        waiting = list(self._buffer)
         self._buffer.clear()
         for container in list(self._containers.values()):
             waiting += [Push(container.spec, activation) for activation in container.held]

@@ -1,0 +1,405 @@
+"""The talk's interference, measured: the scheduler that pushes and ours, on one engine, in turns.
+
+Both are ``acs standalone`` with the same code but for scheduler and pools, the same sandbox engine
+and the same load; each cell is measured for one and then for the other.  Parts, with what DEVIEW
+2019 published:
+
+a  two actions of 2 ms with the same home invoker, called in turn (650 times as long as alone)
+b  one slot busy for 20 ms, and a second call arrives (520 ms instead of 40 ms)
+c  1, 10, 50, 100 actions, 2,000 users, 180 slots (14,000 against 90 TPS at 100 actions)
+d  twice and four times as many actions as containers
+e  throughput by actions and users, fewer users than in c
+
+Needs ``acs images build`` for Docker; honours ``DOCKER_HOST``; leaves no container behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from closed_loop import Loop, Plan, run
+from standalone import FUNCTION, BenchFailed, machine
+
+from acs_core.sharding import generate_hash
+from acs_node import wskprops
+from acs_node.demo import DemoFailed, ServerProcess
+
+SIDES = ("sharding", "pull")
+MEMORY_MB = 256
+RUN_MS = 2
+BUSY_MS = 20
+START_S = 180.0
+"""A start removes what the last one left: up to 180 containers."""
+
+CALL_S = 120.0
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured."""
+
+    turns: int
+    pairs: int
+    slots: int
+    controllers: int
+    invokers: int
+    users: int
+    actions: tuple[int, ...]
+    seconds: float
+    still_s: float
+    warm_max_s: float
+    scarce_slots: int
+    scarce_users: int
+    scarce_seconds: float
+    surface_users: tuple[int, ...]
+    surface_actions: tuple[int, ...]
+
+
+FULL = Sizes(
+    10, 6, 180, 3, 10, 2_000, (1, 10, 50, 100), 10, 4, 40, 8, 4, 24, (50, 200), (1, 10, 100)
+)
+QUICK = Sizes(3, 2, 8, 2, 2, 24, (1, 4), 2, 0.5, 4, 2, 2, 2, (8,), (1, 4))
+
+
+class Server:
+    """An ``acs standalone`` of one side, with so many slots; its folder is used again."""
+
+    def __init__(
+        self, folder: Path, sandbox: str, side: str, slots: int, controllers: int, invokers: int
+    ) -> None:
+        arguments = ["--sandbox", sandbox, "--memory", str(slots * MEMORY_MB)]
+        if side == "sharding":
+            arguments += ["--scheduler", side, "--controllers", str(controllers)]
+            arguments += ["--invokers", str(invokers)]
+        self.side = side
+        self.process = ServerProcess(folder, *arguments)
+        self.client = httpx.Client(trust_env=False, timeout=CALL_S)
+
+    def __enter__(self) -> Server:
+        self.process.start(START_S)
+        credential = b64encode(self.process.auth.encode()).decode()
+        self.client.base_url = httpx.URL(f"{self.process.url}{wskprops.API_PATH}/")
+        self.client.headers["Authorization"] = f"Basic {credential}"
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End it at once: what waits would keep the baseline busy for minutes.
+
+        The next start over its folder removes the containers.
+        """
+        self.client.close()
+        self.process.kill()
+
+    def deploy(self, names: Sequence[str]) -> None:
+        """Create the actions that are missing."""
+        for name in names:
+            code = {"exec": {"kind": "python:default", "code": FUNCTION}}
+            reply = self.client.put(f"namespaces/_/actions/{name}?overwrite=true", json=code)
+            reply.raise_for_status()
+
+    def call(self, name: str, sleep_ms: int = RUN_MS) -> float:
+        """Call an action and return how long that took, in ms."""
+        begun_s = time.perf_counter()
+        path = f"namespaces/_/actions/{name}?blocking=true"
+        reply = self.client.post(path, json={"sleep_ms": sleep_ms})
+        if reply.status_code != 200:
+            raise BenchFailed(f"{self.side}: {name}: {reply.status_code} {reply.text[:200]}")
+        return 1_000 * (time.perf_counter() - begun_s)
+
+    def status(self) -> Row:
+        """Return what the server says of itself."""
+        found: Row = self.client.get("acs/status").raise_for_status().json()
+        return found
+
+    def settle(self) -> None:
+        """Wait until the engine does nothing: no removal of before disturbs what comes."""
+        busy_ms = -1
+        deadline_s = time.monotonic() + CALL_S
+        while (now_ms := self.status()["engine"]["busy_ms"]) != busy_ms:
+            if time.monotonic() > deadline_s:
+                raise BenchFailed(f"{self.side}: the engine is not done after {CALL_S:g} s")
+            busy_ms = now_ms
+            time.sleep(0.3)
+
+    def load(
+        self, names: Sequence[str], users: int, seconds: float, still_s: float, warm_max_s: float
+    ) -> Loop:
+        """Let users call the actions, n-th user n-th action, and measure."""
+        body = json.dumps({"sleep_ms": RUN_MS})
+        head = (
+            f" HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {self.client.headers['Authorization']}"
+            f"\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        )
+        path = f"{wskprops.API_PATH}/namespaces/_/actions/"
+        requests = [f"POST {path}{name}?blocking=true{head}" for name in names]
+        status_url = f"{self.process.url}{wskprops.API_PATH}/acs/status"
+        warm_min_s = min(still_s, warm_max_s)
+        plan = Plan(
+            self.process.port,
+            requests,
+            users,
+            seconds,
+            warm_min_s,
+            warm_max_s,
+            status_url,
+            still_s,
+        )
+        try:
+            return run(plan)
+        except RuntimeError as error:
+            raise BenchFailed(f"{self.side}: {error}{self.process.last_output()}") from None
+
+
+class Bench:
+    """The two sides, each with a folder that all its servers use."""
+
+    def __init__(self, folder: Path, sandbox: str, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self._sandbox = sandbox
+        self._folders = {side: folder / side[0] for side in SIDES}
+        for path in self._folders.values():
+            path.mkdir()
+
+    @contextlib.contextmanager
+    def server(
+        self, side: str, slots: int, controllers: int = 1, invokers: int = 2
+    ) -> Iterator[Server]:
+        folder = self._folders[side]
+        made = Server(folder, self._sandbox, side, slots, controllers, invokers)
+        with made:
+            yield made
+
+    def clean(self) -> None:
+        """Remove what the last servers left."""
+        for folder in self._folders.values():
+            process = ServerProcess(folder, "--sandbox", self._sandbox)
+            process.start(START_S)
+            process.stop()
+
+    # --- the parts -----------------------------------------------------------------------------
+
+    def neighbours(self) -> list[Row]:
+        """Part a: two actions with the same home, called in turn, against one called alone."""
+        names = same_home(2)
+        rows = []
+        for side in SIDES:
+            with self.server(side, slots=2) as server:
+                server.deploy(names)
+                for name in names:
+                    server.call(name)
+                server.call(names[0])
+                server.settle()
+                alone = [server.call(names[0]) for _ in range(self.sizes.turns)]
+                before = server.status()["engine"]
+                in_turn = [server.call(names[n % 2]) for n in range(2 * self.sizes.turns)]
+                after = server.status()["engine"]
+                one, two = statistics.median(alone), statistics.median(in_turn)
+                rows.append(
+                    {"side": side, "alone_p50_ms": one, "in_turn_p50_ms": two,
+                     "times_as_long": two / one, "started": after["started"] - before["started"],
+                     "alone_ms": alone, "in_turn_ms": in_turn}
+                )  # fmt: skip
+        return rows
+
+    def busy_slot(self) -> list[Row]:
+        """Part b: the slot runs for 20 ms when a second call arrives, each time a new action."""
+        rows = []
+        for side in SIDES:
+            seconds: list[float] = []
+            with self.server(side, slots=2) as server:
+                names = [f"busy{number}" for number in range(self.sizes.pairs)]
+                server.deploy(names)
+                for name in names:
+                    server.call(name)
+                    server.settle()
+                    first = threading.Thread(target=server.call, args=(name, BUSY_MS))
+                    first.start()
+                    time.sleep(0.008)  # so that it runs
+                    seconds.append(server.call(name, BUSY_MS))
+                    first.join()
+            rows.append(
+                {"side": side, "second_p50_ms": statistics.median(seconds), "second_ms": seconds}
+            )
+        return rows
+
+    def talk(self) -> list[Row]:
+        """Part c."""
+        return self._grid(self.sizes.actions, (self.sizes.users,))
+
+    def surface(self) -> list[Row]:
+        """Part e."""
+        return self._grid(self.sizes.surface_actions, self.sizes.surface_users)
+
+    def _grid(self, actions: Sequence[int], users: Sequence[int]) -> list[Row]:
+        sizes = self.sizes
+        rows = []
+        for each in users:
+            for count in actions:
+                for side in SIDES:
+                    with self.server(side, sizes.slots, sizes.controllers, sizes.invokers) as made:
+                        names = [f"act{number}" for number in range(count)]
+                        made.deploy(names)
+                        loop = made.load(
+                            names, each, sizes.seconds, sizes.still_s, sizes.warm_max_s
+                        )
+                    rows.append(row(side, count, each, loop))
+                    tell(rows[-1])
+        return rows
+
+    def scarce(self) -> list[Row]:
+        """Part d: more actions than containers, each with some users."""
+        sizes = self.sizes
+        rows = []
+        for times in (2, 4):
+            count = times * sizes.scarce_slots
+            names = [f"act{number}" for number in range(count)]
+            for side in SIDES:
+                with self.server(side, sizes.scarce_slots) as made:
+                    made.deploy(names)
+                    users = count * sizes.scarce_users
+                    loop = made.load(
+                        names, users, sizes.scarce_seconds, sizes.still_s, sizes.warm_max_s / 2
+                    )
+                found = row(side, count, users, loop)
+                fair = sum(loop.answered) / count
+                found["times_as_many"] = times
+                found["smallest_share"] = min(loop.answered) / fair if fair else 0.0
+                found["worst_action_p99_ms"] = max(loop.latency_p99_ms)
+                found["swaps_per_s"] = found["removed"] / loop.measured_s
+                rows.append(found)
+                tell(found)
+        return rows
+
+
+def same_home(count: int) -> list[str]:
+    """Return names of actions with the same home among two invokers."""
+    names = [f"near{number}" for number in range(100)]
+    return [name for name in names if generate_hash("guest", f"guest/{name}") % 2 == 0][:count]
+
+
+def row(side: str, actions: int, users: int, loop: Loop) -> Row:
+    """Put a measurement into a row."""
+    engine = {
+        name: loop.after["engine"][name] - before for name, before in loop.before["engine"].items()
+    }
+    return {
+        "side": side,
+        "actions": actions,
+        "users": users,
+        "tps": loop.tps,
+        "mean_ms": loop.latency_ms["mean"],
+        # Of all users, also those who still wait: users / TPS.
+        "little_mean_ms": 1_000 * users / loop.tps if loop.tps else None,
+        "p50_ms": loop.latency_ms["p50"],
+        "p99_ms": loop.latency_ms["p99"],
+        "p999_ms": loop.latency_ms["p99.9"],
+        "containers": loop.after["containers"],
+        "started": engine["started"],
+        "removed": engine["removed"],
+        "engine_busy_share": engine["busy_ms"]
+        / (loop.after["uptime_ms"] - loop.before["uptime_ms"]),
+        "errors": loop.errors(),
+        "statuses": loop.statuses,
+        "warm_s": loop.warm_s,
+        "still": loop.still,
+        "measured_s": loop.measured_s,
+        "answered": loop.answered,
+    }
+
+
+def tell(found: Row) -> None:
+    """Print a row, while the next one is measured."""
+    print(
+        f"  {found['users']:5} users {found['actions']:4} actions {found['side']:8}: "
+        f"{found['tps']:8,.1f} TPS, mean {found['mean_ms']:9,.1f} ms, "
+        f"p99 {found['p99_ms']:9,.1f} ms, {found['containers']} containers, "
+        f"+{found['started']} -{found['removed']}, engine busy {found['engine_busy_share']:.0%}, "
+        f"{found['errors']} errors",
+        flush=True,
+    )
+
+
+def keys(rows: Sequence[Row]) -> Row:
+    """Compute the four figures from part c; None where nothing was answered or measured."""
+    at = {(r["side"], r["actions"]): r for r in rows}
+    most = max([r["actions"] for r in rows])
+    ours, base = at["pull", most], at["sharding", most]
+    return {
+        f"tps_ratio_{most}_actions": _ratio(ours["tps"], base["tps"]),
+        f"mean_latency_ratio_{most}_actions": _ratio(base["mean_ms"], ours["mean_ms"]),
+        f"flatness_{most}_over_1": _ratio(ours["tps"], at["pull", 1]["tps"]),
+        "baseline_1_action_over_ours": _ratio(at["sharding", 1]["tps"], at["pull", 1]["tps"]),
+    }
+
+
+def _ratio(one: float, other: float) -> float | None:
+    return one / other if one > 0 and other > 0 else None
+
+
+PARTS: dict[str, Callable[[Bench], list[Row]]] = {
+    "a": Bench.neighbours,
+    "b": Bench.busy_slot,
+    "c": Bench.talk,
+    "d": Bench.scarce,
+    "e": Bench.surface,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the parts, print them, write them; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--sandbox", choices=("docker", "process"), default="docker")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all")
+    parser.add_argument("--parts", default="abcde", help="which, such as ac")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="for the raw numbers as JSON")
+    options = parser.parse_args(arguments)
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"--parts: there is no part {', '.join(sorted(unknown))}; there are a to e")
+    sizes = QUICK if options.quick else FULL
+    document: Row = {
+        "sandbox": options.sandbox, "sizes": asdict(sizes), "machine": machine(), "parts": {},
+    }  # fmt: skip
+    try:
+        with tempfile.TemporaryDirectory(prefix="acs-i-") as name:
+            bench = Bench(Path(name), options.sandbox, sizes)
+            try:
+                for part in options.parts:
+                    print(f"part {part}", flush=True)
+                    begun_s = time.monotonic()
+                    document["parts"][part] = PARTS[part](bench)
+                    for each in document["parts"][part]:
+                        if part in "ab":
+                            print(f"  {each}", flush=True)
+                    print(f"  {time.monotonic() - begun_s:.0f} s", flush=True)
+            finally:
+                bench.clean()
+    except (BenchFailed, DemoFailed, httpx.HTTPError) as error:
+        print(f"interference: {error}", file=sys.stderr)
+        return 1
+    document["load_average_after"] = os.getloadavg()
+    if "c" in document["parts"]:
+        document["keys"] = keys(document["parts"]["c"])
+        print(json.dumps(document["keys"], indent=1))
+    if options.out is not None:
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
