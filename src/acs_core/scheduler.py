@@ -120,6 +120,10 @@ class Scheduler(SchedulerContainers):
         """Tell whether the queue is here, open or closing.  Cost: O(1)."""
         return queue in self._queues
 
+    def has_activation(self, activation_id: str) -> bool:
+        """Tell whether the activation waits here or was delivered and has not ended.  O(1)."""
+        return activation_id in self._activations
+
     def queues(self) -> list[str]:
         """Return the names of the queues that are here, open or closing.  Cost: O(queues)."""
         return list(self._queues)

@@ -74,14 +74,16 @@ class Hello(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., name: _Optional[str] = ..., instance: _Optional[str] = ..., to_instance: _Optional[str] = ..., clock: _Optional[str] = ..., received: _Optional[int] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("submit", "cancel", "close", "reject", "throttle", "queue_closed", "misdirected", "adopt", "create", "deliver", "resume", "release", "invoker_reported", "adopted", "container_serving", "creation_failed", "pulled", "returned", "container_paused", "container_leaving", "container_gone", "result", "logs", "action_wanted", "fenced", "drained", "action_found", "fence")
+    __slots__ = ("submit", "cancel", "close", "inquiry", "reject", "throttle", "queue_closed", "misdirected", "not_held", "adopt", "create", "deliver", "resume", "release", "invoker_reported", "adopted", "container_serving", "creation_failed", "pulled", "returned", "container_paused", "container_leaving", "container_gone", "result", "logs", "action_wanted", "fenced", "drained", "action_found", "fence")
     SUBMIT_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    INQUIRY_FIELD_NUMBER: _ClassVar[int]
     REJECT_FIELD_NUMBER: _ClassVar[int]
     THROTTLE_FIELD_NUMBER: _ClassVar[int]
     QUEUE_CLOSED_FIELD_NUMBER: _ClassVar[int]
     MISDIRECTED_FIELD_NUMBER: _ClassVar[int]
+    NOT_HELD_FIELD_NUMBER: _ClassVar[int]
     ADOPT_FIELD_NUMBER: _ClassVar[int]
     CREATE_FIELD_NUMBER: _ClassVar[int]
     DELIVER_FIELD_NUMBER: _ClassVar[int]
@@ -106,10 +108,12 @@ class Message(_message.Message):
     submit: Submit
     cancel: Cancel
     close: Close
+    inquiry: Inquiry
     reject: Reject
     throttle: Throttle
     queue_closed: QueueClosed
     misdirected: Misdirected
+    not_held: NotHeld
     adopt: Adopt
     create: Create
     deliver: Deliver
@@ -131,7 +135,7 @@ class Message(_message.Message):
     drained: Drained
     action_found: ActionFound
     fence: Fence
-    def __init__(self, submit: _Optional[_Union[Submit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., throttle: _Optional[_Union[Throttle, _Mapping]] = ..., queue_closed: _Optional[_Union[QueueClosed, _Mapping]] = ..., misdirected: _Optional[_Union[Misdirected, _Mapping]] = ..., adopt: _Optional[_Union[Adopt, _Mapping]] = ..., create: _Optional[_Union[Create, _Mapping]] = ..., deliver: _Optional[_Union[Deliver, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., invoker_reported: _Optional[_Union[InvokerReported, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., container_serving: _Optional[_Union[ContainerServing, _Mapping]] = ..., creation_failed: _Optional[_Union[CreationFailed, _Mapping]] = ..., pulled: _Optional[_Union[Pulled, _Mapping]] = ..., returned: _Optional[_Union[Returned, _Mapping]] = ..., container_paused: _Optional[_Union[ContainerPaused, _Mapping]] = ..., container_leaving: _Optional[_Union[ContainerLeaving, _Mapping]] = ..., container_gone: _Optional[_Union[ContainerGone, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., logs: _Optional[_Union[Logs, _Mapping]] = ..., action_wanted: _Optional[_Union[ActionWanted, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., action_found: _Optional[_Union[ActionFound, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ...) -> None: ...
+    def __init__(self, submit: _Optional[_Union[Submit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., inquiry: _Optional[_Union[Inquiry, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., throttle: _Optional[_Union[Throttle, _Mapping]] = ..., queue_closed: _Optional[_Union[QueueClosed, _Mapping]] = ..., misdirected: _Optional[_Union[Misdirected, _Mapping]] = ..., not_held: _Optional[_Union[NotHeld, _Mapping]] = ..., adopt: _Optional[_Union[Adopt, _Mapping]] = ..., create: _Optional[_Union[Create, _Mapping]] = ..., deliver: _Optional[_Union[Deliver, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., invoker_reported: _Optional[_Union[InvokerReported, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ..., container_serving: _Optional[_Union[ContainerServing, _Mapping]] = ..., creation_failed: _Optional[_Union[CreationFailed, _Mapping]] = ..., pulled: _Optional[_Union[Pulled, _Mapping]] = ..., returned: _Optional[_Union[Returned, _Mapping]] = ..., container_paused: _Optional[_Union[ContainerPaused, _Mapping]] = ..., container_leaving: _Optional[_Union[ContainerLeaving, _Mapping]] = ..., container_gone: _Optional[_Union[ContainerGone, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., logs: _Optional[_Union[Logs, _Mapping]] = ..., action_wanted: _Optional[_Union[ActionWanted, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., action_found: _Optional[_Union[ActionFound, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ...) -> None: ...
 
 class QueueSpec(_message.Message):
     __slots__ = ("queue", "namespace", "action", "revision", "memory_mb", "concurrency", "timeout_us", "action_limit", "kind", "containers_min", "wait_target_us", "wait_max_us")
@@ -464,6 +468,18 @@ class ActionFound(_message.Message):
 class Drained(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Inquiry(_message.Message):
+    __slots__ = ("activation_ids",)
+    ACTIVATION_IDS_FIELD_NUMBER: _ClassVar[int]
+    activation_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, activation_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NotHeld(_message.Message):
+    __slots__ = ("activation_ids",)
+    ACTIVATION_IDS_FIELD_NUMBER: _ClassVar[int]
+    activation_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, activation_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Fence(_message.Message):
     __slots__ = ("scheduler", "activation_ids")

@@ -109,11 +109,28 @@ class ActionFound:
 
 
 @dataclass(slots=True)
+class Inquiry:
+    """Controller to scheduler: an invoker is gone.  Which of these do you not hold any more?
+
+    ``NotHeld`` answers.
+    """
+
+    activation_ids: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class NotHeld:
+    """Scheduler to controller: these have neither to wait nor to run, as far as it knows."""
+
+    activation_ids: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class Fence:
     """Controller to invoker: take nothing more from the scheduler of this instance.
 
     It is gone, or cut off; what it wrote may still be on its way.  ``Fenced`` answers for the
-    activations.
+    activations.  With the instance of an invoker that is gone, it asks for them alone.
     """
 
     scheduler: str

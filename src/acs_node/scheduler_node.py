@@ -46,7 +46,7 @@ from acs_core.events import (
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
 from .coordination import Coordination, LedElsewhere
-from .links import Cancel, Close, Link, Misdirected, QueueClosed, Submit
+from .links import Cancel, Close, Inquiry, Link, Misdirected, NotHeld, QueueClosed, Submit
 from .stepper import Recorder, Stepper
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ class SchedulerNode:
         self._opening: dict[str, list[Submit | Close]] = {}
         # Queues that another scheduler is to lead: who that is.
         self._moved: dict[str, str] = {}
+        # What waited in them, until it is sent on.
+        self._leaving: dict[str, tuple[Activation, ...]] = {}
         # What came for each queue since it was last asked for.
         self._arrived: dict[str, int] = {}
         # How often the shadow rule would have decided otherwise about each queue that is open.
@@ -118,6 +120,8 @@ class SchedulerNode:
                 self._stepper.step(QueueClosing(message.queue, message.why))
             elif message.queue in self._opening:
                 self._opening[message.queue].append(message)
+        elif isinstance(message, Inquiry):
+            self._answer(message)
         elif isinstance(message, Event):
             if isinstance(message, (ContainerGone, CreationFailed)):
                 # Before the core hears of it: what it reserves next may need the room.
@@ -125,6 +129,16 @@ class SchedulerNode:
             self._stepper.step(message)
         else:
             raise TypeError(f"{type(message).__name__} is no message for a scheduler")
+
+    def _answer(self, inquiry: Inquiry) -> None:
+        """Say what of it has neither to wait nor to run here, nor is on its way from here."""
+        here = {each.activation_id for leaving in self._leaving.values() for each in leaving}
+        for waiting in self._opening.values():
+            here |= {m.activation.activation_id for m in waiting if isinstance(m, Submit)}
+        holds = self.scheduler.has_activation
+        ids = [id_ for id_ in inquiry.activation_ids if not (holds(id_) or id_ in here)]
+        if ids:
+            self._say(NotHeld(tuple(ids)))
 
     def report_invoker(self, report: InvokerReported) -> None:
         """Tell the core of an invoker."""
@@ -204,6 +218,7 @@ class SchedulerNode:
         self._sum_up_shadow(effect.queue)
         # What comes while the leadership is given back waits behind what is handed over.
         self._opening[effect.queue] = []
+        self._leaving[effect.queue] = tuple(effect.activations)
         self._start(self._hand_over(effect))
 
     async def _hand_over(self, effect: Forward) -> None:
@@ -215,7 +230,7 @@ class SchedulerNode:
             except Exception:
                 log.exception("queue %s is still led here; the next try is soon", effect.queue)
                 await asyncio.sleep(RESIGN_RETRY_S)
-        for activation in effect.activations:
+        for activation in self._leaving.pop(effect.queue):
             self._misdirect(activation, effect.queue, effect.to)
         for message in self._opening.pop(effect.queue):
             if isinstance(message, Submit):

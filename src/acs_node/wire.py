@@ -40,8 +40,10 @@ from .links import (
     Drained,
     Fence,
     Fenced,
+    Inquiry,
     Logs,
     Misdirected,
+    NotHeld,
     QueueClosed,
     Result,
     Submit,
@@ -372,6 +374,8 @@ _ENCODERS: Final[dict[type, Callable[[Any], pb.Message]]] = {
     Logs: _of_logs,
     ActionWanted: _plain("action_wanted", pb.ActionWanted, "queue"),
     ActionFound: _plain("action_found", pb.ActionFound, "queue", "document", "revision", "error"),
+    Inquiry: _plain("inquiry", pb.Inquiry, "activation_ids"),
+    NotHeld: _plain("not_held", pb.NotHeld, "activation_ids"),
     Fence: _plain("fence", pb.Fence, "scheduler", "activation_ids"),
     Drained: _plain("drained", pb.Drained),
     Fenced: _plain("fenced", pb.Fenced, "scheduler", "known"),
@@ -531,6 +535,14 @@ def _action_found(m: pb.ActionFound, _: int) -> ActionFound:
     )
 
 
+def _inquiry(m: pb.Inquiry, _: int) -> Inquiry:
+    return Inquiry(_names("inquiry.activation_ids", m.activation_ids))
+
+
+def _not_held(m: pb.NotHeld, _: int) -> NotHeld:
+    return NotHeld(_names("not_held.activation_ids", m.activation_ids))
+
+
 def _fence(m: pb.Fence, _: int) -> Fence:
     scheduler = _name("fence.scheduler", m.scheduler)
     return Fence(scheduler, _names("fence.activation_ids", m.activation_ids))
@@ -580,6 +592,8 @@ _DECODERS: Final[dict[str, Callable[[Any, int], object]]] = {
     "logs": _logs,
     "action_wanted": _named("action_wanted", ActionWanted, "queue"),
     "action_found": _action_found,
+    "inquiry": _inquiry,
+    "not_held": _not_held,
     "fence": _fence,
     "fenced": _fenced,
     "drained": lambda m, _: Drained(),

@@ -17,7 +17,9 @@ from acs_node.links import (
     Drained,
     Fence,
     Fenced,
+    Inquiry,
     Misdirected,
+    NotHeld,
     QueueClosed,
     Result,
     Submit,
@@ -303,6 +305,92 @@ def test_what_never_reached_a_dead_scheduler_waits_for_no_fence() -> None:
     assert ids(other.take()) == ["never"]
     house.routing.take("i0-1", Fenced("s0-1", ()))
     assert ids(other.take()) == ["taken"]
+
+
+def test_what_ended_on_a_dead_invoker_without_our_knowing_is_asked_for() -> None:
+    """Its scheduler was told of the completion, and the result got lost with the invoker."""
+    house = House()
+    link = house.scheduler("s0-1")
+    house.invoker("i0-1")
+    other = house.invoker("i1-1")
+    house.submit("waits", "lost", "late", "left")
+    link.take()
+    house.routing.invoker_gone("i0-1")
+    house.routing.look()
+    assert link.take() == []  # the scheduler may not have noticed yet
+    house.now_us += 10_000_000
+    house.routing.look()
+    assert link.take() == [Inquiry(("waits", "lost", "late", "left"))]
+    house.routing.look()
+    assert link.take() == []  # once for each death
+    house.routing.take("s0-1", NotHeld(("lost", "late", "left", "nobody's")))
+    house.routing.look()
+    assert other.take() == []  # its results may be on their way
+    house.routing.take("i1-1", result("late"))
+    house.now_us += 10_000_000
+    house.routing.look()
+    assert other.take() == [Fence("i0-1", ("lost", "left"))]
+    assert house.rejected() == {}
+    house.routing.take("s0-1", NotHeld(("waits",)))
+    house.now_us += 10_000_000
+    house.routing.look()
+    assert other.take() == []  # one after the other
+    house.routing.take("i1-1", Fenced("i0-1", ("left",)))
+    assert house.rejected() == {"lost": Cause.UNKNOWN}
+    house.routing.look()
+    assert other.take() == [Fence("i0-1", ("waits",))]
+    house.routing.take("i1-1", result("waits"))
+    house.routing.take("i1-1", Fenced("i0-1", ()))
+    house.routing.take("i1-1", result("left"))
+    assert house.rejected() == {"lost": Cause.UNKNOWN}
+    assert house.routing.counts()["sent"] == 0
+
+
+def test_what_its_scheduler_has_sent_on_is_held_elsewhere() -> None:
+    house = House()
+    house.scheduler("s0-1")
+    other = house.scheduler("s1-1")
+    house.routing.leads("q", "s0-1")
+    house.submit("1")
+    house.routing.take("s0-1", NotHeld(("1",)))
+    house.routing.take("s0-1", Misdirected("1", "q", "s1-1"))
+    assert ids(other.take()) == ["1"]
+    house.now_us += 10_000_000
+    house.routing.look()
+    assert house.rejected() == {}
+
+
+def test_an_invoker_that_drained_makes_nobody_ask() -> None:
+    house = House()
+    link = house.scheduler("s0-1")
+    house.invoker("i0-1")
+    house.submit("1")
+    link.take()
+    house.routing.take("i0-1", Drained())
+    house.routing.invoker_gone("i0-1")
+    house.now_us += 10_000_000
+    house.routing.look()
+    assert link.take() == []
+
+
+def test_many_are_asked_for_in_parts_as_long_as_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(routing, "FENCE_PART", 2)
+    house = House()
+    link, full = house.scheduler("s0-1"), house.scheduler("s1-1")
+    house.invoker("i0-1")
+    for queue, leader in (("q", "s0-1"), ("r", "s1-1")):
+        house.routing.leads(queue, leader)
+    house.submit("1", "2", "3")
+    house.submit("4", queue="r")
+    link.take()
+    full.full = True
+    house.routing.invoker_gone("i0-1")
+    house.now_us += 10_000_000
+    house.routing.look()
+    assert link.take() == [Inquiry(("1", "2")), Inquiry(("3",))]
+    assert "is not asked: planted" in caplog.text
 
 
 def test_one_that_had_ended_everything_leaves_no_doubt() -> None:

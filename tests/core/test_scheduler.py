@@ -125,6 +125,15 @@ def test_an_unknown_queue_is_named(event: ev.Event) -> None:
     assert not made.scheduler.has_queue("x")
 
 
+def test_an_activation_is_here_until_it_ends() -> None:
+    made = desk()
+    assert not made.scheduler.has_activation("1")
+    made.do(ev.Arrived("n/a", ev.Activation("1", b"", 0)))
+    assert made.scheduler.has_activation("1")
+    made.do(ev.Cancelled("1"))
+    assert not made.scheduler.has_activation("1")
+
+
 def test_a_queue_opens_once() -> None:
     made = desk()
     with pytest.raises(ValueError, match="queue n/a is open already"):

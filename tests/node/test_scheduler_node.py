@@ -28,7 +28,17 @@ from acs_core.events import (
 from acs_core.scheduler import SchedulerConfig
 from acs_node import clock, scheduler_node
 from acs_node.coordination import LedElsewhere, MemoryCoordination
-from acs_node.links import Cancel, Close, Inbox, LocalLink, Misdirected, QueueClosed, Submit
+from acs_node.links import (
+    Cancel,
+    Close,
+    Inbox,
+    Inquiry,
+    LocalLink,
+    Misdirected,
+    NotHeld,
+    QueueClosed,
+    Submit,
+)
 from acs_node.scheduler_node import SchedulerNode
 
 SPEC = QueueSpec("guest/hello@1", "guest", "guest/hello", 1, memory_mb=256)
@@ -187,6 +197,34 @@ async def test_work_for_a_queue_that_another_leads_is_sent_back_with_its_name() 
     await until(lambda: stage.to_controller, "the answers")
     assert stage.to_controller == [Misdirected(f"a{n}", SPEC.queue, "s9-1") for n in range(2)]
     assert not stage.node._opening
+    await stage.node.close()
+
+
+async def test_what_is_not_held_any_more_is_told_and_nothing_else() -> None:
+    stage = Stage()
+    other = QueueSpec("guest/other@1", "guest", "guest/other", 1)
+    stage.submit("delivered")
+    create = await stage.serve()
+    stage.submit("ended")
+    stage.submit("waits")
+    completion = Completion("delivered", 0, 100, Outcome.SUCCESS)
+    stage.node.receive(Pulled(create.container, create.epoch, 1, (), (completion,)))
+    stage.coordination.may_lead.clear()
+    stage.submit("opens", other)
+    asked = ("ended", "waits", "opens")
+    stage.node.receive(Inquiry(asked))
+    stage.node.receive(Inquiry(("delivered", *asked)))
+    await until(lambda: stage.sent(NotHeld), "the answer")
+    assert stage.sent(NotHeld) == [NotHeld(("delivered",))]
+    stage.coordination.may_resign.clear()
+    stage.node.move(SPEC.queue, "s2-1")
+    stage.node.receive(Inquiry(("waits",)))  # it is on its way from here
+    stage.coordination.may_resign.set()
+    await until(lambda: stage.sent(Misdirected), "what waited")
+    stage.node.receive(Inquiry(("waits",)))
+    await until(lambda: len(stage.sent(NotHeld)) == 2, "the second answer")
+    assert stage.sent(NotHeld)[1] == NotHeld(("waits",))
+    stage.coordination.may_lead.set()
     await stage.node.close()
 
 

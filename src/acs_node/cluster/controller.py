@@ -38,6 +38,9 @@ from .spreading import Loads
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 1.0
+"""Between two looks for activations that nobody has told the end of."""
+
 DRAIN_S = 60.0
 """At the end: how long what was accepted may take; the rest ends as *unknown*."""
 
@@ -59,6 +62,7 @@ class ControllerHouse:
         self._serving: asyncio.Future[None] | None = None
         self._sweeping: asyncio.Future[None] | None = None
         self._refreshing: asyncio.Future[None] | None = None
+        self._looking: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._url = ""
         self._sharing: Sharing | None = None
@@ -131,6 +135,7 @@ class ControllerHouse:
         self._sweeping = asyncio.ensure_future(standalone.sweep(controller, activations))
         told = None if self._sharing is None else self._sharing.namespaces_changed
         self._refreshing = asyncio.ensure_future(standalone.refresh_when_poked(entities, told))
+        self._looking = asyncio.ensure_future(self._look())
 
     async def _first_start(self, entities: EntityStore) -> None:
         try:
@@ -200,7 +205,7 @@ class ControllerHouse:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for each in (self._sweeping, self._refreshing):
+        for each in (self._sweeping, self._refreshing, self._looking):
             if each is not None:
                 each.cancel()
         if self._server is not None and self._serving is not None and not self._serving.done():
@@ -213,6 +218,14 @@ class ControllerHouse:
         if self._controller is not None:
             self._controller.close()
         await self._stack.aclose()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                self._routing.look()
+            except Exception:
+                log.exception("what became of activations could not be asked")
 
     # --- peers ---------------------------------------------------------------------------------
 

@@ -8,6 +8,10 @@ answer to a fence has arrived before it, links keep the order; so what is unknow
 then has neither run nor will.  What an invoker that is gone as well might have been given ends as
 *unknown*.
 
+An invoker that goes may have told its scheduler that a run has ended, and not us.  So a while
+later schedulers are asked what they do not hold any more, and of what does not end then either the
+other invokers: what none of them has is *unknown*.
+
 No I/O of its own; links and the controller are handed in.
 """
 
@@ -23,7 +27,19 @@ from acs_core import spreading
 from acs_core.effects import Cause, Reject, Throttle
 
 from ..grpc_link import GrpcLink, LinkFull
-from ..links import Cancel, Close, Drained, Fence, Fenced, Misdirected, QueueClosed, Result, Submit
+from ..links import (
+    Cancel,
+    Close,
+    Drained,
+    Fence,
+    Fenced,
+    Inquiry,
+    Misdirected,
+    NotHeld,
+    QueueClosed,
+    Result,
+    Submit,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +47,12 @@ PARKED_MAX: Final = 50_000
 """Activations that wait for a scheduler; as many as a full controller may have."""
 
 FENCE_PART: Final = 10_000
-"""Activations in one fence."""
+"""Activations in one fence, or one inquiry."""
 
 GONE_MAX: Final = 100
 """Schedulers that are remembered as gone, for those who have not noticed yet."""
+
+_NEVER: Final = 2**62
 
 RETRY_US: Final = 1_000_000
 """What a caller is told when there is no room on the way."""
@@ -52,7 +70,7 @@ class _Sent:
 
 @dataclass(slots=True)
 class _Fencing:
-    """A scheduler that is gone, whose activations are being asked for."""
+    """A node that is gone, whose activations are being asked for."""
 
     ids: list[str]
     awaited: dict[str, int]  # invoker -> answers to come
@@ -64,7 +82,8 @@ class Routing:
     """What one controller has at schedulers.  ``receive`` is the controller's.
 
     ``now_us`` tells the time; ``recent_us`` is how long after an invoker has gone a scheduler that
-    goes as well may have taken the news with it: the time of two leases.
+    goes as well may have taken the news with it: the time of two leases.  ``look`` is to be called
+    now and then.
     """
 
     def __init__(
@@ -87,6 +106,10 @@ class Routing:
         self._fencing: dict[str, _Fencing] = {}
         self._drained: set[str] = set()  # invokers that leave with nothing in their hands
         self._invoker_went_us = -(2**62)
+        self._inquire_us = _NEVER
+        self._gone_invoker = ""
+        # What its scheduler does not hold any more: that one, and until when an end is waited for.
+        self._not_held: dict[str, tuple[str, int]] = {}
 
     # --- the controller's link ----------------------------------------------------------------
 
@@ -158,6 +181,11 @@ class Routing:
             self._on_fenced(instance, message)
         elif isinstance(message, Drained):
             self._drained.add(instance)
+        elif isinstance(message, NotHeld):
+            # From another invoker the result may come later than this.
+            due_us = self._now_us() + self._recent_us // 2
+            for id_ in message.activation_ids:
+                self._not_held.setdefault(id_, (instance, due_us))
         else:
             if isinstance(message, Throttle):
                 if message.on:
@@ -221,16 +249,22 @@ class Routing:
             self._receive(Throttle(queue, False, "its scheduler is gone"))
         again = [] if link is None else self._unwritten(link)
         ids = [id_ for id_, sent in self._sent.items() if sent.at == instance]
-        parts = [tuple(ids[at : at + FENCE_PART]) for at in range(0, len(ids), FENCE_PART)] or [()]
-        fencing = _Fencing(ids, dict.fromkeys(self._invokers, len(parts)))
-        fencing.lost_invoker = self._now_us() - self._invoker_went_us < self._recent_us
-        self._fencing[instance] = fencing
         log.warning(
             "scheduler %s is gone; %d activations were there, %d on the way",
             instance,
             len(ids),
             len(again),
         )
+        lost_invoker = self._now_us() - self._invoker_went_us < self._recent_us
+        self._fence(instance, ids, lost_invoker)
+        for id_ in again:
+            self._forward(id_, self._sent[id_])
+
+    def _fence(self, instance: str, ids: list[str], lost_invoker: bool) -> None:
+        """Have every invoker take nothing more of an instance, and say which of these it has."""
+        parts = [tuple(ids[at : at + FENCE_PART]) for at in range(0, len(ids), FENCE_PART)] or [()]
+        fencing = _Fencing(ids, dict.fromkeys(self._invokers, len(parts)), {}, lost_invoker)
+        self._fencing[instance] = fencing
         for invoker, link in self._invokers.items():
             for part in parts:
                 try:
@@ -241,8 +275,6 @@ class Routing:
                     fencing.lost_invoker = True
                     break
         self._look(instance, fencing)
-        for id_ in again:
-            self._forward(id_, self._sent[id_])
 
     def _unwritten(self, link: GrpcLink) -> list[str]:
         """Take back what the scheduler never got, most of what came while it was dead already."""
@@ -262,6 +294,9 @@ class Routing:
         self._drained.discard(instance)
         if not drained:
             self._invoker_went_us = self._now_us()
+            self._gone_invoker = instance
+            # Not at once: schedulers that have not noticed may still be told.
+            self._inquire_us = self._invoker_went_us + self._recent_us // 2
         for id_ in [id_ for id_, sent in self._sent.items() if sent.at == instance]:
             self._refuse(id_, Cause.UNKNOWN, _GONE)
         for scheduler, fencing in list(self._fencing.items()):
@@ -298,7 +333,35 @@ class Routing:
             else:
                 again += 1
                 self._forward(id_, sent)
-        log.warning("of scheduler %s: %d sent again, %d unknown", scheduler, again, unknown)
+        log.warning("of %s, which is gone: %d sent again, %d unknown", scheduler, again, unknown)
+
+    def look(self) -> None:
+        """Ask what is due to be asked, of schedulers and then of invokers."""
+        now_us = self._now_us()
+        if now_us >= self._inquire_us:
+            self._inquire_us = _NEVER
+            for instance, link in self._schedulers.items():
+                self._inquire(instance, link)
+        due = []
+        for id_, (instance, due_us) in list(self._not_held.items()):
+            sent = self._sent.get(id_)
+            if sent is None or sent.at != instance:
+                del self._not_held[id_]  # it has ended, or is elsewhere
+            elif now_us >= due_us and self._gone_invoker not in self._fencing:
+                del self._not_held[id_]
+                due.append(id_)
+        if due:
+            # It may run where its scheduler left it when it gave up the queue.
+            self._fence(self._gone_invoker, due, True)
+
+    def _inquire(self, instance: str, link: GrpcLink) -> None:
+        ids = [id_ for id_, sent in self._sent.items() if sent.at == instance]
+        try:
+            for at in range(0, len(ids), FENCE_PART):
+                link.send(Inquiry(tuple(ids[at : at + FENCE_PART])))
+        except LinkFull as error:
+            # What it would have told ends by its deadline.
+            log.warning("what ended on the invoker that is gone is not asked: %s", error)
 
     def counts(self) -> dict[str, int]:
         """Return what is under way."""
