@@ -56,7 +56,7 @@ class Frame(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., first: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., received: _Optional[int] = ..., sent_us: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "role", "name", "instance", "to_instance", "clock", "received")
+    __slots__ = ("protocol", "role", "name", "instance", "to_instance", "clock", "received", "oldest")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +64,7 @@ class Hello(_message.Message):
     TO_INSTANCE_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     role: Role
     name: str
@@ -71,7 +72,8 @@ class Hello(_message.Message):
     to_instance: str
     clock: str
     received: int
-    def __init__(self, protocol: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., name: _Optional[str] = ..., instance: _Optional[str] = ..., to_instance: _Optional[str] = ..., clock: _Optional[str] = ..., received: _Optional[int] = ...) -> None: ...
+    oldest: int
+    def __init__(self, protocol: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., name: _Optional[str] = ..., instance: _Optional[str] = ..., to_instance: _Optional[str] = ..., clock: _Optional[str] = ..., received: _Optional[int] = ..., oldest: _Optional[int] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("submit", "cancel", "close", "inquiry", "reject", "throttle", "queue_closed", "misdirected", "not_held", "adopt", "create", "deliver", "resume", "release", "invoker_reported", "adopted", "container_serving", "creation_failed", "pulled", "returned", "container_paused", "container_leaving", "container_gone", "result", "logs", "action_wanted", "fenced", "drained", "action_found", "fence")

@@ -515,6 +515,15 @@ class Controller:
         """Refuse every further invocation with 503, which says why."""
         self._admission.closed = why
 
+    def pause_accepting(self, why: str) -> None:
+        """Refuse invocations until ``accept_again``, unless they are refused already."""
+        self._closed = self._closed or why
+
+    def accept_again(self, why: str) -> None:
+        """Take back the refusal that was made with that reason, if it is the one that holds."""
+        if self._closed == why:
+            self._closed = ""
+
     async def drained(self) -> None:
         """Wait until every activation has ended."""
         self.stop_accepting()

@@ -32,7 +32,11 @@ from .tls import LinkTls, presented_names
 log = logging.getLogger(__name__)
 
 PROTOCOL: Final = 1
-"""Raised when an old node would misunderstand a new one.  Both sides must have the same."""
+"""Raised when an old node would misunderstand a new one, at most once in a minor release."""
+
+OLDEST: Final = 1
+"""The oldest version that is still spoken: that of the minor release before, so that a cluster is
+upgraded node by node."""
 
 SERVICE: Final = "acs.v1.Node"
 METHOD: Final = f"/{SERVICE}/Link"
@@ -215,6 +219,7 @@ class GrpcLink:
                 to_instance=self.peer.instance,
                 clock=_clock_name(),
                 received=self._received,
+                oldest=OLDEST,
             )
         )
 
@@ -393,8 +398,10 @@ def check_hello(frame: pb.Frame, to_instance: str) -> pb.Hello:
     if not frame.HasField("hello"):
         raise LinkBroken("the first frame has no hello")
     hello = frame.hello
-    if hello.protocol != PROTOCOL:
-        raise Refused(f"hello.protocol is {hello.protocol}; this node speaks {PROTOCOL}")
+    oldest = hello.oldest or hello.protocol
+    if hello.protocol < max(OLDEST, oldest) or oldest > PROTOCOL:
+        spoken = f"this node speaks {OLDEST}..{PROTOCOL}"
+        raise Refused(f"hello.protocol is {hello.protocol}, the oldest {oldest}; {spoken}")
     if hello.role not in (pb.CONTROLLER, pb.SCHEDULER, pb.INVOKER):
         raise Refused(f"hello.role is {hello.role}; it must be one of {pb.Role.keys()[1:]}")
     for field in ("name", "instance"):

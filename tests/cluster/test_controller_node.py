@@ -1,4 +1,4 @@
-"""A controller among others, without the others: what it waits for at its end."""
+"""A controller among others, without the others: its start, its end, and when it is cut off."""
 
 import asyncio
 from pathlib import Path
@@ -9,6 +9,9 @@ import pytest
 
 from acs_node.cluster import controller
 from acs_node.cluster.controller import ControllerHouse
+from acs_node.cluster.routing import CUT_OFF
+from acs_node.grpc_link import Peer
+from acs_node.links import Result
 
 
 class Waiting:
@@ -16,10 +19,22 @@ class Waiting:
 
     def __init__(self) -> None:
         self.accepts = True
+        self.connected: object = None
         self.let_go = asyncio.Event()
+
+    def connect(self, link: object) -> None:
+        self.connected = link
 
     def stop_accepting(self) -> None:
         self.accepts = False
+
+    def pause_accepting(self, why: str) -> None:
+        assert why == CUT_OFF
+        self.accepts = False
+
+    def accept_again(self, why: str) -> None:
+        assert why == CUT_OFF
+        self.accepts = True
 
     async def drained(self) -> None:
         await self.let_go.wait()
@@ -30,7 +45,8 @@ def house(lease_lost: bool, tmp_path: Path) -> tuple[ControllerHouse, Waiting, l
     if lease_lost:
         lost.set_result(None)
     config = SimpleNamespace(lease_s=10, cluster="acs", data=str(tmp_path))
-    node: Any = SimpleNamespace(config=config, etcd=None, lease=SimpleNamespace(lost=lost))
+    lease = SimpleNamespace(lost=lost, is_valid=lambda: not lease_lost)
+    node: Any = SimpleNamespace(config=config, etcd=None, lease=lease)
     made = ControllerHouse(node)
     cut: list[str] = []
     connection = SimpleNamespace(transport=SimpleNamespace(abort=lambda: cut.append("a client")))
@@ -81,3 +97,34 @@ async def test_what_does_not_end_is_cut_off(
 
 async def _ended(cut: list[str]) -> None:
     cut.append("by the end")
+
+
+async def test_results_that_come_before_it_has_started_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _, _ = house(False, tmp_path)
+    there, made._controller = made._controller, None
+    invoker = Peer(3, "i0", "i0-1")
+    results = [Result(str(n), 0, b"{}", 0, 0, 0, 0, False, False) for n in range(3)]
+    monkeypatch.setattr(controller, "EARLY_MAX", 2)
+    made.receive(invoker, results[0])
+    made.receive(invoker, results[1])
+    with pytest.raises(OverflowError, match="2 messages came before this node has started"):
+        made.receive(invoker, results[2])
+    heard: list[object] = []
+    assert there is not None
+    there.receive = heard.append  # type: ignore[method-assign]
+    made._begin(there)
+    assert heard == results[:2]
+    made.receive(invoker, results[2])
+    assert heard == results
+
+
+async def test_who_is_cut_off_accepts_nothing_until_it_is_not(tmp_path: Path) -> None:
+    made, waiting, _ = house(True, tmp_path)
+    made._look_once()
+    assert not waiting.accepts
+    link: Any = SimpleNamespace(up=True, peer=Peer(2, "s0", "s0-1"))
+    made.linked(link)
+    made._look_once()
+    assert waiting.accepts

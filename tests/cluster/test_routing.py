@@ -34,6 +34,7 @@ class FakeLink:
         self.sent: list[Any] = []
         self.full = False
         self.down = False
+        self.up = True
         self.kept: list[Any] = []
 
     def send(self, message: object) -> None:
@@ -55,7 +56,10 @@ class House:
     def __init__(self) -> None:
         self.heard: list[Any] = []
         self.now_us = 10**9
-        self.routing = Routing(self.heard.append, lambda: self.now_us, 20_000_000)
+        self.member = True
+        self.routing = Routing(
+            self.heard.append, lambda: self.now_us, 20_000_000, lambda: self.member
+        )
 
     def scheduler(self, instance: str) -> FakeLink:
         link = FakeLink(pb.SCHEDULER, instance)
@@ -305,6 +309,37 @@ def test_what_never_reached_a_dead_scheduler_waits_for_no_fence() -> None:
     assert ids(other.take()) == ["never"]
     house.routing.take("i0-1", Fenced("s0-1", ()))
     assert ids(other.take()) == ["taken"]
+
+
+def test_who_is_cut_off_refuses_work_instead_of_keeping_it() -> None:
+    house = House()
+    link = house.scheduler("s0-1")
+    house.member = False
+    house.submit("etcd is away and the scheduler is not")
+    assert len(link.take()) == 1
+    assert not house.routing.is_cut_off()
+    house.routing.take("i0-1", result("etcd is away and the scheduler is not"))
+    link.up = False
+    house.submit("1")
+    assert house.routing.is_cut_off()
+    assert link.take() == []
+    assert house.rejected() == {"1": Cause.QUEUE_FULL}
+    house.routing.scheduler_gone("s0-1")
+    house.submit("2")
+    assert house.rejected() == {"1": Cause.QUEUE_FULL, "2": Cause.QUEUE_FULL}
+    house.member = True
+    assert not house.routing.is_cut_off()
+    house.submit("3")  # a scheduler may come
+    assert ids(house.scheduler("s1-1").take()) == ["3"]
+
+
+def test_a_link_that_is_down_for_a_moment_keeps_work_as_long_as_the_lease_holds() -> None:
+    house = House()
+    link = house.scheduler("s0-1")
+    link.up = False
+    house.submit("1")
+    assert ids(link.take()) == ["1"]
+    assert not house.routing.is_cut_off()
 
 
 def test_what_ended_on_a_dead_invoker_without_our_knowing_is_asked_for() -> None:

@@ -772,6 +772,25 @@ async def test_draining_refuses_what_is_new_and_waits_for_what_is_old() -> None:
         assert caller.answers[0].status == 200
 
 
+async def test_who_is_cut_off_refuses_until_it_is_not_and_lifts_nothing_else() -> None:
+    async with deaf_house() as (house, ear):
+        house.controller.pause_accepting("It is cut off")
+        refused = await house.invoke("act", {})
+        assert (refused.status, "It is cut off" in refused.body) == (503, True)
+        house.controller.accept_again("something else")
+        assert (await house.invoke("act", {})).status == 503
+        house.controller.accept_again("It is cut off")
+        caller = house.start("act", {})
+        await until(ear.submitted, "the submission")
+        house.controller.receive(result_of(ear.submitted()[0].activation.activation_id))
+        assert (await caller.answered).status == 200
+        house.controller.disable()
+        house.controller.pause_accepting("It is cut off")
+        house.controller.accept_again("It is cut off")
+        refused = await house.invoke("act", {})
+        assert (refused.status, "disabled" in refused.body) == (503, True)
+
+
 async def test_an_action_that_is_still_read_when_the_stop_begins_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -375,10 +375,39 @@ def greeting(**changes: Any) -> pb.Frame:
 
 
 @pytest.mark.parametrize(
+    ("ours", "theirs", "speak"),
+    [
+        ((1, 1), (1, 0), True),  # who says nothing of older ones speaks its own alone
+        ((1, 1), (2, 1), True),  # they are a release ahead, and still speak ours
+        ((2, 1), (1, 1), True),
+        ((2, 1), (2, 1), True),
+        ((3, 2), (2, 1), True),
+        ((1, 1), (2, 2), False),
+        ((3, 2), (1, 1), False),  # two releases behind
+        ((1, 1), (3, 2), False),
+    ],
+)
+def test_nodes_of_neighbouring_releases_speak_with_each_other(
+    monkeypatch: pytest.MonkeyPatch, ours: tuple[int, int], theirs: tuple[int, int], speak: bool
+) -> None:
+    monkeypatch.setattr(grpc_link, "PROTOCOL", ours[0])
+    monkeypatch.setattr(grpc_link, "OLDEST", ours[1])
+    frame = greeting(protocol=theirs[0], oldest=theirs[1])
+    if speak:
+        assert grpc_link.check_hello(frame, "s0-1").name == "c0"
+    else:
+        with pytest.raises(Refused, match=f"this node speaks {ours[1]}..{ours[0]}"):
+            grpc_link.check_hello(frame, "s0-1")
+
+
+@pytest.mark.parametrize(
     ("frames", "code", "says"),
     [
         ([pb.Frame(received=0)], "INVALID_ARGUMENT", "the first frame has no hello"),
-        ([greeting(protocol=99)], "FAILED_PRECONDITION", "hello.protocol is 99; this node speaks"),
+        ([greeting(protocol=99)], "FAILED_PRECONDITION", "hello.protocol is 99, the oldest 99; "),
+        ([greeting(protocol=99, oldest=98)], "FAILED_PRECONDITION", "the oldest 98; this node"),
+        ([greeting(protocol=0)], "FAILED_PRECONDITION", "hello.protocol is 0, the oldest 0; this"),
+        ([greeting(protocol=1, oldest=2)], "FAILED_PRECONDITION", "hello.protocol is 1, the old"),
         ([greeting(role=9)], "FAILED_PRECONDITION", "hello.role is 9"),
         ([greeting(name="")], "FAILED_PRECONDITION", "hello.name must be"),
         ([greeting(instance="x" * 257)], "FAILED_PRECONDITION", "hello.instance must be"),

@@ -32,14 +32,17 @@ from ..links import ActionFound, ActionWanted
 from ..routes import action_behind, entities_behind
 from .config import NodeConfig
 from .process import Node, NodeError, run
-from .routing import Routing
+from .routing import CUT_OFF, Routing
 from .sharing import Sharing
 from .spreading import Loads
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 1.0
-"""Between two looks for activations that nobody has told the end of."""
+LOOK_S = 0.2
+"""Between two looks whether anybody is there, and for activations that nobody tells the end of."""
+
+EARLY_MAX = 200_000
+"""Messages that are kept until this node has started: every result that invokers may have kept."""
 
 DRAIN_S = 60.0
 """At the end: how long what was accepted may take; the rest ends as *unknown*."""
@@ -53,7 +56,10 @@ class ControllerHouse:
         self._config = node.config
         self._controller: Controller | None = None
         self._entities: EntityStore | None = None
-        self._routing = Routing(self._receive, clock.now_us, 2 * node.config.lease_s * 1_000_000)
+        recent_us = 2 * node.config.lease_s * 1_000_000
+        self._routing = Routing(self._receive, clock.now_us, recent_us, node.lease.is_valid)
+        # What came before there was anybody to take it.
+        self._early: list[tuple[Peer, object]] = []
         self._leaders = Watched(node.etcd, f"{node.config.cluster}/queue/", self._on_leader)
         self._loads = Loads(node.etcd, node.config.cluster, self._routing.is_loaded)
         self._stack = AsyncExitStack()
@@ -99,8 +105,7 @@ class ControllerHouse:
         number = await self._claim_number()
         self._node.number = number
         controller = Controller(entities, activations, self._config.namespace_containers, number)
-        self._controller = controller
-        controller.connect(self._routing)
+        self._begin(controller)
         if config.shared:
             self._sharing = Sharing(self._node, entities, activations, controller.throttles)
             await self._sharing.start()
@@ -219,13 +224,29 @@ class ControllerHouse:
             self._controller.close()
         await self._stack.aclose()
 
+    def _begin(self, controller: Controller) -> None:
+        """Take what comes from now on, and what has come before."""
+        self._controller = controller
+        controller.connect(self._routing)
+        early, self._early = self._early, []
+        for peer, message in early:
+            self.receive(peer, message)
+
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                self._routing.look()
+                self._look_once()
             except Exception:
                 log.exception("what became of activations could not be asked")
+
+    def _look_once(self) -> None:
+        self._routing.look()
+        assert self._controller is not None
+        if self._routing.is_cut_off():
+            self._controller.pause_accepting(CUT_OFF)
+        else:
+            self._controller.accept_again(CUT_OFF)
 
     # --- peers ---------------------------------------------------------------------------------
 
@@ -245,7 +266,12 @@ class ControllerHouse:
             self._routing.invoker_gone(peer.instance)
 
     def receive(self, peer: Peer, message: object) -> None:
-        if isinstance(message, ActionWanted):
+        if self._controller is None:
+            # Invokers have results of an earlier start, and send them to the first who is there.
+            if len(self._early) >= EARLY_MAX:
+                raise OverflowError(f"{EARLY_MAX} messages came before this node has started")
+            self._early.append((peer, message))
+        elif isinstance(message, ActionWanted):
             link = self._node.links.get(peer.instance)
             if link is not None:
                 task = asyncio.ensure_future(self._find_action(message.queue, link))

@@ -54,6 +54,11 @@ GONE_MAX: Final = 100
 
 _NEVER: Final = 2**62
 
+CUT_OFF: Final = (
+    "It is cut off from etcd and from schedulers; another server, or this one later, takes requests"
+)
+"""Why a controller refuses work."""
+
 RETRY_US: Final = 1_000_000
 """What a caller is told when there is no room on the way."""
 
@@ -82,8 +87,8 @@ class Routing:
     """What one controller has at schedulers.  ``receive`` is the controller's.
 
     ``now_us`` tells the time; ``recent_us`` is how long after an invoker has gone a scheduler that
-    goes as well may have taken the news with it: the time of two leases.  ``look`` is to be called
-    now and then.
+    goes as well may have taken the news with it: the time of two leases.  ``is_member`` tells
+    whether this node's lease certainly holds.  ``look`` is to be called now and then.
     """
 
     def __init__(
@@ -91,10 +96,12 @@ class Routing:
         receive: Callable[[object], None],
         now_us: Callable[[], int],
         recent_us: int,
+        is_member: Callable[[], bool] = lambda: True,
     ) -> None:
         self._receive = receive
         self._now_us = now_us
         self._recent_us = recent_us
+        self._is_member = is_member
         self._schedulers: dict[str, GrpcLink] = {}
         self._invokers: dict[str, GrpcLink] = {}
         self._leaders: dict[str, str] = {}
@@ -137,6 +144,10 @@ class Routing:
             loads = {each: self._loads.get(each, 0.0) for each in self._schedulers}
             leader = spreading.choose(queue, loads)
         link = self._schedulers.get(leader)
+        if (link is None or not link.up) and not self._is_member():
+            # The others have most likely cut it, and would never get this.
+            self._refuse(activation_id, Cause.QUEUE_FULL, CUT_OFF)
+            return
         if link is None:  # nobody is there, or the leader is gone and its lease has not ended yet
             self._park(activation_id, sent)
             return
@@ -334,6 +345,10 @@ class Routing:
                 again += 1
                 self._forward(id_, sent)
         log.warning("of %s, which is gone: %d sent again, %d unknown", scheduler, again, unknown)
+
+    def is_cut_off(self) -> bool:
+        """Tell whether work that is accepted now would get nowhere."""
+        return not self._is_member() and not any(link.up for link in self._schedulers.values())
 
     def look(self) -> None:
         """Ask what is due to be asked, of schedulers and then of invokers."""

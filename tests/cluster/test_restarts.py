@@ -1,0 +1,89 @@
+"""Every scheduler and invoker is started anew under load, one after the other, and an upgrade."""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster.load import Load, check
+from requirements import missing
+
+from acs_node.cluster.etcd_process import EtcdMissing
+from acs_node.cluster.local import LocalCluster, NodeProcess
+
+LEASE_S = 3
+
+NEXT_RELEASE = (
+    "from acs_node import grpc_link, cli; "
+    "grpc_link.PROTOCOL, grpc_link.OLDEST = grpc_link.PROTOCOL + 1, grpc_link.PROTOCOL; "
+    "cli.main()"
+)
+"""A node whose protocol is newer by one, and which still speaks ours."""
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    # Not below tmp_path: a Unix socket's path has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
+        made = LocalCluster(Path(folder), schedulers=2, invokers=2, lease_s=LEASE_S)
+        try:
+            made.start()
+        except EtcdMissing as error:
+            missing("etcd", str(error))
+        try:
+            yield made
+            assert set(made.stop().values()) == {0}
+        finally:
+            made.kill()
+
+
+async def test_rolling_restarts_and_an_upgrade_fail_no_activation(cluster: LocalCluster) -> None:
+    users = Load(cluster.url, cluster.auth, cluster.folder / "runs")
+    await users.deploy()
+    codes: list[int] = []
+
+    def answered(more: int) -> None:
+        """Wait until the load has got so many answers more."""
+        goal = len(users.answered_s) + more
+        deadline = asyncio.run_coroutine_threadsafe(_reaches(users, goal), loop)
+        deadline.result(60)
+
+    def restart(node: NodeProcess) -> None:
+        codes.append(node.stop())
+        node.start()
+        answered(50)
+
+    def during() -> None:
+        answered(50)
+        for node in cluster.of("scheduler") + cluster.of("invoker"):
+            restart(node)
+        for node in cluster.of("scheduler"):
+            node.command = (sys.executable, "-P", "-c", NEXT_RELEASE)  # type: ignore[assignment]
+            restart(node)
+
+    loop = asyncio.get_running_loop()
+    await users.run(during)
+    verdict = await check(users)
+    print(dict(users.statuses), users.broken, str(verdict)[:500])
+    assert codes == [0] * 6
+    assert (verdict.lost, verdict.twice, verdict.unrun) == ([], [], [])
+    assert (verdict.unknown, verdict.failed, users.broken) == (0, [], 0)
+    assert set(users.statuses) <= {200, 202}
+
+
+async def _reaches(users: Load, goal: int) -> None:
+    while len(users.answered_s) < goal:
+        await asyncio.sleep(0.02)
+
+
+def test_a_node_two_releases_behind_is_refused_and_says_why(cluster: LocalCluster) -> None:
+    (scheduler, _) = cluster.of("scheduler")
+    scheduler.stop()
+    ahead = NEXT_RELEASE.replace("grpc_link.PROTOCOL; cli", "grpc_link.PROTOCOL + 1; cli")
+    assert ahead != NEXT_RELEASE
+    scheduler.command = (sys.executable, "-P", "-c", ahead)  # type: ignore[assignment]
+    scheduler.start()
+    log = cluster.of("controller")[0].log.read_text()
+    assert "hello.protocol is 1, the oldest 1; this node speaks 2..2" in log
