@@ -50,6 +50,9 @@ SILENCE_S: Final = 5.0
 HELLO_S: Final = 5.0
 """How long the other side may take to say who it is."""
 
+CLOSE_S: Final = 1.0
+"""At the end of a link: how long the other side may take to hear of it."""
+
 REDIAL_MIN_S: Final = 0.05
 REDIAL_MAX_S: Final = 1.0
 """Wait before a broken stream is dialled anew; doubled, and up to half of it left to chance."""
@@ -199,10 +202,17 @@ class GrpcLink:
         return [wire.decode(self._outbox[at][0]) for at in range(start, len(self._outbox))]
 
     async def close(self) -> None:
-        """End the link; what was not confirmed is dropped."""
+        """End the link and have the other side know; what was not confirmed is dropped."""
         self.cut()
+        served = self._dialling is None
+        if served and self._broken is not None and not self._broken.done():
+            # The server answers with that.  A handler that is cancelled says nothing to the other
+            # side, which would write into the void until it notices the silence.
+            self._broken.set_exception(Refused(f"the link of the {self.peer} has ended here"))
         for task in (self._dialling, self._stream):
             if task is not None and task is not asyncio.current_task():
+                if served:
+                    await asyncio.wait([task], timeout=CLOSE_S)
                 task.cancel()
                 await asyncio.wait([task])
 

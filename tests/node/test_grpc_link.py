@@ -329,6 +329,18 @@ async def test_what_was_written_once_stays_written_when_the_stream_is_another() 
         await until(lambda: len(pair.at_server) == 2, "both")
 
 
+async def test_the_other_side_hears_at_once_that_a_link_has_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(grpc_link, "SILENCE_S", 1e9)
+    caplog.set_level(logging.INFO)
+    async with linked() as (pair, near, _):
+        await pair.far.close()
+        await until(lambda: not near.up, "the end of the stream")
+        await until(lambda: "has ended here" in caplog.text, "the reason")
+        assert "FAILED_PRECONDITION: the link of the controller c0 (c0-1) has" in caplog.text
+
+
 async def test_after_close_nothing_is_dialled_and_nobody_is_told() -> None:
     async with linked() as (pair, near, proxy):
         await near.close()

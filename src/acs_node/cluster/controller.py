@@ -241,8 +241,8 @@ class ControllerHouse:
                 log.exception("what became of activations could not be asked")
 
     def _look_once(self) -> None:
-        self._routing.look()
         assert self._controller is not None
+        self._routing.look()
         if self._routing.is_cut_off():
             self._controller.pause_accepting(CUT_OFF)
         else:
@@ -258,6 +258,10 @@ class ControllerHouse:
 
     def up(self, link: GrpcLink) -> None:
         pass
+
+    def down(self, link: GrpcLink) -> None:
+        if self._controller is not None:
+            self._look_once()
 
     def gone(self, peer: Peer) -> None:
         if peer.role == pb.SCHEDULER:

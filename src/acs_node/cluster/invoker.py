@@ -230,6 +230,9 @@ class InvokerHouse:
             for message in homeless:
                 self.to_controller(message)
 
+    def down(self, link: GrpcLink) -> None:
+        pass
+
     def gone(self, peer: Peer) -> None:
         link = self._controllers.pop(peer.instance, None)
         if link is not None:

@@ -81,6 +81,10 @@ class House(Protocol):
         """The link has come up, for the first time or again."""
         ...
 
+    def down(self, link: GrpcLink) -> None:
+        """The link has gone down; it may come up again."""
+        ...
+
     def gone(self, peer: Peer) -> None:
         """The peer's lease has ended; its link is cut."""
         ...
@@ -145,8 +149,7 @@ class Node:
 
     def _changed(self, link: GrpcLink) -> None:
         assert self.house is not None
-        if link.up:
-            self.house.up(link)
+        (self.house.up if link.up else self.house.down)(link)
 
     def _accept(self, peer: Peer) -> GrpcLink:
         if self.house is None:

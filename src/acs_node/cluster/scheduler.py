@@ -108,6 +108,9 @@ class SchedulerHouse:
     def up(self, link: GrpcLink) -> None:
         pass
 
+    def down(self, link: GrpcLink) -> None:
+        pass
+
     def gone(self, peer: Peer) -> None:
         if peer.role == pb.CONTROLLER:
             self._controllers.pop(peer.instance, None)
