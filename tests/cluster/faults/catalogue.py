@@ -54,7 +54,8 @@ class Fault:
     ``back_of``: whether throughput is to be back after the fault began, or after it was healed,
     within ``back_leases`` of a lease and one second.  ``orphans``: invokers that are cut off with
     containers that run on.  ``during_min``: least throughput during the fault,
-    as a share of that before.
+    as a share of that before.  ``may_fail``: what definite failures may say, of work that could not
+    run and is known not to have.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Fault:
     back_leases: float = 1.0
     orphans: tuple[str, ...] = ()
     during_min: float = 0.0
+    may_fail: tuple[str, ...] = ()
     world: dict[str, Any] = field(default_factory=dict)
 
 
@@ -134,6 +136,8 @@ def _apart(one: str, other: str, ways: str) -> Fault:
         unknown,
         "healed",
         orphans=invokers,
+        # A 202 whose row was being written when the controller found that it is alone.
+        may_fail=("It is cut off",) if (one, other) == ("c0", "e0") else (),
     )
 
 
@@ -145,7 +149,14 @@ def _etcd_away(seconds: float) -> Fault:
         world.etcds[0].spawn()
         moment.healed()
 
-    return Fault(f"etcd stopped for {seconds:g} s", inflict, back_of="healed", during_min=0.9)
+    return Fault(
+        f"etcd stopped for {seconds:g} s",
+        inflict,
+        back_of="healed",
+        during_min=0.9,
+        # Who has no container and gets none waits for as long as work may wait.
+        may_fail=("Activation processing is not initiated",),
+    )
 
 
 def _etcd_compacted(world: World, moment: Moment) -> None:

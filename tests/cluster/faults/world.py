@@ -22,7 +22,7 @@ from .network import Network
 CLUSTER: Final = "acs"
 API_PORT: Final = 3233
 _KEY: Final = re.compile(r"--auth (\S+)")
-_LIBFAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+_LIBFAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
 class EtcdServer:
