@@ -517,12 +517,12 @@ class Controller:
 
     def pause_accepting(self, why: str) -> None:
         """Refuse invocations until ``accept_again``, unless they are refused already."""
-        self._closed = self._closed or why
+        self._admission.closed = self._admission.closed or why
 
     def accept_again(self, why: str) -> None:
         """Take back the refusal that was made with that reason, if it is the one that holds."""
-        if self._closed == why:
-            self._closed = ""
+        if self._admission.closed == why:
+            self._admission.closed = ""
 
     async def drained(self) -> None:
         """Wait until every activation has ended."""
