@@ -8,14 +8,15 @@ server's own stamps; what the client saw is printed beside, with how late the ge
 from __future__ import annotations
 
 import random
-import select
-import socket
 import statistics
+import subprocess
 import sys
-import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,44 +37,14 @@ from acs_node.waits import WaitHistogram
 CONNECTIONS = 128
 """Requests in flight; more arrivals than that wait for a connection, which is seen as lateness."""
 
-DRAIN_S = 30.0
-
 
 @dataclass(slots=True)
 class Seen:
     """What the client saw, in seconds.  ``latencies`` count from when a request was due."""
 
-    latencies: list[float] = field(default_factory=list)
-    lateness: list[float] = field(default_factory=list)
-    errors: int = 0
-
-
-class _Connection:
-    """A keep-alive connection with at most one request under way, due at ``due_s``."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.received = b""
-        self.due_s = 0.0
-
-    def fileno(self) -> int:
-        return self.socket.fileno()
-
-    def answered(self) -> bytes | None:
-        """Read what has come; return the answer when it is whole."""
-        data = self.socket.recv(65_536)
-        if not data:
-            raise BenchFailed("the server closed a connection")
-        self.received += data
-        head, found, body = self.received.partition(b"\r\n\r\n")
-        if not found:
-            return None
-        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        if len(body) < length:
-            return None
-        answer, self.received = self.received, b""
-        return answer
+    latencies: list[float]
+    lateness: list[float]
+    errors: int
 
 
 def arrivals(count: int, rate_per_s: float, poisson: bool) -> list[float]:
@@ -86,43 +57,35 @@ def arrivals(count: int, rate_per_s: float, poisson: bool) -> list[float]:
     return times
 
 
-def open_loop(address: tuple[str, int], request: bytes, times: Sequence[float]) -> Seen:
-    """Send ``request`` at each of the times and wait for all answers.
+@contextmanager
+def generator() -> Iterator[Path]:
+    """Compile ``open_loop.c``: one in Python would take a core from what is measured."""
+    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
+        program = Path(folder) / "open_loop"
+        source = Path(__file__).with_name("open_loop.c")
+        done = subprocess.run(
+            ["cc", "-O2", "-o", program, source], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise BenchFailed(f"{source.name} does not compile: {done.stderr}")
+        yield program
 
-    ``select`` is used because its time-out has microseconds; epoll's has milliseconds, and
-    would let arrivals come in bunches.
-    """
-    free = [_Connection(address) for _ in range(CONNECTIONS)]
-    connections = list(free)
-    due = deque(times)
-    busy: set[_Connection] = set()
-    seen = Seen()
-    started_s = time.perf_counter()
-    deadline_s = started_s + times[-1] + DRAIN_S
-    try:
-        while due or busy:
-            now_s = time.perf_counter()
-            while due and free and started_s + due[0] <= now_s:
-                connection = free.pop()
-                connection.due_s = started_s + due.popleft()
-                connection.socket.sendall(request)
-                busy.add(connection)
-                now_s = time.perf_counter()
-                seen.lateness.append(now_s - connection.due_s)
-            if now_s > deadline_s:
-                raise BenchFailed(f"{len(busy)} requests were not answered in {DRAIN_S:g} s")
-            until_s = started_s + due[0] if due and free else deadline_s
-            for connection in select.select(busy, [], [], max(0.0, until_s - now_s))[0]:
-                answer = connection.answered()
-                if answer is not None:
-                    seen.latencies.append(time.perf_counter() - connection.due_s)
-                    seen.errors += not answer.startswith(b"HTTP/1.1 200")
-                    busy.discard(connection)
-                    free.append(connection)
-    finally:
-        for connection in connections:
-            connection.socket.close()
-    return seen
+
+def open_loop(program: Path, port: int, request: bytes, times: Sequence[float]) -> Seen:
+    """Send ``request`` at each of the times and wait for all answers."""
+    file = program.with_name("request")
+    file.write_bytes(request)
+    done = subprocess.run(
+        [program, str(port), str(CONNECTIONS), file],
+        input=array("d", times).tobytes(),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchFailed(done.stderr.decode().strip())
+    seen = array("d", done.stdout)
+    errors = sum(status != 200 for status in seen[2::3])
+    return Seen(list(seen[0::3]), list(seen[1::3]), errors)
 
 
 def percentile_ms(values: Sequence[float], percent: int) -> float:
@@ -167,7 +130,7 @@ class Result:
             print(f"  {name:25} p50 {p50:8.3f} ms  p99 {p99:8.3f} ms", flush=True)
 
 
-def measure(server: Server, seconds: int, share: float, poisson: bool) -> Result:
+def measure(server: Server, program: Path, seconds: int, share: float, poisson: bool) -> Result:
     """Measure a server: closed loop first, then the open one at ``share`` of it."""
     server.prime()
     closed_per_s = statistics.median(server.load(seconds).requests_per_s for _ in range(3))
@@ -177,11 +140,11 @@ def measure(server: Server, seconds: int, share: float, poisson: bool) -> Result
         f"Authorization: {server.authorization()}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}"
     ).encode()
-    address = ("127.0.0.1", server.process.port)
-    open_loop(address, request, arrivals(int(rate_per_s), rate_per_s, poisson))  # settles
+    port = server.process.port
+    open_loop(program, port, request, arrivals(int(rate_per_s), rate_per_s, poisson))  # settles
     times = arrivals(int(rate_per_s * seconds), rate_per_s, poisson)
     before = server.status()
-    seen = open_loop(address, request, times)
+    seen = open_loop(program, port, request, times)
     after = server.status()
     waits = waits_between(before["added_wait_counts"], after["added_wait_counts"])
     wait_p50_us, wait_p99_us = waits.percentile_us(50), waits.percentile_us(99)
@@ -221,9 +184,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_wrk()
         for containers in chosen.containers:
-            with folder() as here, Server(here, chosen.sandbox, 1, containers) as server:
+            with (
+                generator() as program,
+                folder() as here,
+                Server(here, chosen.sandbox, 1, containers) as server,
+            ):
                 poisson = chosen.arrivals == "poisson"
-                results.append(measure(server, chosen.seconds, chosen.share, poisson))
+                results.append(measure(server, program, chosen.seconds, chosen.share, poisson))
                 results[-1].print()
     except (BenchFailed, httpx.HTTPError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
