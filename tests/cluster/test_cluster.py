@@ -12,10 +12,9 @@ import httpx
 import pytest
 from click.testing import CliRunner
 from cluster.load import CODE, Client, Load, Verdict, check, pause
-from requirements import missing
+from cluster.started import started
 
 from acs_node.cli import main
-from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster
 
 LEASE_S = 2
@@ -24,18 +23,8 @@ LEASE_S = 2
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """One controller, two schedulers, two invokers."""
-    # Not below tmp_path: a Unix socket's path has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
-        made = LocalCluster(Path(folder), schedulers=2, invokers=2, lease_s=LEASE_S)
-        try:
-            made.start()
-        except EtcdMissing as error:
-            missing("etcd", str(error))
-        try:
-            yield made
-            assert set(made.stop().values()) == {0}
-        finally:
-            made.kill()
+    with started(schedulers=2, invokers=2, lease_s=LEASE_S) as made:
+        yield made
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from cluster.load import Client, Load, check
+from cluster.started import started
 from node.house import until
 from postgres import PostgresServer
-from requirements import missing
 
 from acs_node.cli import main
-from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster
 
 WAITS = """\
@@ -34,24 +34,15 @@ def main(args):
 @pytest.fixture(scope="module")
 def cluster(postgres: PostgresServer) -> Iterator[LocalCluster]:
     """Two controllers, one scheduler, one invoker."""
-    # Not below tmp_path: a Unix socket's path has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="acs-") as name:
-        folder = Path(name)
+
+    def prepare(folder: Path) -> dict[str, Any]:
         url = folder / "database-url"
         url.touch(mode=0o600)
         url.write_text(postgres.new_database())
-        made = LocalCluster(
-            folder, controllers=2, schedulers=1, invokers=1, lease_s=2, database_url_file=url
-        )
-        try:
-            made.start()
-        except EtcdMissing as error:
-            missing("etcd", str(error))
-        try:
-            yield made
-            assert set(made.stop().values()) == {0}
-        finally:
-            made.kill()
+        return {"database_url_file": url}
+
+    with started(prepare, controllers=2, schedulers=1, invokers=1, lease_s=2) as made:
+        yield made
 
 
 @pytest.fixture

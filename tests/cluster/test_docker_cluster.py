@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from cluster.load import Client
+from cluster.started import started
 from docker import DockerClient
 from node.house import until
-from requirements import missing
 
-from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster
 from acs_node.images import image_reference
 from acs_node.sandboxes.docker import INSTANCE_LABEL
@@ -36,23 +34,15 @@ def cluster() -> Iterator[LocalCluster]:
     name, tag = image_reference("python:3").split(":")
     cell = {"initialCount": 1, "memory": "256 MB"}
     runtime = {"kind": "python:3", "image": {"name": name, "tag": tag}, "stemCells": [cell]}
-    # Not below tmp_path: a Unix socket's path has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
-        manifest = Path(folder) / "runtimes.json"
+
+    def prepare(folder: Path) -> dict[str, Any]:
+        manifest = folder / "runtimes.json"
         manifest.write_text(json.dumps({"runtimes": {"python": [runtime]}}))
         settings = {"manifest": str(manifest), "network": "none", "pause-grace-s": "0.2"}
-        made = LocalCluster(
-            Path(folder), invokers=1, sandbox="docker", lease_s=2, of_invokers=settings
-        )
-        try:
-            made.start()
-        except EtcdMissing as error:
-            missing("etcd", str(error))
-        try:
-            yield made
-            assert set(made.stop().values()) == {0}
-        finally:
-            made.kill()
+        return {"of_invokers": settings}
+
+    with started(prepare, invokers=1, sandbox="docker", lease_s=2) as made:
+        yield made
 
 
 def containers(client: DockerClient) -> dict[str, str]:

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from cluster.load import Client, Load, check
+from cluster.started import started
 from node.house import until
-from requirements import missing
 
 from acs_node import etcd_pb2 as pb
 from acs_node.cli import main
 from acs_node.cluster import drain as draining
-from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster
 from acs_node.etcd import Etcd, EtcdConfig, Lease
 from acs_node.membership import Member, Membership
@@ -37,18 +36,8 @@ def main(args):
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """One controller, one scheduler, two invokers."""
-    # Not below tmp_path: a Unix socket's path has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
-        made = LocalCluster(Path(folder), schedulers=1, invokers=2, lease_s=2)
-        try:
-            made.start()
-        except EtcdMissing as error:
-            missing("etcd", str(error))
-        try:
-            yield made
-            assert set(made.stop().values()) == {0}
-        finally:
-            made.kill()
+    with started(schedulers=1, invokers=2, lease_s=2) as made:
+        yield made
 
 
 def drain(cluster: LocalCluster, name: str, *arguments: str) -> Result:

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cluster.load import Client
+from cluster.started import started
 from node.house import until
-from requirements import missing
 
-from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster
 
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
     """One controller, one scheduler, two invokers."""
-    # Not below tmp_path: a Unix socket's path has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
-        made = LocalCluster(Path(folder), schedulers=1, invokers=2)
-        try:
-            made.start()
-        except EtcdMissing as error:
-            missing("etcd", str(error))
-        try:
-            yield made
-            assert set(made.stop().values()) == {0}
-        finally:
-            made.kill()
+    with started(schedulers=1, invokers=2) as made:
+        yield made
 
 
 def get(url: str) -> dict[str, str]:

@@ -2,15 +2,12 @@
 
 import asyncio
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cluster.load import Load, check
-from requirements import missing
+from cluster.started import started
 
-from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster, NodeProcess
 
 LEASE_S = 3
@@ -25,18 +22,8 @@ NEXT_RELEASE = (
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    # Not below tmp_path: a Unix socket's path has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
-        made = LocalCluster(Path(folder), schedulers=2, invokers=2, lease_s=LEASE_S)
-        try:
-            made.start()
-        except EtcdMissing as error:
-            missing("etcd", str(error))
-        try:
-            yield made
-            assert set(made.stop().values()) == {0}
-        finally:
-            made.kill()
+    with started(schedulers=2, invokers=2, lease_s=LEASE_S) as made:
+        yield made
 
 
 async def test_rolling_restarts_and_an_upgrade_fail_no_activation(cluster: LocalCluster) -> None:

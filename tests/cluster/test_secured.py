@@ -6,19 +6,16 @@ import asyncio
 import json
 import logging
 import stat
-import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from cluster.load import Client
+from cluster.started import started
 from node.house import until
-from requirements import missing
 
 from acs_node import acs_pb2 as pb
-from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster
 from acs_node.etcd import Etcd, EtcdConfig, Lease
 from acs_node.grpc_link import GrpcLink, Peer
@@ -29,18 +26,8 @@ from acs_node.tls import LinkTls
 @pytest.fixture(scope="module", params=["plain", "tls"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     """One node of each role."""
-    # Not below tmp_path: a Unix socket's path has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
-        made = LocalCluster(Path(folder), schedulers=1, invokers=1, tls=request.param == "tls")
-        try:
-            made.start()
-        except EtcdMissing as error:
-            missing("etcd", str(error))
-        try:
-            yield made
-            assert set(made.stop().values()) == {0}
-        finally:
-            made.kill()
+    with started(schedulers=1, invokers=1, tls=request.param == "tls") as made:
+        yield made
 
 
 def files_of(cluster: LocalCluster, name: str) -> tuple[bytes, bytes, bytes] | None:
