@@ -47,7 +47,7 @@ class DatabaseError(Exception):
     """The database cannot be used at all: not reachable, not ours, or newer than the program."""
 
 
-class DatabaseUnavailable(Exception):
+class DatabaseUnavailable(DatabaseError):
     """The database's server does not answer, or refuses for now; it may be better soon.
 
     Nothing was changed, unless ``uncertain``: then a commit was under way, and it is not known

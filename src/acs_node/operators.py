@@ -10,7 +10,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from typing import Final
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from .addresses import is_loopback
 from .errors import invalid_credentials, method_not_allowed, missing_credentials
 from .requests import header
 from .responses import json_response
@@ -104,11 +104,8 @@ class Disable:
 
 
 def _is_local(scope: Scope) -> bool:
-    client = scope.get("client") or ("",)
-    try:
-        return ipaddress.ip_address(client[0]).is_loopback
-    except ValueError:
-        return False
+    client = scope.get("client")
+    return client is not None and is_loopback(client[0])
 
 
 def _hash(credential: bytes) -> bytes:

@@ -33,7 +33,17 @@ def parse_prewarm(text: str) -> Prewarm:
 
 def kinds_of(manifest: Manifest | None) -> RuntimeKinds:
     """Return what actions may be made of: what the manifest says, else our own runtimes."""
-    return RuntimeKinds() if manifest is None else manifest.kinds()
+    if manifest is not None:
+        return manifest.kinds()
+    from .images import image_reference  # the engine's client takes long to load
+
+    ours = RuntimeKinds().families
+    return RuntimeKinds(
+        {
+            family: tuple(replace(each, image=image_reference(each.kind)) for each in kinds)
+            for family, kinds in ours.items()
+        }
+    )
 
 
 def pool_config(

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import fcntl
 import gc
-import ipaddress
 import logging
 import os
 import secrets
@@ -20,12 +19,9 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import orjson
 import uvicorn
 import uvloop
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from acs_core.containers import PoolConfig
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule
@@ -41,6 +37,7 @@ from acs_core.sharding_pool import PushPoolConfig
 
 from . import clock, journal, wskprops
 from .activations import ActivationStore
+from .addresses import is_loopback
 from .api import create_app
 from .controller import Controller
 from .data_folder import LOCK
@@ -55,6 +52,7 @@ from .pool_settings import PoolError, kinds_of, pool_config
 from .retention import KEEP_DAYS, KEEP_MB, Retention
 from .sandboxes import SandboxEngine, SandboxError
 from .sandboxes.metered import MeteredEngine
+from .status import Status, with_status
 from .trace_file import TraceFile
 
 log = logging.getLogger(__name__)
@@ -255,7 +253,7 @@ async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
             await docker.close()
             if config.sandbox == "docker":
                 raise
-            if not _is_loopback(config.host):
+            if not is_loopback(config.host):
                 raise StartError(
                     f"no container engine answers ({error}), and without isolation functions "
                     f"run only while the server listens on loopback, not on {config.host}; "
@@ -276,15 +274,6 @@ async def _engine(config: StandaloneConfig, instance: str) -> SandboxEngine:
         return ProcessEngine(config.data)
     except OSError as error:
         raise _unusable(config.data, error) from None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _instance(data: Path) -> str:
@@ -442,7 +431,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         containers_max = config.namespace_containers or CONTAINERS_MAX
         controller = Controller(entities, activations, containers_max)
         house = _house(config, controller, engine, pool, url)
-        status = _Status(house, instance)
+        status = Status(house, instance)
         info = {"build": "", "buildno": ""}
         app = create_app(
             entities,
@@ -460,7 +449,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         front = Front(house.controller, entities)
         server = Server(
             uvicorn.Config(
-                _with_status(app, status),
+                with_status(app, status),
                 http=front.protocol(),
                 lifespan="off",
                 ws="none",
@@ -606,36 +595,3 @@ async def first_start(entities: EntityStore, url: str) -> None:
     print("acs standalone: created the namespace 'guest'; its key is shown this once:")
     print(f"  --apihost {url} --auth {uuid}:{key}")
     print(f"  {wskprops.write_if_ours(path, url, f'{uuid}:{key}')}", flush=True)
-
-
-# --- status --------------------------------------------------------------------------------------
-
-
-class _Status:
-    """What the server says of itself, in numbers."""
-
-    def __init__(self, house: House, instance: str) -> None:
-        self._house = house
-        self._instance = instance
-        self._started_us = clock.now_us()
-
-    def document(self) -> dict[str, Any]:
-        """Return it as JSON can take it."""
-        uptime_ms = (clock.now_us() - self._started_us) // 1000
-        return {"uptime_ms": uptime_ms, **self._house.document()}
-
-
-def _with_status(app: ASGIApp, status: _Status) -> ASGIApp:
-    """Answer ``GET /api/v1/acs/status`` to clients on this machine; it names nobody's data."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        local = scope["type"] == "http" and scope["path"] == "/api/v1/acs/status"
-        if not (local and scope.get("client") and _is_loopback(scope["client"][0])):
-            await app(scope, receive, send)
-            return
-        body = orjson.dumps(status.document())
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    return answer

@@ -20,7 +20,7 @@ import pytest
 from node.house import ECHO, WAIT_FOR_FILE, until
 from node.server import rest_client, running_server, wait_until
 
-from acs_node import database_engines, standalone, wskprops
+from acs_node import addresses, database_engines, standalone, wskprops
 from acs_node.activations import DEFINITE, UNKNOWN, Record
 from acs_node.controller import Controller
 from acs_node.demo import ServerProcess
@@ -219,8 +219,8 @@ def test_without_an_engine_auto_takes_processes_on_loopback_and_says_so() -> Non
 
 
 def test_loopback_is_told_from_everything_else() -> None:
-    assert all(map(standalone._is_loopback, ["localhost", "127.0.0.1", "127.9.9.9", "::1"]))
-    assert not any(map(standalone._is_loopback, ["0.0.0.0", "::", "10.0.0.1", "example.org", ""]))
+    assert all(map(addresses.is_loopback, ["localhost", "127.0.0.1", "127.9.9.9", "::1"]))
+    assert not any(map(addresses.is_loopback, ["0.0.0.0", "::", "10.0.0.1", "example.org", ""]))
 
 
 def test_the_status_is_for_clients_on_this_machine(folder: Path) -> None:

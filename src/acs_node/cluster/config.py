@@ -8,7 +8,6 @@ would be allowed.  A secret is the name of a file that holds it, never a value.
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import os
 import re
 import tomllib
@@ -21,6 +20,7 @@ from acs_core.containers import PoolConfig
 from acs_core.limits import CONCURRENCY_MAX, CONTAINERS_MAX, MEMORY_MAX_MB
 
 from ..action_schema import SystemLimits
+from ..addresses import is_loopback
 from ..etcd import EtcdConfig
 from ..manifest import Manifest, ManifestError, load
 from ..membership import ROLES
@@ -462,18 +462,9 @@ def _check_links(config: NodeConfig) -> None:
             raise ConfigError(str(error)) from None
     elif len(missing) < len(files):
         raise ConfigError(f"{', '.join(files)} go together; {missing[0]} is missing")
-    elif not config.links_without_tls and not _is_loopback(config.host):
+    elif not config.links_without_tls and not is_loopback(config.host):
         raise ConfigError(
             f"host is {config.host!r}; links have no TLS, so it must be a loopback address unless "
             "tls_ca is given, or links_without_tls is true (then the network must keep strangers "
             "out)"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
