@@ -55,7 +55,7 @@ class Fault:
     within ``back_leases`` of a lease and one second.  ``orphans``: invokers that are cut off with
     containers that run on.  ``during_min``: least throughput during the fault,
     as a share of that before.  ``may_fail``: what definite failures may say, of work that could not
-    run and is known not to have.
+    run and is known not to have.  ``waiting_too``: nobody is left who knows what waited.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Fault:
     orphans: tuple[str, ...] = ()
     during_min: float = 0.0
     may_fail: tuple[str, ...] = ()
+    waiting_too: bool = False
     world: dict[str, Any] = field(default_factory=dict)
 
 
@@ -87,7 +88,8 @@ def _killed(*names: str) -> Fault:
         unknown_of = names
     else:  # what controllers and schedulers had delivered anywhere may be in doubt
         unknown_of = INVOKERS
-    return Fault(f"kill -9 of {', '.join(names)}", inflict, unknown_of)
+    name = f"kill -9 of {', '.join(names)}"
+    return Fault(name, inflict, unknown_of, waiting_too=names == ("c0", "s0"))
 
 
 def _slept(name: str) -> Fault:

@@ -162,6 +162,12 @@ async def _left(world: World, history: History) -> list[str]:
     ]
 
 
+def _waiting(load: SteadyLoad, log: RunLog, at_s: float) -> int:
+    """Return how many had been accepted at a moment and had not started."""
+    started = {run.activation for run in log.runs if run.start_s < at_s}
+    return sum(sent.at_s < at_s and id_ not in started for id_, sent in load.accepted.items())
+
+
 def _judge(
     fault: Fault,
     plan: Plan,
@@ -179,6 +185,8 @@ def _judge(
     from_s = moment.hurt_s if fault.back_of == "hurt" else moment.healed_s
     back_s = log.back_s(from_s, ended_s, 0.9 * normal)
     unknown_max = sum(moment.held.get(name, 0) for name in fault.unknown_of)
+    if fault.waiting_too:
+        unknown_max += _waiting(load, log, moment.hurt_s)
     orphans = frozenset(world.network.hosts[name].id for name in fault.orphans)
     running_max = log.running_max(orphans)
     row = Row(
