@@ -25,21 +25,17 @@ INVOKERS: Final = ("i0", "i1", "i2")
 
 
 class Moment:
-    """When a fault began and ended, and what was there when it began."""
+    """When a fault began and ended."""
 
     def __init__(self, history: History) -> None:
         self.hurt_s = 0.0
         self.healed_s = 0.0
-        self.held: dict[str, int] = {}
         self._history = history
 
     def hurt(self) -> None:
         """Say that the fault begins now."""
         self.hurt_s = time.monotonic()
-        for key in list(self._history.keys):
-            if key.startswith("held/invoker/"):
-                invoker = key.split("/")[2]
-                self.held[invoker] = self.held.get(invoker, 0) + 1
+        self._history.mark()
 
     def healed(self) -> None:
         """Say that all is as before from now on."""

@@ -131,7 +131,8 @@ class Records:
 class History:
     """Every change below the cluster's name, as etcd tells it, in order.
 
-    ``held_max`` is the most containers that a namespace has held at one revision.
+    ``held_max`` is the most containers that a namespace has held at one revision,
+    ``invokers_max`` the same of each invoker.
     """
 
     def __init__(self, endpoints: str, cluster: str) -> None:
@@ -141,6 +142,7 @@ class History:
         self._task: asyncio.Task[None] | None = None
         self.keys: dict[str, bytes] = {}
         self.held_max = 0
+        self.invokers_max: Counter[str] = Counter()  # since ``mark``
         self.gaps = 0
         self.changes = 0
 
@@ -161,9 +163,10 @@ class History:
         found, _ = await self._etcd.list(self._prefix)
         return [kv.key.decode().removeprefix(self._prefix) for kv in found]
 
-    def held_by(self, invoker: str) -> int:
-        """Return how many containers an invoker holds."""
-        return sum(key.startswith(f"held/invoker/{invoker}/") for key in self.keys)
+    def mark(self) -> None:
+        """Count anew from now on how many containers each invoker holds at most."""
+        self.invokers_max.clear()
+        self._count()
 
     async def _list(self) -> None:
         found, self._revision = await self._etcd.list(self._prefix)
@@ -200,10 +203,14 @@ class History:
 
     def _count(self) -> None:
         held: Counter[str] = Counter()
-        for key in self.keys:
+        invokers: Counter[str] = Counter()
+        for key in list(self.keys):
             if key.startswith("held/namespace/"):
                 held[key.split("/")[2]] += 1
+            elif key.startswith("held/invoker/"):
+                invokers[key.split("/")[2]] += 1
         self.held_max = max([self.held_max, *held.values()])
+        self.invokers_max |= invokers
 
 
 def broken_invariants(traces: Path) -> tuple[int, list[str]]:

@@ -43,6 +43,7 @@ class Row:
     answers: Counter[str]
     rate: float
     during: float
+    after: float
     back_s: float | None
     unknown_max: int
     held_max: int
@@ -182,15 +183,16 @@ def _judge(
     verdict = Verdict.of(load.accepted, rows, log)
     normal = log.rate(moment.hurt_s - plan.before_s, moment.hurt_s) or 1e-9
     during = log.rate(moment.hurt_s, max(moment.healed_s, moment.hurt_s + 1)) / normal
+    after = log.rate(moment.healed_s, ended_s) / normal
     from_s = moment.hurt_s if fault.back_of == "hurt" else moment.healed_s
     back_s = log.back_s(from_s, ended_s, 0.9 * normal)
-    unknown_max = sum(moment.held.get(name, 0) for name in fault.unknown_of)
+    unknown_max = sum(history.invokers_max[name] for name in fault.unknown_of)
     if fault.waiting_too:
         unknown_max += _waiting(load, log, moment.hurt_s)
     orphans = frozenset(world.network.hosts[name].id for name in fault.orphans)
     running_max = log.running_max(orphans)
     row = Row(
-        fault.name, verdict, load.answers, normal, during, back_s, unknown_max,
+        fault.name, verdict, load.answers, normal, during, after, back_s, unknown_max,
         history.held_max, running_max,
     )  # fmt: skip
     says = row.broken.append
