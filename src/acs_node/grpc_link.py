@@ -213,8 +213,11 @@ class GrpcLink:
             if task is not None and task is not asyncio.current_task():
                 if served:
                     await asyncio.wait([task], timeout=CLOSE_S)
-                task.cancel()
-                await asyncio.wait([task])
+                while not task.done():
+                    # More than once: gRPC takes a cancellation that meets the end of a stream for
+                    # that, and the task would go on dialling.
+                    task.cancel()
+                    await asyncio.wait([task], timeout=CLOSE_S)
 
     # --- streams -------------------------------------------------------------------------------
 

@@ -341,6 +341,27 @@ async def test_the_other_side_hears_at_once_that_a_link_has_ended(
         assert "FAILED_PRECONDITION: the link of the controller c0 (c0-1) has" in caplog.text
 
 
+async def test_a_cancellation_that_gets_lost_does_not_keep_a_link_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_link, "CLOSE_S", 0.0)
+    link = GrpcLink(SERVER, lambda message: None)
+    lost: list[str] = []
+
+    async def goes_on() -> None:
+        for _ in range(2):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.append("one")
+        await asyncio.Event().wait()
+
+    link._dialling = asyncio.ensure_future(goes_on())
+    await asyncio.wait_for(link.close(), 20)
+    assert link._dialling.done()
+    assert lost == ["one", "one"]
+
+
 async def test_after_close_nothing_is_dialled_and_nobody_is_told() -> None:
     async with linked() as (pair, near, proxy):
         await near.close()

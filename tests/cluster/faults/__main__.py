@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -30,7 +32,13 @@ CAPACITY_S: Final = 10.0
 def _print(row: Row, number: int, seconds: float) -> None:
     how = f"{row.rate:.0f}/s, {seconds:.0f} s, held {row.held_max}, ran {row.running_max}"
     cells = " | ".join(row.cells())
-    print(f"{number:3} {cells}   [{how}, {row.steps} steps checked]", flush=True)
+    print(f"{number:3} {cells}   [{how}]", flush=True)
+
+
+def _write(path: str | None, rows: list[Row]) -> None:
+    if path:
+        document = [dict(zip(HEAD, row.cells(), strict=True)) for row in rows]
+        Path(path).write_text(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def _table(rows: list[Row]) -> str:
@@ -41,12 +49,16 @@ def _table(rows: list[Row]) -> str:
 
 async def _main(chosen: argparse.Namespace) -> int:
     faults = [f for f in catalogue() if all(word in f.name for word in chosen.words)]
+    faults = faults[chosen.first - 1 :]
     if chosen.list:
         print(*(fault.name for fault in faults), sep="\n")
         return 0
     rows: list[Row] = []
     plan = Plan(chosen.rate)
-    with tempfile.TemporaryDirectory(prefix="acsf-") as top:
+    with (
+        tempfile.TemporaryDirectory(prefix="acsf-") as top,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as checkers,
+    ):
         if not plan.rate:
             most = await capacity(Path(top) / "cap", plan, USERS, CAPACITY_S)
             least = 1.05 * plan.accepted_min / plan.load_min_s
@@ -55,12 +67,14 @@ async def _main(chosen: argparse.Namespace) -> int:
                   f"{plan.rate / most:.2f} of it", flush=True)  # fmt: skip
         for number, fault in enumerate(faults, 1):
             begun_s = time.monotonic()
-            row = await suffer(fault, plan, Path(chosen.keep or top) / f"f{number}")
+            folder = Path(chosen.keep or top) / f"f{number}"
+            row = await suffer(fault, plan, folder, checkers)
             rows.append(row)
             _print(row, number, time.monotonic() - begun_s)
-            if chosen.json:
-                document = [dict(zip(HEAD, row.cells(), strict=True)) for row in rows]
-                Path(chosen.json).write_text(json.dumps(document, indent=1, ensure_ascii=False))
+            _write(chosen.json, rows)
+        for row in rows:
+            await row.finish()
+        _write(chosen.json, rows)
     print(_table(rows))
     bad = [row for row in rows if row.broken or row.slow]
     if bad:
@@ -68,6 +82,7 @@ async def _main(chosen: argparse.Namespace) -> int:
     accepted = sum(row.verdict.accepted for row in rows)
     lost = sum(len(row.verdict.lost) for row in rows)
     twice = sum(len(row.verdict.twice) for row in rows)
+    print(f"{sum(row.steps for row in rows)} steps of schedulers replayed and checked")
     print(f"{len(rows)} faults, {accepted} accepted, {lost} lost, {twice} twice")
     return 1 if bad else 0
 
@@ -76,6 +91,7 @@ def main() -> int:
     """Return the exit code: 0 when no fault cost more than it may."""
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("words", nargs="*", help="only faults with all of these in their names")
+    parser.add_argument("--first", type=int, default=1, help="number of the first one")
     parser.add_argument("--list", action="store_true", help="print the faults' names")
     parser.add_argument("--rate", type=float, default=0.0, help="invocations per second")
     parser.add_argument("--keep", help="folder to keep logs in")

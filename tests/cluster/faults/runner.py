@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -51,6 +52,14 @@ class Row:
     steps: int = 0
     broken: list[str] = field(default_factory=list)
     slow: list[str] = field(default_factory=list)
+    checking: asyncio.Future[tuple[int, list[str]]] | None = None
+
+    async def finish(self) -> None:
+        """Wait until the traces are checked."""
+        if self.checking is not None:
+            self.steps, found = await self.checking
+            self.broken += found
+            self.checking = None
 
     def cells(self) -> tuple[str, ...]:
         """Return what the table shows."""
@@ -101,8 +110,11 @@ async def capacity(folder: Path, plan: Plan, users: int, seconds: float) -> floa
         await asyncio.to_thread(world.close)
 
 
-async def suffer(fault: Fault, plan: Plan, folder: Path) -> Row:
-    """Run one fault.  Raises: EtcdMissing, NetworkMissing, NodeFailed when nothing starts."""
+async def suffer(fault: Fault, plan: Plan, folder: Path, checkers: Executor | None = None) -> Row:
+    """Run one fault.  Raises: EtcdMissing, NetworkMissing, NodeFailed when nothing starts.
+
+    With ``checkers`` the traces are checked there, and ``row.finish`` waits for that.
+    """
     world = World(folder, lease_s=plan.lease_s, **fault.world)
     history = History(world.endpoints, CLUSTER)
     try:
@@ -113,7 +125,11 @@ async def suffer(fault: Fault, plan: Plan, folder: Path) -> Row:
         moment = Moment(history)
         ended_s, failure = await _under_load(fault, plan, world, load, moment)
         rows = await Records(world.database).settled(load.accepted, SETTLE_S)
-        codes = await asyncio.to_thread(world.stop)
+        try:
+            codes = await asyncio.to_thread(world.stop)
+        except NodeFailed as error:
+            failure.append(str(error))
+            codes = {}
         left = await _left(world, history)
         row = _judge(fault, plan, world, load, moment, ended_s, rows, history)
         row.broken += failure
@@ -123,8 +139,10 @@ async def suffer(fault: Fault, plan: Plan, folder: Path) -> Row:
             row.broken.append(f"exit codes {bad}")
         if left:
             row.broken.append(f"{len(left)} left over, as {left[0]}")
-        row.steps, found = await asyncio.to_thread(broken_invariants, world.traces)
-        row.broken += found
+        loop = asyncio.get_running_loop()
+        row.checking = loop.run_in_executor(checkers, broken_invariants, world.traces)
+        if checkers is None:
+            await row.finish()
         return row
     finally:
         await history.close()
