@@ -30,6 +30,10 @@ RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 1.0
 """Wait before a watch or a keep-alive is tried again; doubled, half of it left to chance."""
 
+AWAKE_TICK_S: Final = 0.25
+SLEPT_US: Final = 1_000_000
+"""A loop that has not run for so long was stopped, or its machine was."""
+
 TRANSACTION_MAX: Final = 128
 """Operations in one transaction that etcd takes unless it is told otherwise."""
 
@@ -171,10 +175,12 @@ class Etcd:
     async def keep_alive(self, lease: int) -> int:
         """Renew a lease; return its TTL in seconds, 0 or less when it is over."""
         async with self._beating:
+            channel = self._channel
             try:
                 async with asyncio.timeout(CALL_S):
+                    channel = await self._connected()
                     if self._beats is None:
-                        method = (await self._connected()).stream_stream(
+                        method = channel.stream_stream(
                             "/etcdserverpb.Lease/LeaseKeepAlive",
                             pb.LeaseKeepAliveRequest.SerializeToString,
                             pb.LeaseKeepAliveResponse.FromString,
@@ -183,13 +189,13 @@ class Etcd:
                     await self._beats.write(pb.LeaseKeepAliveRequest(ID=lease))
                     answer = await self._beats.read()
             except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-                await self._failed(error)
+                await self._failed(error, channel or self._channel)
                 raise _explained("Lease/LeaseKeepAlive", error) from None
             except asyncio.CancelledError:
                 self._beats = None
                 raise _given_up("Lease/LeaseKeepAlive") from None
             if answer is grpc.aio.EOF:
-                await self._failed(None)
+                await self._failed(None, channel or self._channel)
                 raise EtcdError("Lease/LeaseKeepAlive: etcd ended the stream")
             return int(answer.TTL)
 
@@ -201,8 +207,10 @@ class Etcd:
             start_revision=revision,
             progress_notify=True,
         )
+        channel = self._channel
         try:
-            method = (await self._connected()).stream_stream(
+            channel = await self._connected()
+            method = channel.stream_stream(
                 "/etcdserverpb.Watch/Watch",
                 pb.WatchRequest.SerializeToString,
                 pb.WatchResponse.FromString,
@@ -218,7 +226,7 @@ class Etcd:
             finally:
                 call.cancel()
         except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            await self._failed(error)
+            await self._failed(error, channel or self._channel)
             raise _explained("Watch/Watch", error) from None
         except asyncio.CancelledError:
             raise _given_up("Watch/Watch") from None
@@ -231,6 +239,7 @@ class Etcd:
             await channel.close()
 
     async def _call(self, method: str, request: Any, answer_type: Any) -> Any:
+        channel = self._channel
         try:
             async with asyncio.timeout(CALL_S):
                 channel = await self._connected()
@@ -241,7 +250,7 @@ class Etcd:
                 )
                 return await call(request, metadata=self._metadata(), wait_for_ready=True)
         except (TimeoutError, grpc.aio.AioRpcError) as error:
-            await self._failed(error)
+            await self._failed(error, channel or self._channel)
             raise _explained(method, error) from None
         except asyncio.CancelledError:
             raise _given_up(method) from None
@@ -275,8 +284,14 @@ class Etcd:
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("token", self._token),) if self._token else ()
 
-    async def _failed(self, error: Exception | None) -> None:
-        """Have the next call go to another endpoint, or log in anew."""
+    async def _failed(self, error: Exception | None, on: grpc.aio.Channel | None) -> None:
+        """Have the next call go to another endpoint, or log in anew.
+
+        Of several calls that fail on one connection the first one moves on: were each to do so,
+        they could come round to the endpoint that had failed.
+        """
+        if on is not self._channel:
+            return
         beats, self._beats = self._beats, None
         if beats is not None:
             beats.cancel()
@@ -336,7 +351,10 @@ class Lease:
         self.valid_us = asked_us + ttl_s * 1_000_000
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._etcd = etcd
+        self._slept = False
+        self._awake_us = clock.now_us()
         self._keeping = asyncio.ensure_future(self._keep())
+        self._tick = asyncio.get_running_loop().call_later(AWAKE_TICK_S, self._on_tick)
 
     @classmethod
     async def begin(cls, etcd: Etcd, ttl_s: int) -> Lease:
@@ -348,6 +366,23 @@ class Lease:
     def is_valid(self) -> bool:
         """Tell whether it certainly holds now."""
         return not self.lost.done() and clock.now_us() < self.valid_us
+
+    def is_over_in_sleep(self) -> bool:
+        """Tell whether the lease is doubtful because this process was stopped meanwhile.
+
+        Then others may have taken over already, and it is for them to act.  Without an answer of
+        etcd, but awake, one is in doubt as everybody else is.
+        """
+        if self.is_valid():
+            self._slept = False
+        elif clock.now_us() - self._awake_us > SLEPT_US:
+            self._slept = True
+        return self._slept
+
+    def _on_tick(self) -> None:
+        self.is_over_in_sleep()
+        self._awake_us = clock.now_us()
+        self._tick = asyncio.get_running_loop().call_later(AWAKE_TICK_S, self._on_tick)
 
     async def _keep(self) -> None:
         tries = 0
@@ -374,6 +409,7 @@ class Lease:
     async def end(self) -> None:
         """Revoke it, as far as etcd answers."""
         self._keeping.cancel()
+        self._tick.cancel()
         try:
             await self._etcd.revoke(self.id)
         except EtcdError as error:

@@ -73,6 +73,57 @@ async def test_the_next_endpoint_is_tried_after_a_failure(
     await client.close()
 
 
+async def test_calls_that_fail_together_move_on_by_one_endpoint(
+    etcd_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_module, "CALL_S", 0.5)
+    client = Etcd(EtcdConfig(("127.0.0.1:1", etcd_endpoint)))
+    calls = (client.list("x"), client.list("x"), client.keep_alive(1), client.list("x"))
+    failed = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(error, EtcdError) for error in failed)
+    assert (await client.list("nothing-there"))[0] == []
+    await client.close()
+
+
+async def test_a_log_in_that_fails_moves_on_as_well(
+    etcd_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_module, "CALL_S", 0.5)
+    client = Etcd(EtcdConfig(("127.0.0.1:1", etcd_endpoint), user="acs", password="hunter2"))
+    with pytest.raises(EtcdError, match="no answer"):
+        await client.list("x")
+    with pytest.raises(EtcdError, match="authentication is not enabled") as raised:
+        await client.list("x")
+    assert "hunter2" not in str(raised.value)
+    await client.close()
+
+
+async def test_a_lease_that_may_have_ended_in_sleep_is_told_from_one_in_doubt(
+    own_etcd: EtcdProcess,
+) -> None:
+    client = Etcd(EtcdConfig((own_etcd.endpoint,)))
+    lease = await Lease.begin(client, 60)
+    assert not lease.is_over_in_sleep()
+    # Awake, and etcd does not answer: everybody is in that doubt.
+    own_etcd.kill()
+    valid_us, lease.valid_us = lease.valid_us, 0
+    assert not lease.is_over_in_sleep()
+    # The loop stands still for longer than it would.
+    lease._awake_us -= etcd_module.SLEPT_US + 1
+    assert lease.is_over_in_sleep()
+    awake_us = lease._awake_us
+    await until(lambda: lease._awake_us > awake_us, "the next look")
+    assert lease.is_over_in_sleep()  # until etcd has said that it still holds
+    lease.valid_us = valid_us
+    assert not lease.is_over_in_sleep()
+    # In a sleep that was shorter than the lease nothing has happened.
+    lease._awake_us -= etcd_module.SLEPT_US + 1
+    assert not lease.is_over_in_sleep()
+    own_etcd.start()
+    await lease.end()
+    await client.close()
+
+
 async def test_more_operations_than_etcd_takes_are_an_error_that_says_so(etcd: Etcd) -> None:
     with pytest.raises(EtcdError, match="too many operations"):
         await etcd.transaction((), [put(f"x{n}", b"") for n in range(129)])
@@ -115,7 +166,7 @@ async def test_a_lease_survives_that_another_call_fails_while_it_is_renewed(
     lease = await Lease.begin(client, 5)
     renewed = client._beating  # held while a renewal is under way
     await until(lambda: client._beats is not None and not renewed.locked(), "the first renewal")
-    os.kill(own_etcd.pid, signal.SIGSTOP)
+    await stop(own_etcd)
     await until(renewed.locked, "a renewal that is not answered")
     monkeypatch.setattr(etcd_module, "CALL_S", 0.2)  # for the call that comes now
     with pytest.raises(EtcdError, match="KV/Txn: no answer"):
@@ -185,7 +236,7 @@ async def test_a_watch_goes_on_at_the_next_endpoint_when_another_call_fails(
     await client.put("w/before", b"")
     await until(lambda: "before" in watched.values, "the first change")
     before = client._channel
-    os.kill(own_etcd.pid, signal.SIGSTOP)
+    await stop(own_etcd)
     monkeypatch.setattr(etcd_module, "CALL_S", 0.2)  # of the call, and of the old channel's end
     with pytest.raises(EtcdError, match="KV/Txn: no answer"):
         await client.list("x")
@@ -255,6 +306,19 @@ async def test_a_receiver_that_raises_does_not_end_the_watch(
 
 
 # --- members ------------------------------------------------------------------------------------
+
+
+async def stop(etcd: EtcdProcess) -> None:
+    """Stop it as SIGSTOP does, and wait until none of its threads runs any more."""
+    os.kill(etcd.pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{etcd.pid}/task")
+    await until(
+        lambda: all(
+            (thread / "stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+            for thread in threads.iterdir()
+        ),
+        "the stop",
+    )
 
 
 class Seen:
@@ -371,12 +435,12 @@ async def test_how_a_member_is_can_change_and_is_nothing_new_else(etcd: Etcd, cl
 async def test_a_status_is_told_when_etcd_is_back(
     own_etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(etcd_module, "CALL_S", 0.5)
     client = Etcd(EtcdConfig((own_etcd.endpoint,)))
     lease = await Lease.begin(client, 60)
     own = Seen(client, "status", "i0-1")
     await own.membership.join(Member("invoker", "i0", "i0-1", "a"), lease)
     own_etcd.kill()
+    monkeypatch.setattr(etcd_module, "CALL_S", 0.5)
     own.membership.tell_status("unhealthy")
     await until(lambda: "that this node is unhealthy is not known yet" in caplog.text, "the log")
     own_etcd.start()

@@ -255,6 +255,11 @@ class InvokerHouse:
             assert self._invoker is not None
             self._speaking = self._schedulers[peer.instance]
             if isinstance(message, Deliver):
+                if self._node.lease.is_over_in_sleep():
+                    # It may count as gone, and its containers as free for others.
+                    id_ = message.activation.activation_id
+                    self._speaking.send(Returned(message.container, message.epoch, (id_,)))
+                    return
                 self._held.add(message.activation.activation_id)
             elif isinstance(message, Create):
                 self._owners[message.container] = self._speaking
