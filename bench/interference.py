@@ -26,13 +26,13 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 from closed_loop import Loop, Plan, run
-from standalone import FUNCTION, BenchFailed, machine
+from standalone import FUNCTION, BenchFailed, counts, machine
 
 from acs_core.sharding import generate_hash
 from acs_node import wskprops
@@ -70,9 +70,7 @@ class Sizes:
     surface_actions: tuple[int, ...]
 
 
-FULL = Sizes(
-    10, 6, 180, 3, 10, 2_000, (1, 10, 50, 100), 10, 4, 40, 8, 4, 24, (50, 200), (1, 10, 100)
-)
+FULL = Sizes(10, 6, 180, 3, 10, 2_000, (1, 10, 50, 100), 10, 4, 40, 8, 4, 24, (200,), (1, 10, 100))
 QUICK = Sizes(3, 2, 8, 2, 2, 24, (1, 4), 2, 0.5, 4, 2, 2, 2, (8,), (1, 4))
 
 
@@ -367,11 +365,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all")
     parser.add_argument("--parts", default="abcde", help="which, such as ac")
     parser.add_argument("--out", type=Path, metavar="FILE", help="for the raw numbers as JSON")
+    parser.add_argument("--actions", type=counts, help="of part c, such as 1,100")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"--parts: there is no part {', '.join(sorted(unknown))}; there are a to e")
     sizes = QUICK if options.quick else FULL
+    if options.actions:
+        sizes = replace(sizes, actions=tuple(options.actions))
     document: Row = {
         "sandbox": options.sandbox, "sizes": asdict(sizes), "machine": machine(), "parts": {},
     }  # fmt: skip

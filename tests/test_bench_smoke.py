@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +21,14 @@ import acs_core
 
 BENCH = Path(__file__).parents[1] / "bench"
 PROGRAM_S = 240
+
+
+@contextlib.contextmanager
+def on_path(folder: Path) -> Iterator[None]:
+    """Let programs of the folder be imported as modules."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield
 
 
 @pytest.fixture
@@ -332,6 +342,8 @@ def test_the_experiment_degrades_and_writes_its_documented_keys(tmp_path: Path) 
     assert document["flatness_100_over_1"] > 0
     assert document["baseline_1_action_over_ours"] > 0
     assert document["measured_by"] == "simulation"
+    for name, value in document["simulated"].items():
+        assert document[name] == value
     assert document["skipped"].keys() == {"docker_daemon", "interference"}
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3
@@ -377,3 +389,48 @@ def test_interference_says_why_there_is_no_result(tmp_path: Path) -> None:
     assert "interference: the server ended" in done.stderr
     assert "Traceback" not in done.stderr
     assert not path.exists()
+
+
+def test_the_experiment_reports_what_was_measured_before_what_was_simulated() -> None:
+    sides = ("sharding", "openwhisk", "fit")
+    simulated = [
+        {"side": side, "users": 2_000, "actions": actions, "tps": 10.0, "latency_mean_ms": 5.0}
+        for side in sides
+        for actions in (1, 100)
+    ]
+    figures = {
+        "tps_ratio_100_actions": 99.0,
+        "mean_latency_ratio_100_actions": 98.0,
+        "flatness_100_over_1": 0.97,
+        "baseline_1_action_over_ours": 0.96,
+    }
+    measured = {"sandbox": "docker", "keys": figures, "parts": {}}
+    with on_path(BENCH):
+        import experiment
+
+        found = experiment.keys(simulated, measured)
+        small = {**measured, "keys": {"tps_ratio_4_actions": 99.0}}
+        other = experiment.keys(simulated, small)
+        nothing = experiment.keys(simulated, None)
+    assert figures.items() <= found.items()
+    assert found["measured_by"] == "interference.py, sandbox docker"
+    assert found["simulated"]["tps_ratio_100_actions"] == 1.0
+    assert other == nothing, "figures of other sizes are not the talk's"
+    assert nothing["measured_by"] == "simulation"
+    assert nothing["tps_ratio_100_actions"] == 1.0
+
+
+def test_the_experiment_keeps_what_a_program_measured_before_it_failed(tmp_path: Path) -> None:
+    with on_path(BENCH):
+        import experiment
+
+        for code, kept in ((0, True), (1, True), (2, False)):
+            program = tmp_path / f"ends{code}.py"
+            program.write_text(
+                f"import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('[1]');sys.exit({code})"
+            )
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(experiment, "BENCH", tmp_path)
+                found, why = experiment.program(program.name, tmp_path)
+            assert (found == [1]) == kept
+            assert bool(why) != kept
