@@ -171,6 +171,10 @@ class Connection:
             return Reply(response.status_code, None, None)
         return self._judge(response, doing)
 
+    def headers(self) -> dict[str, str]:
+        """Return what each request of another client must carry.  Raises NoAccess, BadSetting."""
+        return {"Authorization": self._authorization()}
+
     def _url(self) -> str:
         try:
             return wskprops.base_url(self._apihost.value)

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acs_node.cli import output
+from acs_node.cli.connection import Connection
 from acs_node.cli.errors import BadSetting
-from acs_node.cli.options import json_option
+from acs_node.cli.live import replay_live
+from acs_node.cli.options import GlobalOptions, json_option
 from acs_node.cli.simulations import RULES, Setting, cluster_options, replay_load
 from acs_node.workload_file import open_trace
 
 if TYPE_CHECKING:
     from acs_core.trace import Comparison, Difference, ReplayReport
+    from acs_core.workload import Workload
 
 
 @click.command()
@@ -36,6 +39,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the simulated cluster.",
 )
+@click.option(
+    "--server",
+    "to_server",
+    is_flag=True,
+    help="Of a load: send it to the running server that --apihost names, and simulate nothing.",
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(0.01, 10_000),
+    default=1,
+    show_default=True,
+    help="With --server: divide all times of the load by this.",
+)
 @cluster_options
 @json_option
 @click.pass_context
@@ -47,6 +63,8 @@ def replay(
     cut: bool,
     check: bool,
     invokers: int,
+    to_server: bool,
+    speed: float,
     minutes: int | None,
     as_json: bool,
     **options: Any,
@@ -61,7 +79,8 @@ def replay(
     \b
     A load, a trace of Azure Functions of 2019 or 2021 (shipped: azure2019,
     azure2021): through a simulated cluster, under each rule; the other options say
-    of what cluster.  Exits 0, 2 when TRACE is damaged.
+    of what cluster.  With --server: to a running server, as functions that sleep as
+    long as a call ran.  Exits 0, 1 when calls failed there, 2 when TRACE is damaged.
     """
     from acs_core.demand import DemandRule, OpenWhiskRule, RuntimeFitRule
     from acs_core.trace import replay as run
@@ -72,9 +91,13 @@ def replay(
         with open_trace(trace) as (is_load, lines):
             if is_load:
                 workload = read_workload(lines, minutes or MINUTES_MAX)
+                if to_server:
+                    context.exit(_to_server(context, workload, speed, options, as_json=as_json))
                 asked = RULES if rule is None else (rule,)
                 replay_load(workload, Setting(**options), asked, invokers, as_json=as_json)
                 return
+            if to_server:
+                raise BadSetting("a trace of decisions has no calls to send; leave out --server")
             if rule == "sharding":
                 raise BadSetting("--rule sharding decides nothing that a trace of decisions has")
             other = None if rule is None else rules[rule]
@@ -86,6 +109,29 @@ def replay(
     else:
         _print(report)
     context.exit(0 if report.difference is None else 1)
+
+
+def _to_server(
+    context: click.Context,
+    workload: Workload,
+    speed: float,
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+) -> int:
+    """Send the load to the server that the options before the command name; the exit code."""
+    given = context.find_object(GlobalOptions)
+    assert given is not None, "the main group puts it there"
+    report = replay_live(
+        Connection.find(given.apihost, given.auth, given.namespace, transport=given.transport),
+        workload,
+        speed=speed,
+        seed=options["seed"],
+        shape=options["shape"],
+        memory_mb=options["memory_mb"],
+        as_json=as_json,
+    )
+    return 1 if report.failed else 0
 
 
 def _print(report: ReplayReport) -> None:
