@@ -20,6 +20,9 @@ from .config import NodeConfig
 from .process import Node, NodeError, data_folder, run
 from .spreading import Spreading
 
+RETRY_MAX_US = 2_000_000
+"""Longest pause after a denial: what others hold of a namespace comes free unheard of here."""
+
 LOOK_S = 0.05
 """After a container of anybody came or went: more of them may follow at once."""
 
@@ -28,10 +31,7 @@ class SchedulerHouse:
     """A ``SchedulerNode`` among others."""
 
     def __init__(self, node: Node) -> None:
-        config = SchedulerConfig(
-            name=node.me.instance,  # names of containers begin with it, and are unique for ever
-            namespace_containers_max=node.config.namespace_containers,
-        )
+        config = core_config(node)
         self._trace = _trace(node, config)
         recorder = None if self._trace is None else self._trace.record
         self.scheduler = SchedulerNode(config, node.coordination, recorder)
@@ -133,6 +133,15 @@ class SchedulerHouse:
         await self.scheduler.close()
         if self._trace is not None:
             self._trace.close()
+
+
+def core_config(node: Node) -> SchedulerConfig:
+    """Return what the core of a scheduler among others is told."""
+    return SchedulerConfig(
+        name=node.me.instance,  # names of containers begin with it, and are unique for ever
+        namespace_containers_max=node.config.namespace_containers,
+        retry_max_us=RETRY_MAX_US,
+    )
 
 
 def _trace(node: Node, config: SchedulerConfig) -> TraceFile | None:
