@@ -28,7 +28,7 @@ _LENGTH = b"content-length:"
 class Plan:
     """What to do: user ``u`` sends ``requests[u % len(requests)]`` again and again.
 
-    Warming up ends when ``status_url`` names the same ``containers_created`` for ``still_s``, after
+    Warming up ends when ``status_url`` names the same work of the engine for ``still_s``, after
     ``warm_min_s`` at the earliest and ``warm_max_s`` at the latest; "": after ``warm_min_s``.
     """
 
@@ -161,14 +161,14 @@ async def _status(url: str) -> dict[str, Any]:
 async def _warm_up(plan: Plan) -> tuple[float, bool]:
     """Wait until the containers are there; return for how long, and whether they are."""
     begun_s = changed_s = time.monotonic()
-    created = -1
+    done: dict[str, int] = {}
     while True:
         await asyncio.sleep(0.25)
         now_s = time.monotonic()
         if plan.status_url:
-            status = await _status(plan.status_url)
-            if status["containers_created"] != created:
-                created, changed_s = status["containers_created"], now_s
+            engine = (await _status(plan.status_url))["engine"]
+            if engine != done:  # its busy time among it: something is under way
+                done, changed_s = engine, now_s
         still = not plan.status_url or now_s - changed_s >= plan.still_s
         warm_s = now_s - begun_s
         if (still and warm_s >= plan.warm_min_s) or warm_s >= plan.warm_max_s:

@@ -70,7 +70,7 @@ class Sizes:
     surface_actions: tuple[int, ...]
 
 
-FULL = Sizes(10, 6, 180, 3, 10, 2_000, (1, 10, 50, 100), 10, 4, 40, 8, 4, 24, (200,), (1, 10, 100))
+FULL = Sizes(10, 6, 180, 3, 10, 2_000, (1, 10, 50, 100), 10, 3, 45, 8, 4, 24, (200,), (1, 10, 100))
 QUICK = Sizes(3, 2, 8, 2, 2, 24, (1, 4), 2, 0.5, 4, 2, 2, 2, (8,), (1, 4))
 
 
@@ -388,18 +388,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         if part in "ab":
                             print(f"  {each}", flush=True)
                     print(f"  {time.monotonic() - begun_s:.0f} s", flush=True)
+                    write(options.out, document)
             finally:
                 bench.clean()
     except (BenchFailed, DemoFailed, httpx.HTTPError) as error:
         print(f"interference: {error}", file=sys.stderr)
         return 1
     document["load_average_after"] = os.getloadavg()
+    write(options.out, document)
+    print(json.dumps(document.get("keys", {}), indent=1))
+    return 0
+
+
+def write(path: Path | None, document: Row) -> None:
+    """Write what was measured so far: a part that fails does not cost those before it."""
     if "c" in document["parts"]:
         document["keys"] = keys(document["parts"]["c"])
-        print(json.dumps(document["keys"], indent=1))
-    if options.out is not None:
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
-    return 0
+    if path is not None:
+        path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
