@@ -177,7 +177,7 @@ async def test_three_machines_by_the_commands_of_the_guide(machines: Machines) -
         output.seek(0)
         assert output.read().startswith(b"invoker i3 (i3-")
     assert machines.running["i3"].wait(30) == 0
-    assert get(f"{url}/invokers/ready") == {"healthy": "1/1"}
+    until(lambda: get(f"{url}/invokers/ready") == {"healthy": "1/1"}, "the news", machines)
     assert set(machines.stop().values()) == {0}
 
 
