@@ -46,7 +46,6 @@ OVERDUE_MARGIN_US: Final = 5_000_000
 
 _HTTP_STATUS: Final = (200, 502, 502, 500)  # by outcome
 
-
 # What a caller who waits is told at once, without a record: it was never accepted.
 _OUTCOMES: Final[dict[int, int]] = {
     Cause.CANCELLED: APPLICATION_ERROR,
@@ -464,17 +463,8 @@ class Controller:
         head = route.record_head(
             activation_id, now_ms, now_ms, outcome, response, b"", False, pending.cause
         )
-        record = Record(
-            activation_id,
-            route.namespace,
-            route.action.path,
-            now_ms,
-            now_ms,
-            outcome,
-            rank,
-            head,
-            b"[]",
-        )
+        at = route.namespace, route.action.path
+        record = Record(activation_id, *at, now_ms, now_ms, outcome, rank, head, b"[]")
         self._record(record)
         if pending.caller is not None:
             self._answer(pending, record, response)
