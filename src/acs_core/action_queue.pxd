@@ -28,6 +28,7 @@ cdef class ActionQueue:
     cpdef Py_ssize_t depth(self) except -1
     cdef object _line_of_call(self, Activation call)
     cdef object _remove_call(self, Activation call)
+    cdef object _sweep(self)
 
 
 @cython.final

@@ -79,6 +79,8 @@ class ActionQueue:
             activation = self._line.popleft()
             if not activation.withdrawn:
                 self.waiting -= 1
+                if self.waiting * 2 < len(self._line):
+                    self._sweep()
                 return activation
         return None
 
@@ -124,6 +126,7 @@ class ActionQueue:
             assert self._line is not None
             self._line.popleft()
             self.waiting -= 1
+            self._sweep()
 
     def depth(self) -> int:
         """Return the depth of the deepest call that waits, 0 without calls.  Cost: O(depths)."""
@@ -161,6 +164,14 @@ class ActionQueue:
             return
         assert self._line is not None
         self.waiting -= 1
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget the gaps of withdrawn ones where they outnumber what waits.
+
+        Cost: O(1), amortised: whoever is swept was withdrawn once.
+        """
+        assert self._line is not None
         nested = sum([len(line) for line in self._nested.values()])
         if len(self._line) > 16 and (self.waiting - nested) * 2 < len(self._line):
             self._line = deque([a for a in self._line if not a.withdrawn])
@@ -171,7 +182,7 @@ class ActionQueue:
         nested = [call for line in self._nested.values() for call in line]
         alone = self.waiting - len(nested)
         assert alone == sum(not a.withdrawn for a in plain)
-        assert len(plain) <= max(16, 2 * alone + 1)
+        assert len(plain) - alone <= max(16, alone)  # Q2
         for depth, line in self._nested.items():
             assert line
             assert all(len(call.causes) == depth and not call.withdrawn for call in line)

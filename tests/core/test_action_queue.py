@@ -167,3 +167,30 @@ def test_a_deadline_is_nothing_for_the_collector_to_look_at() -> None:
         index.set(f"q{number}", number)
     assert len(gc.get_objects()) - before < 100
     index.check()
+
+
+def test_gaps_never_outnumber_what_waits() -> None:
+    """Nor after those before them were taken, or after some came that make the line longer."""
+    queue = ActionQueue(100)
+    waiting = [Activation(f"a{number}", b"", number) for number in range(40)]
+    for activation in waiting:
+        assert queue.offer(activation)
+    for activation in waiting[20:]:
+        queue.withdraw(activation)
+        queue.check()
+    for _ in range(10):
+        assert queue.take() is not None
+        queue.check()
+    for _ in range(10):
+        queue.drop_head()
+        queue.check()
+    assert (queue.waiting, queue.take()) == (0, None)
+
+    few = [Activation(f"b{number}", b"", number) for number in range(12)]
+    for activation in few:
+        assert queue.offer(activation)
+    for activation in few[2:]:
+        queue.withdraw(activation)
+    for number in range(5):
+        assert queue.offer(Activation(f"c{number}", b"", 100))
+        queue.check()
