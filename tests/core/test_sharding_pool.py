@@ -185,6 +185,7 @@ def test_the_least_recently_used_go() -> None:
     assert victims(pool_of(1), 256) == ["0"]
     assert victims(pool_of(1, 2, 0), 256) == ["2"]
     assert victims(pool_of(1, 2, 3, 0), 512) == ["3", "0"]
+    assert victims(pool_of(1, 2, 3), 257) == ["0", "1"]
     assert victims(pool_of(None, 1, 2), 256) == ["1"]
     assert victims(pool_of(1), 0) == []
     warming = pool_of(0)
@@ -542,3 +543,12 @@ def test_a_fed_pool_refuses_what_its_pool_refuses_and_takes_in_nothing() -> None
     with pytest.raises(TypeError, match="Event is no event of a push pool"):
         world.pool.step(ev.Event(), 7)
     assert world.pool.counts() == before
+
+
+def test_another_try_at_an_invoker_that_drains_is_never_worth_it() -> None:
+    pool = FedPool(PushPoolConfig("i", 256))
+    pool.step(ev.DrainRequested(), 0)
+    refused, left = pool.step(push("x", A), 0)
+    assert isinstance(refused, Reject)
+    assert (refused.cause, refused.retry_after_us) == (Cause.CLOSED, 0)
+    assert isinstance(left, Acknowledged)

@@ -31,6 +31,14 @@ def test_the_second_choice_is_taken_where_the_first_is_hotter() -> None:
     assert choose("q", {first: 1e9}) == first
 
 
+def test_nobody_but_the_first_two_is_looked_at() -> None:
+    names = {"a", "b", "c"}
+    first = choose("q", dict.fromkeys(names, 0.0))
+    second = choose("q", dict.fromkeys(names - {first}, 0.0))
+    loads = dict.fromkeys(names, 0.0) | {first: 1e6, second: 1e6}
+    assert choose("q", loads) == first
+
+
 def test_hotter_is_more_than_noise() -> None:
     ratio, least = limits.SPREAD_RATIO, limits.SPREAD_MIN_PER_S
     assert not is_hotter(10_000 * ratio + least, 10_000)
