@@ -515,6 +515,11 @@ class HostilePrewarm(RuleBasedStateMachine):
         started = [e for e in effects if isinstance(e, begun)]
         assert len(started) == (fits and name not in self.waiting)
         assert [isinstance(e, fx.AssignSandbox) for e in started] == [stands_ready] * len(started)
+        if config is not None and stands_ready and self.alive(config) < self.wanted[config]:
+            # C9: what was taken is replaced in the same step, or does not fit and waits.
+            free_mb = 500 - self.pool.used_mb() - sum([self.memory[c] for c in self.waiting])
+            assert free_mb < config.memory_mb
+            self.trouble[config] = True
 
     def mark_unwanted(self, missing_mb: int) -> None:
         """C10: so many make way as are needed, those that are up first, the oldest first."""
