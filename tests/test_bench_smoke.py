@@ -355,26 +355,6 @@ def test_the_experiment_degrades_and_writes_its_documented_keys(tmp_path: Path) 
         assert rows
 
 
-def test_interference_measures_both_schedulers(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    quick = ("--quick", "--sandbox", "process", "--parts", "acd")  # e is as c
-    done = run("interference.py", *quick, "--out", str(path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(path.read_text())
-    parts = result["parts"]
-    for part in parts.values():
-        assert {each["side"] for each in part} == {"sharding", "pull"}
-    base, ours = parts["a"]
-    assert base["started"] > ours["started"] == 0, "neighbours evict each other, or do not"
-    for each in parts["c"] + parts["d"]:
-        assert each["errors"] == 0
-        assert each["tps"] == each["statuses"]["200"] / each["measured_s"]
-        assert sum(each["answered"]) == each["statuses"]["200"]
-    assert {each["times_as_many"] for each in parts["d"]} == {2, 4}
-    assert all(each["removed"] > 0 for each in parts["d"]), "both have to swap"
-    assert all(value > 0 for value in result["keys"].values())
-
-
 def test_interference_knows_its_parts() -> None:
     done = run("interference.py", "--parts", "ax")
     assert done.returncode == 2
