@@ -128,6 +128,14 @@ class StandaloneConfig:
     shared: bool = False
 
 
+SWITCH_S = 0.05
+"""How long a thread waits for the interpreter's lock before it insists.
+
+The loop then stands still until that thread has had a processor, which on busy ones takes
+milliseconds.  Ten times Python's own value: the loop pauses often enough for the database's thread.
+"""
+
+
 class StartError(Exception):
     """The server cannot start, or not end as it should; the text says why and what to do."""
 
@@ -139,6 +147,7 @@ def run(config: StandaloneConfig) -> int:
         _check_scheduler(config)
         pool = _pool_config(config)
         with data_folder(config.data):
+            sys.setswitchinterval(SWITCH_S)
             uvloop.run(_serve(config, pool))
     except (StartError, DatabaseError, SandboxError) as error:
         print(f"acs standalone: {error}", file=sys.stderr)
