@@ -11,12 +11,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from requirements import missing
+from waiting import wait_until
 
 START_S = 60.0
 _POLL_S = 0.02
@@ -54,14 +54,15 @@ class PostgresServer:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd="/", **self._as,
         )  # fmt: skip
-        deadline_s = time.monotonic() + START_S
-        while True:
-            with contextlib.suppress(OSError), self._connect("postgres") as connection:
-                connection.execute("SELECT 1")
-                return
-            assert self._process.poll() is None, "postgres has ended"
-            assert time.monotonic() < deadline_s, f"postgres does not answer within {START_S:g} s"
-            time.sleep(_POLL_S)
+        wait_until(self._answers, "an answer of postgres", START_S)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "postgres has ended"
+        with contextlib.suppress(OSError), self._connect("postgres") as connection:
+            connection.execute("SELECT 1")
+            return True
+        return False
 
     def stop(self) -> None:
         """End it at once; what runs in it breaks, what was committed stays."""

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from node.server import rest_client, running_server, wait_until
+from node.server import rest_client, running_server
 from requirements import missing
+from waiting import wait_until
 
 from acs_node.demo import ServerProcess
 

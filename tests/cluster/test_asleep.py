@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from cluster.load import CODE, Client
-from node.house import until
 from requirements import missing
+from waiting import until
 
 from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from cluster.load import CODE, Client, Load, Verdict, check, pause
 from cluster.started import started
+from waiting import wait_until
 
 from acs_node.cli import main
 from acs_node.cluster.local import LocalCluster
@@ -38,13 +39,6 @@ def ready(url: str) -> tuple[int, dict[str, object]]:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
-
-
-def until(condition: Callable[[], object], what: str, within_s: float = 30) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"waited {within_s:g} s for {what}"
-        time.sleep(0.05)
 
 
 async def put(client: Client, name: str, code: str) -> None:
@@ -133,7 +127,7 @@ def test_a_revoked_key_stops_while_the_controller_runs(cluster: LocalCluster) ->
         def gets_it() -> bool:
             return httpx.get(url, auth=(user, key), trust_env=False).status_code == status
 
-        until(gets_it, f"status {status}", 10)
+        wait_until(gets_it, f"status {status}", 10)
 
     old = namespace("create", "dev")
     until_it_gets(old, 200)
@@ -153,7 +147,7 @@ def test_the_controller_tells_its_invokers(cluster: LocalCluster) -> None:
             return json.load(error)
 
     # The controller dials an invoker when it hears of it, in its own time.
-    until(lambda: told() == {"healthy": "2/2"}, "the links")
+    wait_until(lambda: told() == {"healthy": "2/2"}, "the links", 30)
 
 
 def test_every_node_says_that_it_is_ready_and_with_whom_it_is_linked(
@@ -233,7 +227,7 @@ async def test_a_scheduler_that_slept_past_its_lease_delivers_nothing(
         node.signal(signal.SIGSTOP)
         pause(2 * LEASE_S + 1)
         node.signal(signal.SIGCONT)
-        until(lambda: not node.is_running(), "the zombie to end")
+        wait_until(lambda: not node.is_running(), "the zombie to end", 30)
         node.start()
         pause(1)
 

@@ -6,29 +6,20 @@ import asyncio
 import json
 import os
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from cluster.load import Client, Load, check
+from cluster.load import WAITS, Client, Load, check
 from cluster.started import started
-from node.house import until
 from postgres import PostgresServer
+from waiting import eventually, until, wait_until
 
 from acs_node.cli import main
 from acs_node.cluster.local import LocalCluster
-
-WAITS = """\
-import os, time
-def main(args):
-    open(args["started"], "w").close()
-    while not os.path.exists(args["go"]):
-        time.sleep(0.01)
-    return {}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +53,24 @@ async def invoke(client: Client, name: str) -> object:
     return answer
 
 
-async def record(client: Client, activation_id: str, within_s: float = 30) -> object:
-    deadline_s = time.monotonic() + within_s
-    while True:
-        status, found = await client.request("GET", f"activations/{activation_id}")
-        if status == 200:
-            return found
-        assert time.monotonic() < deadline_s, found
-        await asyncio.sleep(0.05)
+async def record(client: Client, activation_id: str) -> object:
+    async def found() -> object:
+        status, answer = await client.request("GET", f"activations/{activation_id}")
+        return answer if status == 200 else None
+
+    return await eventually(found, f"the record of {activation_id}", 30)
+
+
+async def _answers(client: Client, wanted: object) -> bool:
+    return await invoke(client, "act") == wanted
+
+
+async def has_status(client: Client, wanted: Callable[[int], bool], method: str, path: str) -> None:
+    async def seen() -> bool:
+        body = {} if method == "POST" else None
+        return wanted((await client.request(method, path, body))[0])
+
+    await eventually(seen, f"another answer to {method} {path}", 30)
 
 
 async def test_what_one_deploys_the_other_runs_and_both_have_the_records(
@@ -80,15 +81,14 @@ async def test_what_one_deploys_the_other_runs_and_both_have_the_records(
         await put(here, "act", f"def main(args):\n    return {{'version': {version}}}")
         assert await invoke(here, "act") == {"version": version}
         # The watch takes its time; nothing but the newest may be seen after that.
-        while await invoke(there, "act") != {"version": version}:
-            await asyncio.sleep(0.01)
+        newest = partial(_answers, there, {"version": version})
+        await eventually(newest, f"version {version} at the other", 30)
         assert await invoke(there, "act") == {"version": version}
     status, answer = await there.request("POST", "actions/act", {})
     assert status == 202
     assert await record(here, answer["activationId"]) == await record(there, answer["activationId"])
     assert (await here.request("DELETE", "actions/act"))[0] == 200
-    while (await there.request("POST", "actions/act?blocking=true", {}))[0] != 404:
-        await asyncio.sleep(0.01)
+    await has_status(there, lambda status: status == 404, "POST", "actions/act?blocking=true")
 
 
 async def test_a_limit_holds_over_both(
@@ -103,8 +103,7 @@ async def test_a_limit_holds_over_both(
     auth = json.loads(shown.stdout)["auth"]
     here, there = (Client(url, auth) for url in cluster.urls)
     # The one that is told tells the other.
-    while (await there.request("GET", "actions"))[0] == 401:
-        await asyncio.sleep(0.01)
+    await has_status(there, lambda status: status != 401, "GET", "actions")
     await put(here, "waits", WAITS)
     await put(here, "quick", "def main(args):\n    return {}")
     go, started = tmp_path / "go", tmp_path / "started"
@@ -120,8 +119,7 @@ async def test_a_limit_holds_over_both(
         "Too many concurrent requests in flight (count: 1, allowed: 1).",
     )
     go.touch()
-    while (await there.request("POST", "actions/quick?blocking=true", {}))[0] == 429:
-        await asyncio.sleep(0.05)
+    await has_status(there, lambda status: status != 429, "POST", "actions/quick?blocking=true")
     here.close()
     there.close()
 
@@ -138,10 +136,7 @@ async def test_a_killed_controller_loses_nothing_that_was_accepted(
     def fault() -> None:
         def served(load: Load, count: int) -> None:
             before = len(load.answered_s)
-            deadline_s = time.monotonic() + 60
-            while len(load.answered_s) < before + count:
-                assert time.monotonic() < deadline_s, "the load stands still"
-                time.sleep(0.02)
+            wait_until(lambda: len(load.answered_s) >= before + count, f"{count} answers", 60)
 
         for load in loads:
             served(load, 50)

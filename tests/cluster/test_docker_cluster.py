@@ -12,7 +12,7 @@ import pytest
 from cluster.load import Client
 from cluster.started import started
 from docker import DockerClient
-from node.house import until
+from waiting import until
 
 from acs_node.cluster.local import LocalCluster
 from acs_node.images import image_reference

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from cluster.load import Client, Load, check
+from cluster.load import WAITS, Client, Load, check
 from cluster.started import started
-from node.house import until
+from waiting import until
 
 from acs_node import etcd_pb2 as pb
 from acs_node.cli import main
@@ -22,15 +22,6 @@ from acs_node.cluster import drain as draining
 from acs_node.cluster.local import LocalCluster
 from acs_node.etcd import Etcd, EtcdConfig, Lease
 from acs_node.membership import Member, Membership
-
-WAITS = """\
-import os, time
-def main(args):
-    open(args["started"], "w").close()
-    while not os.path.exists(args["go"]):
-        time.sleep(0.01)
-    return {}
-"""
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import yaml
 from cluster.faults.network import Network, NetworkMissing
 from cluster.load import Client
 from requirements import missing
+from waiting import wait_until
 
 from acs_node.cluster.config import ConfigError, read_config
 
@@ -117,11 +117,11 @@ def machines() -> Iterator[Machines]:
 
 
 def until(condition: Callable[[], object], what: str, machines: Machines) -> None:
-    deadline_s = time.monotonic() + 60
-    while not condition():
+    try:
+        wait_until(condition, what, 60)
+    except AssertionError as error:
         said = {name: machines.said(name)[-800:] for name in machines.running}
-        assert time.monotonic() < deadline_s, f"waited 60 s for {what}: {said}"
-        time.sleep(0.05)
+        raise AssertionError(f"{error}: {said}") from None
 
 
 def get(url: str) -> object:

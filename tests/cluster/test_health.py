@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from cluster.load import Client
 from cluster.started import started
-from node.house import until
+from waiting import until
 
 from acs_node.cluster.local import LocalCluster
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from cluster.load import Load, check
 from cluster.started import started
+from waiting import until
 
 from acs_node.cluster.local import LocalCluster, NodeProcess
 
@@ -61,8 +62,7 @@ async def test_rolling_restarts_and_an_upgrade_fail_no_activation(cluster: Local
 
 
 async def _reaches(users: Load, goal: int) -> None:
-    while len(users.answered_s) < goal:
-        await asyncio.sleep(0.02)
+    await until(lambda: len(users.answered_s) >= goal, f"{goal} answers", 60)
 
 
 def test_a_node_two_releases_behind_is_refused_and_says_why(cluster: LocalCluster) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import stat
@@ -13,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 from cluster.load import Client
 from cluster.started import started
-from node.house import until
+from waiting import eventually, until
 
 from acs_node import acs_pb2 as pb
 from acs_node.cluster.local import LocalCluster
@@ -128,10 +127,12 @@ async def test_who_has_announced_itself_needs_its_own_certificate(cluster: Local
         lease = await Lease.begin(etcd, 20)
         seen = Membership(etcd, "acs", "a-test", lambda member: None, lambda member: None)
         await seen.announce(Member("controller", me.name, me.instance, "127.0.0.1:1"), lease)
-        says = await dialled(cluster, me, "invoker-invoker0")
-        while "is no member" in says:  # the invoker is told in its own time
-            await asyncio.sleep(0.05)
-            says = await dialled(cluster, me, "invoker-invoker0")
+
+        async def told() -> str | None:  # the invoker is, in its own time
+            answer = await dialled(cluster, me, "invoker-invoker0")
+            return None if "is no member" in answer else answer
+
+        says = await eventually(told, "an answer that is for a member", 30)
         await lease.end()
     if files_of(cluster, "invoker-invoker0") is None:
         assert says == "up"  # without TLS a node is believed: docs/protocol.md

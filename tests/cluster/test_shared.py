@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node.house import until
 from node.test_entities import BODY, open_store
+from waiting import until
 
 from acs_node.action_schema import SystemLimits
 from acs_node.cluster import changes as changes_module

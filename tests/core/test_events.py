@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from requirements import needs_build
 
-import acs_core
 from acs_core import effects as fx
 from acs_core import events as ev
 from acs_core.limits import CONCURRENCY_MAX, COUNT_MAX, MEMORY_MAX_MB, NAME_MAX, TIME_MAX_US
@@ -160,8 +160,8 @@ def test_numbers_of_outcomes_and_causes_are_part_of_the_wire() -> None:
     ]
 
 
-@pytest.mark.skipif(not acs_core.COMPILED, reason="plain objects are always tracked")
 def test_the_collector_has_nothing_to_look_at_in_what_waits() -> None:
+    needs_build("compiled")  # plain objects are always tracked
     work = activation(causes=("b",))
     ended = ev.Completion("a", 0, 1, 0)
     pulled = ev.Pulled("c", 1, 1, (), (ended,))

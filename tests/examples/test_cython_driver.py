@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from requirements import missing
+from requirements import missing, needs_build
 
 import acs_core
 
@@ -40,8 +40,7 @@ def built(folder: Path, site: Path = SITE) -> Path:
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:
-    if not acs_core.COMPILED:
-        pytest.skip("an extension needs the compiled core")
+    needs_build("compiled")
     try:
         import Cython  # noqa: F401
     except ImportError as error:

@@ -7,7 +7,6 @@ async with docker_house(client) as house:
 """
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 from docker import DockerClient
 from node.house import ECHO, House, open_house
+from waiting import eventually
 
 from acs_node.sandboxes.docker import CONTAINER_LABEL, INSTANCE_LABEL, DockerEngine
 
@@ -81,10 +81,16 @@ class DockerHouse:
 
     async def agrees(self) -> None:
         """Wait until engine, folders and pool name the same containers with the same memory."""
-        deadline_s = time.monotonic() + AGREE_S
-        while (seen := await self._differences()) and time.monotonic() < deadline_s:
-            await asyncio.sleep(0.01)
-        assert not seen, f"engine, folders and pool differ for {AGREE_S:g} s: {seen}"
+        seen: list[str] = []
+
+        async def agree() -> bool:
+            seen[:] = await self._differences()
+            return not seen
+
+        try:
+            await eventually(agree, "engine, folders and pool to agree", AGREE_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {seen}") from None
         self.house.check()
 
     async def _differences(self) -> list[str]:

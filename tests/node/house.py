@@ -8,12 +8,13 @@ async with open_house() as house:
 import asyncio
 import json
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Sized
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from waiting import eventually
 
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.scheduler import SchedulerConfig
@@ -38,17 +39,6 @@ WAIT_FOR_FILE = (
     "import os, time\ndef main(args):\n    while not os.path.exists(args['go']):\n"
     "        time.sleep(0.002)\n    return {'n': args.get('n')}\n"
 )
-
-T = TypeVar("T")
-
-
-async def until(condition: Callable[[], T | None], what: str, within_s: float = DEADLINE_S) -> T:
-    """Return the first true value of ``condition``; fail, naming ``what``, when none comes."""
-    deadline_s = time.monotonic() + within_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline_s, f"waited {within_s:g} s for {what}"
-        await asyncio.sleep(0.002)
-    return value
 
 
 @dataclass
@@ -131,14 +121,12 @@ class House:
 
     async def record(self, activation_id: str) -> Record:
         """Wait for the record of an activation, with its logs."""
-        deadline_s = time.monotonic() + DEADLINE_S
-        while True:
+
+        async def found() -> Record | None:
             await self.controller.settled(activation_id)
-            record = await self.activations.get("guest", activation_id)
-            if record is not None:
-                return record
-            assert time.monotonic() < deadline_s, f"no record of {activation_id}"
-            await asyncio.sleep(0.002)
+            return await self.activations.get("guest", activation_id)
+
+        return await eventually(found, f"the record of {activation_id}", DEADLINE_S)
 
     async def document(self, activation_id: str) -> Any:
         """Wait for the record of an activation and return it as clients see it."""

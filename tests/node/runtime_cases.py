@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
+from waiting import until
 
 from acs_node.sandboxes import Sandbox, SandboxEngine, SandboxSpec
 
@@ -96,11 +97,7 @@ class Container:
 
     async def last_words(self) -> list[str]:
         """Return what a container that ended had said; it must have said something."""
-        deadline = time.monotonic() + DEADLINE_S
-        while not (lines := self.rest()):
-            assert time.monotonic() < deadline, "it said nothing"
-            await asyncio.sleep(TICK_S)
-        return lines
+        return await until(self.rest, "its last words", DEADLINE_S)
 
     def rest(self) -> list[str]:
         return [without_time(line) for line in self.sandbox.logs.take_rest(time.time_ns())]

@@ -1,25 +1,18 @@
-"""A real ``acs standalone`` for tests, and waiting without sleeping in a test.
+"""A real ``acs standalone`` for tests.
 
 with running_server() as server, rest_client(server) as client:
     client.get("namespaces/_/actions")
 """
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 
 from acs_node import wskprops
 from acs_node.demo import ServerProcess
-
-WAIT_S = 10.0
-_POLL_S = 0.01
-
-T = TypeVar("T")
 
 
 @contextmanager
@@ -55,12 +48,3 @@ def rest_client(server: ServerProcess, timeout_s: float = 30.0) -> httpx.Client:
         timeout=timeout_s,
         trust_env=False,
     )
-
-
-def wait_until(condition: Callable[[], T | None], what: str, within_s: float = WAIT_S) -> T:
-    """Return the first true value of ``condition``; fail, naming ``what``, when none comes."""
-    deadline_s = time.monotonic() + within_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline_s, f"waited {within_s:g} s for {what}"
-        time.sleep(_POLL_S)
-    return value

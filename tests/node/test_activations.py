@@ -9,13 +9,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import OperationalError
+from waiting import until
 
 from acs_node import activations as activations_module
 from acs_node.activations import (
@@ -98,14 +98,6 @@ async def rows_on_disk(database: Database) -> int | None:
 def result_of(record: Record | None) -> Any:
     assert record is not None
     return json.loads(record.full())["response"]["result"]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until ``condition`` holds."""
-    deadline = time.monotonic() + SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.001)
 
 
 def count_writes(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
@@ -197,7 +189,7 @@ async def test_a_record_is_found_while_it_is_being_written(database: Database) -
     occupied = database.start_write(occupy)
     await asyncio.wait_for(entered.wait(), SECONDS_MAX)
     store.put(a_record(1, result="first"))
-    await until(lambda: store._writing is not None)
+    await until(lambda: store._writing is not None, "a write")
     assert result_of(await store.get("guest", an_id(1))) == "first"
     gate.set()
     await occupied
@@ -411,7 +403,7 @@ async def test_nothing_is_tried_before_the_back_off_is_over(
     store = open_store(database)
     async with FullDisk(database):
         store.put(a_record(1, result=LARGE))
-        await until(lambda: store._failing is not None)
+        await until(lambda: store._failing is not None, "the failure")
     # The disk has room again: a write that was tried now would succeed.
     writes = count_writes(database, monkeypatch)
     waiting = accept(store, 2)
@@ -474,7 +466,7 @@ async def test_a_locked_database_is_waited_for(database: Database, database_url:
     await asyncio.wait_for(entered.wait(), SECONDS_MAX)
     store = open_store(database)
     future = accept(store, 1)
-    await until(lambda: store._writing is not None)
+    await until(lambda: store._writing is not None, "a write")
     assert not future.done()
     gate.set()
     await asyncio.wait_for(future, SECONDS_MAX)
@@ -508,7 +500,7 @@ async def test_a_large_batch_is_written_without_lingering(
     store = open_store(database, linger_ms=3_600_000)
     for number in range(10):
         store.put(a_record(number))
-    await until(lambda: store._writing is None and not store._waiting.rows)
+    await until(lambda: store._writing is None and not store._waiting.rows, "all writes")
     assert await rows_on_disk(database) == 10
 
 
@@ -604,7 +596,7 @@ async def test_lists_work_while_writing_fails(database: Database) -> None:
     await store.flush()
     async with FullDisk(database):
         store.put(a_record(2, result=LARGE))
-        await until(lambda: store._failing is not None)
+        await until(lambda: store._failing is not None, "the failure")
         assert await store.count("guest") == 1
         assert len(await store.list("guest")) == 1
     await asyncio.wait_for(store.flush(), SECONDS_MAX)

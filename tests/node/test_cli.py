@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner, Result
-from node.server import rest_client, running_server, wait_until
+from node.server import rest_client, running_server
+from waiting import wait_until
 
 from acs_node.cli import main, output, sources
 from acs_node.cli.connection import split_name

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from node.server import rest_client, running_server, wait_until
+from node.server import rest_client, running_server
+from waiting import wait_until
 
 from acs_core.events import Activation, Adopted, Arrived, InvokerReported, QueueOpened, QueueSpec
 from acs_core.scheduler import Scheduler, SchedulerConfig

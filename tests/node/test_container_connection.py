@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from node.house import DEADLINE_S, until
+from node.house import DEADLINE_S
+from waiting import until
 
 from acs_node.container_connection import (
     BODY_KEPT_MAX,

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE, House, Recorder, open_house, until
+from node.house import ECHO, WAIT_FOR_FILE, House, Recorder, open_house
+from waiting import until
 
 from acs_core.effects import Cause, Reject, Throttle
 from acs_core.limits import WAIT_MAX_US

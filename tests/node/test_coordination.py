@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from node.house import until
+from waiting import until
 
 from acs_core.effects import Place
 from acs_node.coordination import Coordination, LedElsewhere, MemoryCoordination

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from node.house import ECHO
-from node.server import rest_client, running_server, wait_until
+from node.server import rest_client, running_server
 from postgres import PostgresServer, running_postgres
 from sqlalchemy import Connection, inspect, select
 from sqlalchemy.exc import IntegrityError
+from waiting import wait_until
 
 from acs_node import database_engines, standalone
 from acs_node.action_schema import RuntimeKinds, SystemLimits

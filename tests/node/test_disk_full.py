@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from node.house import ECHO
-from node.server import rest_client, running_server, wait_until
+from node.server import rest_client, running_server
 from requirements import missing
+from waiting import wait_until
 
 ACTIONS = "namespaces/_/actions"
 ACTIVATIONS = "namespaces/_/activations"

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 from docker import DockerClient
 from node.docker_house import DockerHouse, docker_house
-from node.house import ECHO, WAIT_FOR_FILE, Recorder, until
+from node.house import ECHO, WAIT_FOR_FILE, Recorder
 from requirements import missing
+from waiting import until
 
 from acs_node.images import image_reference
 

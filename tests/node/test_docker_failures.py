@@ -16,8 +16,8 @@ import httpx
 import pytest
 from docker import DockerClient
 from node.docker_house import DockerHouse, docker_house
-from node.house import until
-from node.server import rest_client, running_server, wait_until
+from node.server import rest_client, running_server
+from waiting import until, wait_until
 
 from acs_node import images
 from acs_node.images import image_reference

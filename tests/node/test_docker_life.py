@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from docker import DockerClient
-from node.house import ECHO, House, open_house, until
-from node.server import rest_client, running_server, wait_until
+from node.house import ECHO, House, open_house
+from node.server import rest_client, running_server
+from waiting import until, wait_until
 
 from acs_core.prewarm import Prewarm
 from acs_node.images import image_reference

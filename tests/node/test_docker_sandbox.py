@@ -8,7 +8,6 @@ import http.client
 import io
 import os
 import tempfile
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from requirements import missing
 pytest.register_assert_rewrite("node.runtime_cases")
 
 from node.runtime_cases import DEADLINE_S, ECHO, Container, PythonRuntimeCases  # noqa: E402
+from waiting import eventually  # noqa: E402
 
 from acs_node import images  # noqa: E402
 from acs_node.docker_client import connect  # noqa: E402
@@ -94,9 +94,7 @@ def containers(client: DockerClient, instance: str) -> list[str]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < deadline, "the condition never came true"
+    await eventually(lambda: asyncio.to_thread(condition), "the condition", DEADLINE_S)
 
 
 async def result_of(sandbox: Sandbox, code: str, value: object = None) -> Any:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from node.house import until
 from requirements import missing
+from waiting import eventually, until
 
 from acs_node import etcd as etcd_module
 from acs_node.cluster.etcd_process import EtcdMissing, EtcdProcess
@@ -452,8 +452,7 @@ async def test_a_status_is_told_when_etcd_is_back(
             return False
         return json.loads(found.value)["status"] == "unhealthy"
 
-    while not await told():
-        await asyncio.sleep(0.05)
+    await eventually(told, "that it is told after all", 30)
     await own.membership.close()
     await lease.end()
     await client.close()

@@ -9,7 +9,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from node.house import until
+from waiting import until
 
 from acs_core.effects import Deliver
 from acs_core.events import Activation

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from node.house import until
 from node.test_invoker import Stage, stage
 from requirements import missing
+from waiting import until
 
 from acs_core.events import CreationFailed, QueueSpec
 from acs_core.health import Trial

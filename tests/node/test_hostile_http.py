@@ -17,7 +17,8 @@ import httpx
 import pytest
 from node.house import ECHO
 from node.raw_http import Wire
-from node.server import rest_client, running_server, wait_until
+from node.server import rest_client, running_server
+from waiting import wait_until
 
 from acs_node.demo import ServerProcess
 from acs_node.errors import missing_credentials

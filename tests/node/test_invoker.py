@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE, until
+from node.house import ECHO, WAIT_FOR_FILE
+from waiting import until
 
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.effects import Create, Deliver, Release, Resume

@@ -8,8 +8,9 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
-from node.house import WAIT_FOR_FILE, open_house, until
-from node.server import rest_client, running_server, wait_until
+from node.house import WAIT_FOR_FILE, open_house
+from node.server import rest_client, running_server
+from waiting import until, wait_until
 
 from acs_node.action_schema import RuntimeKinds, SystemLimits
 from acs_node.api import create_app

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 pytest.register_assert_rewrite("node.runtime_cases")
 
 from node.runtime_cases import DEADLINE_S, Container  # noqa: E402
+from waiting import wait_until  # noqa: E402
 
 from acs_node.sandboxes import EngineUnavailable, SandboxError, SandboxSpec, process  # noqa: E402
 from acs_node.sandboxes.process import ProcessEngine  # noqa: E402
@@ -46,12 +46,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"never came: {what}"
 
 
 async def result(container: Container, code: str, value: object = None) -> object:
@@ -165,7 +159,7 @@ async def test_removal_takes_children_files_and_descriptors(
     assert len(pids) == 2
     assert all(alive(pid) for pid in pids)
     await asyncio.gather(engine.remove(container.sandbox), engine.remove(container.sandbox))
-    until(lambda: not any(alive(pid) for pid in pids), "the end of the process group")
+    wait_until(lambda: not any(alive(pid) for pid in pids), "the end of the process group")
     assert not Path(f"/proc/{pids[0]}").exists(), "reaped"
     assert list((data_dir / "sandboxes").iterdir()) == []
     assert (await engine.ending(container.sandbox)).cause == "was killed by SIGKILL"
@@ -182,7 +176,7 @@ async def test_children_of_a_proxy_that_died_are_removed_too(engine: ProcessEngi
     assert (ending.cause, ending.out_of_memory) == ("was killed by SIGSEGV", False)
     assert alive(pids[1])
     await engine.remove(container.sandbox)
-    until(lambda: not alive(pids[1]), "the end of the child")
+    wait_until(lambda: not alive(pids[1]), "the end of the child")
     assert (await engine.ending(container.sandbox)).cause == "was killed by SIGSEGV"
 
 
@@ -204,9 +198,9 @@ async def test_pause_stops_the_process_group_and_resume_lets_it_run(engine: Proc
     assert isinstance(pids, list)
     for _ in range(2):
         await engine.pause(container.sandbox)
-        until(lambda: all(map(stopped, pids)), "the stop of proxy and child")
+        wait_until(lambda: all(map(stopped, pids)), "the stop of proxy and child")
         await engine.resume(container.sandbox)
-        until(lambda: not any(map(stopped, pids)), "that they go on")
+        wait_until(lambda: not any(map(stopped, pids)), "that they go on")
     assert (await container.init(FAMILY))[0] == 403, "it answers"
 
 
@@ -218,7 +212,7 @@ async def test_a_paused_sandbox_is_removed_with_its_children(
     assert isinstance(pids, list)
     await engine.pause(container.sandbox)
     await engine.remove(container.sandbox)
-    until(lambda: not any(map(alive, pids)), "the end of the process group")
+    wait_until(lambda: not any(map(alive, pids)), "the end of the process group")
     assert list((data_dir / "sandboxes").iterdir()) == []
 
 
@@ -401,12 +395,12 @@ async def test_what_a_crash_leaves_is_removed(
     pids = json.loads(crashed.stdout)
     assert len(pids) == 3
     if how == "awake":
-        until(lambda: not alive(pids[0]), "the end of the proxy, by its leash")
+        wait_until(lambda: not alive(pids[0]), "the end of the proxy, by its leash")
     assert alive(pids[1])
     assert alive(pids[2])
     mine = await engine.start(spec("mine"))
     assert await engine.remove_leftovers() == 1
-    until(lambda: not any(alive(pid) for pid in pids), "the end of the strays")
+    wait_until(lambda: not any(alive(pid) for pid in pids), "the end of the strays")
     assert [entry.name for entry in (data_dir / "sandboxes").iterdir()] == ["mine"]
     assert await engine.remove_leftovers() == 0
     assert (await Container(mine).init("def main(args):\n    return {}\n"))[0] == 200

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from node.house import ECHO
-from node.server import rest_client, running_server, wait_until
+from node.server import rest_client, running_server
 from sqlalchemy import Connection
+from waiting import wait_until
 
 from acs_node import records
 from acs_node.activations import ACCEPTED, DEFINITE, Record

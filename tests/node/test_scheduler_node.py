@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from node.house import until
+from waiting import until
 
 from acs_core.demand import Decision, Snapshot, Verdict
 from acs_core.effects import Adopt, Cause, Create, Deliver, Place, Reject

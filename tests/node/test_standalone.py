@@ -17,8 +17,9 @@ from typing import Any
 
 import httpx
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE, until
-from node.server import rest_client, running_server, wait_until
+from node.house import ECHO, WAIT_FOR_FILE
+from node.server import rest_client, running_server
+from waiting import until, wait_until
 
 from acs_node import addresses, database_engines, standalone, wskprops
 from acs_node.activations import DEFINITE, UNKNOWN, Record

@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import pytest
 from docker import DockerClient
-from node.server import rest_client, running_server, wait_until
+from node.server import rest_client, running_server
 from node.test_standalone import invoke, processes, put, start_again, start_fails, status
+from waiting import wait_until
 
 from acs_node.sandboxes.docker import INSTANCE_LABEL
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
-from node.house import until
+from waiting import until
 
 from acs_core.containers import ContainerPool
 from acs_core.events import DrainRequested, Event, TimeReached

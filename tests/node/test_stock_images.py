@@ -19,7 +19,8 @@ from docker import DockerClient
 pytest.register_assert_rewrite("node.runtime_cases")
 
 from node.runtime_cases import ECHO, Container, PythonCases  # noqa: E402
-from node.server import rest_client, running_server, wait_until  # noqa: E402
+from node.server import rest_client, running_server  # noqa: E402
+from waiting import wait_until  # noqa: E402
 
 from acs_node.images import image_reference  # noqa: E402
 from acs_node.manifest import parse  # noqa: E402

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE, House, open_house, until
+from node.house import ECHO, WAIT_FOR_FILE, House, open_house
 from node.rest import open_whole_server
+from waiting import until
 
 from acs_node import clock
 from acs_node.entities import Identity, NamespaceLimits, SystemLimits

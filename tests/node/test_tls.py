@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from node.house import until
 from requirements import missing
+from waiting import until
 
 from acs_node import acs_pb2 as pb
 from acs_node import certificates, grpc_link
