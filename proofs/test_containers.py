@@ -467,6 +467,7 @@ class HostilePrewarm(RuleBasedStateMachine):
             assert effect.sandbox == self.ready(spec.kind, spec.memory_mb)[0]  # C9
             sandbox = self.sandboxes.pop(effect.sandbox)
             sandbox.container = effect.container
+            sandbox.up = False  # as long as the node has not said so of this container
             self.sandboxes[effect.container] = sandbox
         elif isinstance(effect, fx.Remove):
             sandbox = self.sandboxes[effect.container]

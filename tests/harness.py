@@ -332,6 +332,7 @@ class SchedulerPair:
             engine.prewarmed.remove(effect.sandbox)
             engine.up.add(effect.container)
             engine.runs[effect.container] = engine.runs.pop(effect.sandbox)
+            self.tell_pool(invoker, ev.SandboxReady(effect.container))
         elif isinstance(effect, fx.PauseSandbox):
             assert not engine.runs[effect.container], "paused while something ran"
             container = effect.container

@@ -405,7 +405,6 @@ class ContainerPool:
         if sandbox:
             self._containers[event.container] = container
             out.append(AssignSandbox(event.container, sandbox, spec))
-            self._serve(container, now_us, out)
             self._prewarmed.look(self._free_mb(), now_us, out)
             return
         missing_mb = spec.memory_mb - self._free_mb()

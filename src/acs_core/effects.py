@@ -235,9 +235,10 @@ class PrewarmSandbox:
 
 
 class AssignSandbox:
-    """The prewarmed ``sandbox``, which is up, is this container from now on; no answer.
+    """The prewarmed ``sandbox``, which is up, is this container from now on.
 
-    All that is reported of it afterwards is reported of ``container``.
+    All that is reported of it afterwards is reported of ``container``: first that it is ready, or
+    that it failed.  So a node with others beside it confirms the reservation as of any container.
     """
 
     def __init__(self, container: str, sandbox: str, spec: QueueSpec) -> None:

@@ -469,6 +469,7 @@ class Cluster:
             self._start(host, effect.container, effect.memory_mb, now_us)
         elif isinstance(effect, AssignSandbox):
             host.sandboxes[effect.container] = host.sandboxes.pop(effect.sandbox)
+            self._put(now_us, _AT_INVOKER, host, SandboxReady(effect.container))
         elif isinstance(effect, Remove):
             at_us = host.engine.ask(_REMOVE, now_us)
             self._put(at_us, _AT_INVOKER, host, SandboxRemoved(effect.container))

@@ -174,8 +174,6 @@ class Invoker:
         self._prewarm_names = map(f"p{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
         # One after the other, so that those that somebody waits for do not wait for many.
         self._prewarming = asyncio.Semaphore(1)
-        # What the pool says of containers whose reservation is being confirmed, until it is.
-        self._unconfirmed: dict[str, list[Event]] = {}
         to_scheduler = (
             Pulled,
             Returned,
@@ -259,11 +257,6 @@ class Invoker:
 
     def _to_scheduler(self, event: Event) -> None:
         assert self._scheduler is not None
-        if self._unconfirmed:
-            waiting = self._unconfirmed.get(getattr(event, "container", ""))
-            if waiting is not None:
-                waiting.append(event)
-                return
         self._scheduler.send(event)
 
     def _to_controller(self, message: Reject) -> None:
@@ -429,22 +422,22 @@ class Invoker:
         container.name = effect.container
         self._containers[effect.container] = container
         self._belongs_to(container, effect.spec)
-        if self._convert is not None:
-            # It is up, and serves when its reservation has become a container as any other's.
-            self._unconfirmed[effect.container] = []
+        if self._convert is None:
+            self._stepper.step(SandboxReady(container.name))
+        else:
             self._start(self._confirm(container))
 
     async def _confirm(self, container: _Container) -> None:
-        name = container.name
-        confirmed = await self._may_serve(container)
-        said = self._unconfirmed.pop(name)
-        if not confirmed:
-            log.warning("container %s does not serve: %s", name, UNRESERVED[1])
-            said = [CreationFailed(name, *UNRESERVED)]
-        for event in said:
-            self._to_scheduler(event)
-        if not confirmed and name in self._containers:
-            self._stepper.step(SandboxBroke(name, UNRESERVED[1]))
+        """Let a container whose sandbox was prewarmed serve, or give that one up."""
+        if await self._may_serve(container):
+            self._stepper.step(SandboxReady(container.name))
+        else:
+            await self._refuse(container, UNRESERVED)
+
+    async def _refuse(self, container: _Container, failure: tuple[FailureClass, str]) -> None:
+        """Answer that a container whose sandbox is up is none, once that one is removed."""
+        await self._dismiss(container)
+        self._creation_failed(container.name, *failure)
 
     def _belongs_to(self, container: _Container, spec: QueueSpec) -> None:
         """Say whose container it is.  Raises: whatever ``action_of`` does."""
@@ -462,7 +455,7 @@ class Invoker:
         self._containers[name] = container
         self._speed.begin(spec.container, clock.now_us())
         failure = await self._start_and_connect(container, spec, confirm)
-        self._note_creation(failure)
+        self._note_creation(spec, failure)
         self._speed.end(spec.container, clock.now_us(), created=failure is None)
         if failure is not None:
             self._creation_failed(name, *failure)
@@ -493,23 +486,30 @@ class Invoker:
             text = f"container {container.name} does not accept connections: {error}"
             return FailureClass.RECOVERABLE, text
         if confirm and self._convert is not None and not await self._may_serve(container):
-            connection = container.connection
-            container.connection = None
-            if connection is not None:
-                connection.close()
-            container.sandbox = None
-            await self._removed(container.name, sandbox)
+            await self._dismiss(container)
             return UNRESERVED
         return None
 
-    def _note_creation(self, failure: tuple[FailureClass, str] | None) -> None:
-        """Tell the observer, unless the failure is not the host's."""
+    def _note_creation(self, spec: SandboxSpec, failure: tuple[FailureClass, str] | None) -> None:
+        """Tell the observer, unless the failure is not the host's.
+
+        That of an image which the action has brought may be the image's, or its registry's.
+        """
         if self._observe is None or self._draining:
             return
         if failure is None:
             self._observe(Trial.CREATION, _GOOD)
-        elif failure[0] == FailureClass.RECOVERABLE and failure is not UNRESERVED:
+        elif failure[0] == FailureClass.RECOVERABLE and not (failure is UNRESERVED or spec.image):
             self._observe(Trial.CREATION, _BAD)
+
+    async def _dismiss(self, container: _Container) -> None:
+        """Remove the sandbox of a container that never served."""
+        connection, container.connection = container.connection, None
+        if connection is not None:
+            connection.close()
+        sandbox, container.sandbox = container.sandbox, None
+        if sandbox is not None:
+            await self._removed(container.name, sandbox)
 
     async def _may_serve(self, container: _Container) -> bool:
         assert self._convert is not None
@@ -711,7 +711,9 @@ class Invoker:
             text = f"the invoker failed: {cause}"
             self._creation_failed(effect.container, FailureClass.RECOVERABLE, text)
         elif isinstance(effect, AssignSandbox):
-            self._stepper.step(SandboxBroke(effect.container, f"the invoker failed: {cause}"))
+            container = self._containers[effect.container]
+            failure = FailureClass.RECOVERABLE, f"the invoker failed: {cause}"
+            self._start(self._refuse(container, failure))
 
     # --- tasks ---------------------------------------------------------------------------------
 

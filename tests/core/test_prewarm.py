@@ -75,15 +75,31 @@ def test_one_is_taken_by_a_creation_of_its_kind_and_memory_and_replaced() -> Non
     assert pool.create("c2", memory_mb=101) == ["start c2"]
     assert pool.create("c3") == [
         "assign i-prewarm-1 to c3",
-        "serving c3",
-        "pull c3 epoch 1 free 1",
         "prewarm i-prewarm-3 k 100",
     ]
+    assert pool.do(ev.SandboxReady("c3")) == ["serving c3", "pull c3 epoch 1 free 1"]
     work = ev.Activation("a", b"", 5)
     assert pool.do(fx.Deliver("c3", "i", 1, work)) == ["init c3 for a"]
     assert pool.create("c4")[0] == "assign i-prewarm-2 to c4"
     assert pool.create("c5") == ["start c5"]  # one that still starts is not taken
     assert pool.pool.used_mb() == 100 + 101 + 5 * 100
+
+
+def test_one_that_is_not_confirmed_is_a_failed_creation() -> None:
+    pool = stocked(Prewarm("k", 100), count=1)
+    assert pool.create("c1") == ["assign i-prewarm-1 to c1", "prewarm i-prewarm-2 k 100"]
+    assert pool.do(fx.Adopt("q", 1)) == ["adopted q epoch 1 holds c1 (starting)"]
+    assert pool.do(ev.SandboxFailed("c1", 0, "its reservation is gone")) == [
+        "failed c1 RECOVERABLE: its reservation is gone"
+    ]
+    assert pool.pool.used_mb() == 100, "of the next one"
+
+
+def test_one_that_is_released_before_it_is_confirmed_goes_when_it_is() -> None:
+    pool = stocked(Prewarm("k", 100), count=1)
+    pool.create("c1")
+    assert pool.do(fx.Release("c1", "i", 1, "room")) == []
+    assert pool.do(ev.SandboxReady("c1")) == ["remove c1: room"]
 
 
 def test_a_failed_start_is_tried_again_ever_later() -> None:
@@ -196,7 +212,7 @@ def test_one_makes_way_for_the_last_megabyte() -> None:
 def test_the_failures_of_one_stock_do_not_end_when_another_is_taken_from() -> None:
     pool = stocked(Prewarm("k", 100), Prewarm("x", 100), count=2)
     pool.do(ev.SandboxBroke("i-prewarm-1", "it exited"))
-    assert pool.create("c1", kind="x")[3:] == ["prewarm i-prewarm-3 x 100"]
+    assert pool.create("c1", kind="x")[1:] == ["prewarm i-prewarm-3 x 100"]
 
 
 def test_each_look_at_the_numbers_forgets_failures() -> None:
@@ -269,6 +285,7 @@ def test_a_creation_that_waits_is_ended_like_a_failed_one(event: ev.Event) -> No
 def test_a_draining_invoker_keeps_none() -> None:
     pool = stocked(Prewarm("k", 100, count=2, expiry_us=S), count=2)
     assert pool.create("c1")[-1] == "prewarm i-prewarm-3 k 100"
+    pool.do(ev.SandboxReady("c1"))
     assert pool.do(ev.DrainRequested()) == [
         "remove i-prewarm-2: the invoker is draining",
         "leaving c1: the invoker is draining",

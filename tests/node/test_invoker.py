@@ -31,7 +31,9 @@ from acs_core.events import (
     QueueSpec,
     Returned,
 )
+from acs_core.health import Trial
 from acs_core.prewarm import Prewarm
+from acs_core.sharding_supervision import InvocationResult
 from acs_node import clock, invoker, runtime_protocol
 from acs_node.container_connection import ContainerConnection
 from acs_node.entity_types import Action, ActionLimits, Exec
@@ -401,6 +403,18 @@ async def test_whatever_a_start_raises_ends_the_creation(error: Exception, failu
         await s.serving("c2")
 
 
+@pytest.mark.parametrize("image", ["", "own/image"])
+async def test_an_image_of_the_action_says_nothing_of_the_host(image: str) -> None:
+    seen: list[tuple[Trial, InvocationResult]] = []
+    async with stage() as s:
+        s.invoker._observe = lambda trial, result: seen.append((trial, result))
+        s.action = replace(s.action, exec=replace(s.action.exec, image=image))
+        s.engine.start_errors = [SandboxError("it ended at its start")]
+        s.create()
+        await s.wait(CreationFailed)
+        assert seen == ([] if image else [(Trial.CREATION, InvocationResult.SYSTEM_ERROR)])
+
+
 async def test_a_creation_for_an_action_that_nobody_knows_ends() -> None:
     async with stage() as s:
         s.action_error = KeyError("guest/act@1")
@@ -693,7 +707,8 @@ async def test_a_prewarmed_sandbox_serves_when_its_reservation_is_confirmed() ->
         assert (failed.container, failed.failure) == ("c2", FailureClass.RECOVERABLE)
         assert "its reservation is gone" in failed.cause
         assert [each.container for each in s.sent(ContainerServing)] == ["c1"]
-        await until(lambda: "c2" not in s.invoker._containers, "its removal")
+        assert "c2" not in s.invoker._containers
+        await s.prewarmed()
 
 
 async def test_prewarmed_sandboxes_have_names_that_no_other_start_has() -> None:
@@ -724,8 +739,11 @@ async def test_a_prewarmed_sandbox_for_an_action_that_nobody_knows_is_removed() 
         await s.prewarmed()
         s.action_error = KeyError("guest/act@1")
         s.create()
-        assert "guest/act@1" in (await s.wait(ContainerLeaving)).cause
-        await s.gone()
+        failed = await s.wait(CreationFailed)
+        assert (failed.container, failed.failure) == ("c1", FailureClass.RECOVERABLE)
+        assert "guest/act@1" in failed.cause
+        assert "c1" not in s.invoker._containers
+        await s.prewarmed()
 
 
 async def test_a_drain_takes_prewarmed_sandboxes_along_and_starts_no_more() -> None:

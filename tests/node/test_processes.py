@@ -12,7 +12,8 @@ import pytest
 pytest.register_assert_rewrite("node.runtime_cases")
 
 from node.runtime_cases import Container  # noqa: E402
-from node.test_process_sandbox import FAMILY, alive, result, spec, until  # noqa: E402
+from node.test_process_sandbox import FAMILY, alive, result, spec  # noqa: E402
+from waiting import wait_until  # noqa: E402
 
 from acs_node.runtimes import PYTHON_PROXY, PYTHON_TEMPLATE  # noqa: E402
 from acs_node.sandboxes import SandboxError, process, processes  # noqa: E402
@@ -96,7 +97,7 @@ async def test_a_killed_template_is_replaced_and_its_proxies_live_on(
     dying_pid = await pid_of(dying)
     template = parent(pids[0])
     os.kill(template, signal.SIGKILL)
-    until(lambda: parent(pids[0]) != template, "the end of the template")
+    wait_until(lambda: parent(pids[0]) != template, "the end of the template")
 
     assert (await old.init(ECHO))[0] == 403, "it answers"
     with pytest.raises(SandboxError, match="could not be started"):
@@ -108,7 +109,7 @@ async def test_a_killed_template_is_replaced_and_its_proxies_live_on(
     assert (await engine.ending(dying.sandbox)).cause == processes.LOST
     for container in (old, dying, new):
         await engine.remove(container.sandbox)
-    until(lambda: not any(map(alive, pids)), "the end of the process group")
+    wait_until(lambda: not any(map(alive, pids)), "the end of the process group")
     assert list((data_dir / "sandboxes").iterdir()) == []
 
 
