@@ -708,7 +708,7 @@ async def test_a_prewarmed_sandbox_serves_when_its_reservation_is_confirmed() ->
         assert "its reservation is gone" in failed.cause
         assert [each.container for each in s.sent(ContainerServing)] == ["c1"]
         assert "c2" not in s.invoker._containers
-        await s.prewarmed()
+        assert s.invoker.pool.used_mb() == 256, "of c1"
 
 
 async def test_prewarmed_sandboxes_have_names_that_no_other_start_has() -> None:
