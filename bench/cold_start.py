@@ -27,8 +27,9 @@ from standalone import machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from node.house import House, open_house, until
+from node.house import House, open_house
 from node.runtime_cases import UnixHttp
+from waiting import until
 
 from acs_core.prewarm import Prewarm
 from acs_node.docker_client import connect

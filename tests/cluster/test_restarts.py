@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from cluster.load import Load, check
 from cluster.started import started
-from waiting import until
+from waiting import until, wait_until
 
 from acs_node.cluster.local import LocalCluster, NodeProcess
 
@@ -72,5 +72,6 @@ def test_a_node_two_releases_behind_is_refused_and_says_why(cluster: LocalCluste
     assert ahead != NEXT_RELEASE
     scheduler.command = (sys.executable, "-P", "-c", ahead)  # type: ignore[assignment]
     scheduler.start()
-    log = cluster.of("controller")[0].log.read_text()
-    assert "hello.protocol is 1, the oldest 1; this node speaks 2..2" in log
+    log = cluster.of("controller")[0].log
+    says = "hello.protocol is 1, the oldest 1; this node speaks 2..2"
+    wait_until(lambda: says in log.read_text(), f"{says!r} in the controller's log", 30)
