@@ -70,7 +70,8 @@ class EntityStore(NamespaceStore):
 
     ``listeners`` are called in the event loop, in the order of the commits, with an entity
     before an update or a deletion, and the one after it or None.  Creations are not told.
-    They must not raise.
+    ``commit_listeners`` hear the same of what was changed here alone, and not of what another
+    server has changed.  They must not raise.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class EntityStore(NamespaceStore):
         self.kinds = kinds
         self.limits = limits
         self.listeners: list[Listener] = []
+        self.commit_listeners: list[Listener] = []
         self._cache: OrderedDict[tuple[str, str], Entity] = OrderedDict()
         self._cached_code_bytes = 0
         self._changes = 0
@@ -332,8 +334,7 @@ class EntityStore(NamespaceStore):
         now = {(each.namespace, each.path): each for each in stored}
         for old, _ in changes:
             if old is not None:
-                for listener in self.listeners:
-                    listener(old, now.get((old.namespace, old.path)))
+                self._tell(old, now.get((old.namespace, old.path)), here=True)
         return stored
 
     def _distrust(self, changes: Sequence[tuple[Entity | None, Entity | None]]) -> None:
@@ -342,8 +343,7 @@ class EntityStore(NamespaceStore):
         for old, new in changes:
             if old is not None:
                 self._cache_drop((old.namespace, old.path))
-                for listener in self.listeners:
-                    listener(old, new)
+                self._tell(old, new, here=True)
 
     async def changed_elsewhere(self, at: Sequence[tuple[str, str]]) -> None:
         """Take over what another server has updated or deleted, by namespace and path.
@@ -364,15 +364,17 @@ class EntityStore(NamespaceStore):
             if row is not None and old is not None and old.collection == row.collection:
                 kind = type(old)
             new = None if row is None or kind is None else _from_row(kind, row, row.code)
-            if old is not None or new is not None:
-                self._tell(old or new, new)
+            if old is None and new is not None:
+                # Whatever it was before; what is made of this very revision stays in use.
+                old = new.with_revision(new.revision - 1)
+            if old is not None:
+                self._tell(old, new, here=False)
             elif row is None:
                 # Nobody knows what it was: whoever has used it has to look again.
                 self.forget(key[0])
 
-    def _tell(self, old: Entity | None, new: Entity | None) -> None:
-        assert old is not None
-        for listener in self.listeners:
+    def _tell(self, old: Entity, new: Entity | None, *, here: bool) -> None:
+        for listener in (*self.listeners, *(self.commit_listeners if here else ())):
             listener(old, new)
 
     def forget(self, namespace: str) -> None:

@@ -149,6 +149,26 @@ async def test_what_was_read_since_is_no_news(houses: list[House]) -> None:
     assert there.store.cached(Action, "guest", "act") == newest
 
 
+async def test_what_is_made_of_the_newest_revision_is_not_out_of_date(houses: list[House]) -> None:
+    # An invoker asks a controller for an action that it has not read yet: the queue of another
+    # controller, of this very revision, must not be closed as if something had changed.
+    here, there = houses
+    newest = await put(here)
+    before: list[Entity] = []
+    there.store.listeners.append(lambda old, new: before.append(old))
+    await there.store.changed_elsewhere([("guest", "act")])
+    assert [old.revision < newest.revision for old in before] == [True]
+
+
+async def test_what_was_heard_is_not_told_on(houses: list[House]) -> None:
+    here, there = houses
+    await put(here)
+    await put(here, color="red")
+    await until(lambda: there.told, "the news")
+    assert not there.changes._changed
+    assert there.changes._number == 0
+
+
 async def test_namespaces_are_read_anew(houses: list[House]) -> None:
     here, there = houses
     await here.store.create_namespace("dev")

@@ -54,7 +54,7 @@ class Changes:
 
     async def start(self) -> None:
         """Begin, before anything is read.  Raises: EtcdError."""
-        self._entities.listeners.append(self._on_change)
+        self._entities.commit_listeners.append(self._on_change)
         await self._watched.start()
         self._tasks = [
             asyncio.ensure_future(w) for w in (self._keep_telling(), self._keep_reading())
@@ -62,8 +62,8 @@ class Changes:
 
     async def close(self) -> None:
         """Tell and hear no more."""
-        if self._on_change in self._entities.listeners:
-            self._entities.listeners.remove(self._on_change)
+        if self._on_change in self._entities.commit_listeners:
+            self._entities.commit_listeners.remove(self._on_change)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
