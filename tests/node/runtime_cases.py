@@ -10,6 +10,7 @@ import base64
 import http.client
 import io
 import json
+import os
 import socket
 import time
 import zipfile
@@ -623,3 +624,37 @@ def main(args):
         with pytest.raises((http.client.HTTPException, OSError)):
             await running
         await engine.remove(container.sandbox)
+
+
+async def ends_when_its_host_is_silent(
+    engine: SandboxEngine, kind: str, sleeper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """See that a sandbox of an engine whose silence is SILENCE_S lives by signs of life alone.
+
+    ``sleeper`` sleeps for ``args.s`` seconds.
+    """
+    spec = SandboxSpec(f"case-{time.time_ns():x}", kind, 256, {"__OW_API_HOST": API_HOST})
+    container = Container(await engine.start(spec))
+    await container.init(sleeper)
+    assert await container.run({"s": 2 * SILENCE_S}) == (200, {"slept": 2 * SILENCE_S})
+    monkeypatch.setattr(os, "utime", lambda path: None)
+    running = asyncio.create_task(container.run({"s": 60}))
+    with pytest.raises((http.client.HTTPException, OSError)):
+        await asyncio.wait_for(running, DEADLINE_S)
+    container.http.close()
+    await engine.remove(container.sandbox)
+
+
+SILENCE_S = 2
+PYTHON_SLEEPER = """
+import time
+def main(args):
+    time.sleep(args["s"])
+    return {"slept": args["s"]}
+"""
+NODEJS_SLEEPER = """
+function main({ s }) {
+  for (const end = Date.now() + 1000 * s; Date.now() < end; );
+  return { slept: s }
+}
+"""

@@ -20,7 +20,15 @@ from requirements import missing
 
 pytest.register_assert_rewrite("node.runtime_cases")
 
-from node.runtime_cases import DEADLINE_S, ECHO, Container, PythonRuntimeCases  # noqa: E402
+from node.runtime_cases import (  # noqa: E402
+    DEADLINE_S,
+    ECHO,
+    PYTHON_SLEEPER,
+    SILENCE_S,
+    Container,
+    PythonRuntimeCases,
+    ends_when_its_host_is_silent,
+)
 from waiting import eventually  # noqa: E402
 
 from acs_node import images  # noqa: E402
@@ -114,6 +122,13 @@ class TestPythonInDocker(PythonRuntimeCases):
 
 
 # Life
+
+
+async def test_it_ends_when_its_host_is_silent(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(silence_s=SILENCE_S)
+    await ends_when_its_host_is_silent(engine, "python:3", PYTHON_SLEEPER, monkeypatch)
 
 
 async def test_a_container_starts_runs_and_is_removed(

@@ -12,7 +12,12 @@ for module in ("node.runtime_cases", "node.nodejs_cases"):
     pytest.register_assert_rewrite(module)
 
 from node.nodejs_cases import NodejsRuntimeCases  # noqa: E402
-from node.runtime_cases import Container  # noqa: E402
+from node.runtime_cases import (  # noqa: E402
+    NODEJS_SLEEPER,
+    SILENCE_S,
+    Container,
+    ends_when_its_host_is_silent,
+)
 
 from acs_node.sandboxes import SandboxError, SandboxSpec  # noqa: E402
 from acs_node.sandboxes.process import ProcessEngine  # noqa: E402
@@ -90,3 +95,13 @@ async def test_without_node_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         await engine.start(SandboxSpec("c", "nodejs:20", 256))
     assert caught.value.final
     await engine.close()
+
+
+async def test_it_ends_when_its_host_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is stopped keeps its connections open."""
+    if shutil.which("node") is None:
+        missing("node", "there is no node in PATH")
+    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
+        engine = ProcessEngine(folder, silence_s=SILENCE_S)
+        await ends_when_its_host_is_silent(engine, "nodejs:20", NODEJS_SLEEPER, monkeypatch)
+        await engine.close()

@@ -20,10 +20,13 @@ pytest.register_assert_rewrite("node.runtime_cases")
 from node.runtime_cases import (  # noqa: E402
     DEADLINE_S,
     ECHO,
+    PYTHON_SLEEPER,
+    SILENCE_S,
     Container,
     PythonRuntimeCases,
     RuntimeFixtures,
     UnixHttp,
+    ends_when_its_host_is_silent,
 )
 
 from acs_node.runtimes.python import proxy  # noqa: E402
@@ -309,3 +312,11 @@ def test_the_environment_of_runs_takes_no_memory() -> None:
 
 def test_the_environment_without_the_c_module() -> None:
     environment_growth_kb("_ctypes")
+
+
+async def test_it_ends_when_its_host_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is stopped keeps its connections open."""
+    with tempfile.TemporaryDirectory(prefix="acs-") as folder:
+        engine = ProcessEngine(folder, silence_s=SILENCE_S)
+        await ends_when_its_host_is_silent(engine, "python:3", PYTHON_SLEEPER, monkeypatch)
+        await engine.close()

@@ -16,7 +16,7 @@ from typing import Final
 
 import orjson
 
-from acs_core.containers import ContainerPool
+from acs_core.containers import ContainerPool, ContainerState
 from acs_core.effects import Create, Deliver
 from acs_core.events import (
     Adopted,
@@ -62,6 +62,9 @@ RESULTS_WAITING_MAX: Final = 10_000
 DRAIN_S: Final = 600.0
 """At the end: how long what runs may go on; then it is given up."""
 
+LEASH_LEASES: Final = 2
+"""After so many leases without a sign of this process its containers end by themselves."""
+
 
 class InvokerHouse:
     """An ``Invoker`` among others."""
@@ -94,6 +97,7 @@ class InvokerHouse:
 
     async def start(self) -> None:
         data = data_folder(Path(self._config.data))
+        silence_s = LEASH_LEASES * self._config.lease_s
         if self._config.sandbox == "docker":
             from ..sandboxes.docker import DockerEngine
 
@@ -103,6 +107,7 @@ class InvokerHouse:
                     instance=f"{self._config.cluster}-{self._config.name}",
                     network=self._config.network,
                     manifest=self._config.runtimes(),
+                    silence_s=silence_s,
                 )
             except ValueError as error:
                 raise NodeError(str(error)) from None
@@ -113,7 +118,7 @@ class InvokerHouse:
 
             log.warning("functions run as PROCESSES OF THIS USER, WITHOUT ISOLATION")
             try:
-                self._engine = ProcessEngine(data)
+                self._engine = ProcessEngine(data, silence_s=silence_s)
             except OSError as error:
                 raise NodeError(f"data: the folder {data} cannot be used: {error}") from None
         await self._drain.start()
@@ -151,9 +156,12 @@ class InvokerHouse:
 
     def status(self) -> dict[str, object]:
         containers = {} if self._invoker is None else self._invoker.pool.counts()
+        there = sum([containers.get(state.name.lower(), 0) for state in ContainerState])
         waits = None if self._invoker is None else self._invoker.waits
         return {
             "containers": containers,
+            # While the lease is doubtful others may not count them; they count them apart.
+            "orphans": 0 if self._node.lease.is_valid() else there,
             "health": self._status(),
             "draining": self._draining,
             "held": len(self._held),

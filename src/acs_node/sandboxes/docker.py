@@ -7,12 +7,13 @@ A container shares one directory with the host, ``DATA/sandboxes/CONTAINER``, mo
 
 - ``stdout``, ``stderr``: FIFOs, made and opened by the host before the container exists.  The
   function can write anything into them (it is its log) and read them (it loses its own log).
+- ``leash``: the host's sign of life (``leash``); the function can read it.
 - ``run.sock``: made by the proxy.  The host connects once, before any user code is sent, and
   never by that path again, so replacing it would gain nothing.
 
 The directory belongs to the host's user, never to the container's.  It is writable for the
 container only until the proxy listens, and no user code has been sent by then.  So a function can
-neither add a file (and fill the host's disk), nor a symbolic link, nor remove one of the three.
+neither add a file (and fill the host's disk), nor a symbolic link, nor remove one of these.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from acs_node.sandboxes import (
     SandboxSpec,
     stock,
 )
+from acs_node.sandboxes.leash import Leash
 from acs_node.sandboxes.logpipes import LogPipes
 from acs_node.sandboxes.pulls import Pulls, cannot_be_had, moves
 
@@ -92,7 +94,7 @@ class DockerEngine:
     ``call_s``: time-out in seconds of each call (a given client has its own).
     ``manifest``: which image a kind has (default: ours); its other images may be pulled.
     ``host_memory_mb``: what a container's CPU share is measured against (default: this machine's
-    memory).
+    memory).  ``silence_s``: see ``Leash``; only our own images heed it.
 
     Nothing is called before the first method is.
     """
@@ -110,6 +112,7 @@ class DockerEngine:
         workers: int = 4,
         call_s: float = CALL_S,
         host_memory_mb: int | None = None,
+        silence_s: float = 0.0,
     ) -> None:
         if workers < 2:
             raise ValueError(f"workers is {workers}, must be at least 2 (starts and removals)")
@@ -122,6 +125,7 @@ class DockerEngine:
         self._client = client
         self._owns_client = client is None
         self._network = network
+        self._leash = Leash(silence_s)
         self._runtimes = {} if manifest is None else manifest.runtimes()
         self._blackboxes = frozenset() if manifest is None else manifest.blackboxes
         self._call_s = call_s
@@ -238,6 +242,7 @@ class DockerEngine:
                 await asyncio.wait(self._tasks)
             if self._owing is not None:
                 self._owing.cancel()
+            self._leash.close()
             sandboxes = [sandbox for sandbox in self._sandboxes.values() if sandbox is not None]
             await self._remove_all(sandboxes)
             if self._client is not None:
@@ -268,6 +273,8 @@ class DockerEngine:
         try:
             directory.chmod(0o733)
             if ours:
+                self._leash.put(str(directory))
+                self._leash.hold(str(directory))
                 logs = LogPipes.create(str(directory))
             else:
                 output = stock.Output(str(directory))
@@ -435,6 +442,7 @@ class DockerEngine:
             await self._call(self._remove, handle)
 
     def _remove_directory(self, container: str) -> None:
+        self._leash.drop(str(self._directory / container))
         # rmtree works on descriptors and never follows a symbolic link.
         try:
             shutil.rmtree(self._directory / container)

@@ -36,6 +36,7 @@ from acs_core.processors import LoopProcessor
 from acs_node.runtimes import NODEJS_PROXY, PYTHON_PROXY, PYTHON_TEMPLATE, find_node
 
 from . import EngineUnavailable, Sandbox, SandboxEnd, SandboxError, SandboxSpec
+from .leash import Leash
 from .logpipes import LogPipes
 from .processes import LOST, Process, Spawned, Template
 
@@ -66,18 +67,25 @@ class ProcessEngine:
     ``python`` runs the proxies (3.9 or later), each as a program of its own; by default they are
     forked from a template in the platform's interpreter, without its site-packages.  One engine
     at a time may use a ``data_dir``.  Kinds: ``python:*``, and ``nodejs:*`` with the ``node`` that
-    PATH names, whatever its version.
+    PATH names, whatever its version.  ``silence_s``: see ``Leash``.
     """
 
     name = "process"
 
-    def __init__(self, data_dir: str | os.PathLike[str], *, python: str | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str],
+        *,
+        python: str | None = None,
+        silence_s: float = 0.0,
+    ) -> None:
         """Raises: EngineUnavailable where there is no pidfd; OSError for an unusable folder."""
         if not hasattr(os, "pidfd_open"):
             raise EngineUnavailable("The process sandbox needs Linux 5.3 or later (pidfd).")
         self.folder = Path(data_dir).absolute() / "sandboxes"
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._python = python
+        self._leash = Leash(silence_s)
         self._template: Template | None = None
         self._template_lock = Lock()
         self._children: dict[str, _Child] = {}
@@ -101,13 +109,14 @@ class ProcessEngine:
             if spec.container in self._children:
                 raise SandboxError(f"container {spec.container} exists already", final=True)
             starter = self._starter(spec)
-            child = _Child(spec, self.folder / spec.container)
+            child = _Child(spec, self.folder / spec.container, self._leash)
             self._children[spec.container] = child
             loop = asyncio.get_running_loop()
             child.spawning = loop.run_in_executor(self._threads, child.spawn, starter)
             try:
                 # Shielded, as is the removal: a start that is cancelled leaves nothing either.
                 logs = await asyncio.shield(child.spawning)
+                self._leash.hold(str(child.folder))
                 child.confine(self._processors.for_functions)
                 if self._look is None:
                     self._look_at_loop()
@@ -162,6 +171,7 @@ class ProcessEngine:
             self._look.cancel()
         self._processors.share()
         self._pin_loop()
+        self._leash.close()
         if self._early is not None:
             await asyncio.gather(asyncio.wrap_future(self._early), return_exceptions=True)
         self._threads.shutdown(wait=False)
@@ -256,6 +266,7 @@ class ProcessEngine:
         if self._gone(child):
             return
         await child.kill()
+        self._leash.drop(str(child.folder))
         if not child.foreign_folder:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._threads, _delete, child.folder)
@@ -265,8 +276,9 @@ class ProcessEngine:
 class _Child:
     """One proxy process with its folder and pipes, from spawn to removal."""
 
-    def __init__(self, spec: SandboxSpec, folder: Path) -> None:
+    def __init__(self, spec: SandboxSpec, folder: Path, leash: Leash) -> None:
         loop = asyncio.get_running_loop()
+        self._leash = leash
         self.spec = spec
         self.folder = folder
         self.foreign_folder = False
@@ -289,6 +301,7 @@ class _Child:
         work.mkdir(mode=0o700)
         temporary = self.folder / "tmp"
         temporary.mkdir(mode=0o700)
+        self._leash.put(str(self.folder))
         self._logs = LogPipes.create(str(self.folder))
         self._process = start(
             self.folder,

@@ -29,6 +29,7 @@ const HEAD_BYTES_MAX = 16 * 1024;
 const BODY_BYTES_MAX = 64 * 1024 * 1024; // code of 48 MB, the largest that upstream takes, in JSON
 const UNPACKED_BYTES_MAX = 512 * 1024 * 1024; // of an archive, against one that claims to be small
 const LEASH_MS = 1000;
+const LEASH_LOOKS = 4; // for a sign of life within the time that the host may be silent
 
 // Kept, for a function may replace them.
 const exit = process.reallyExit.bind(process); // no exit handler of the function's holds it up
@@ -441,20 +442,40 @@ function ownEnvironment() {
   return variables;
 }
 
-// A thread that ends the process when nobody reads the FIFOs, whatever the function does.
+// A thread that ends the process when nobody reads the FIFOs, or the host is silent for as long as
+// the file `leash` allows, whatever the function does.
 function leash(folder) {
   const { Worker } = require('worker_threads');
   const watch = `
     const fs = require('fs');
-    const file = require('worker_threads').workerData;
+    const folder = require('worker_threads').workerData;
+    const file = folder + '/stdout';
+    const end = () => process.kill(process.pid, 'SIGKILL');
     setInterval(() => {
       try {
         fs.closeSync(fs.openSync(file, fs.constants.O_WRONLY | fs.constants.O_NONBLOCK));
       } catch (error) {
-        if (error.code === 'ENXIO') process.kill(process.pid, 'SIGKILL');
+        if (error.code === 'ENXIO') end();
       }
-    }, ${LEASH_MS});`;
-  const options = { eval: true, workerData: folder + '/stdout', env: {}, stdin: false };
+    }, ${LEASH_MS});
+    const sign = folder + '/leash';
+    let silence = NaN;
+    try {
+      silence = parseFloat(fs.readFileSync(sign, 'ascii'));
+    } catch {} // it may be silent for ever
+    let seen = -1n;
+    let silentLooks = 0;
+    const look = () => {
+      let found = seen;
+      try {
+        found = fs.statSync(sign, { bigint: true }).mtimeNs;
+      } catch {}
+      silentLooks = found === seen ? silentLooks + 1 : 0;
+      seen = found;
+      if (silentLooks >= ${LEASH_LOOKS}) end();
+    };
+    if (silence > 0) setInterval(look, (silence * 1000) / ${LEASH_LOOKS});`;
+  const options = { eval: true, workerData: folder, env: {}, stdin: false };
   new Worker(watch, options).unref();
 }
 

@@ -27,6 +27,10 @@ not DIRECTORY.  ``HOME`` and ``TMPDIR`` are the starter's to set.
    runs before the host has connected and sent /init.
 5. Leash: the proxy exits, with status 0 and at once, even in the middle of a run, when the host's
    connection closes, or, before there is one, when nobody reads the FIFOs any more.
+   Likewise when the host is silent.  DIRECTORY/leash, if it is there at the start, says for how
+   many seconds it may be, and the host touches that file while it lives; a proxy that finds it
+   unchanged LEASH_LOOKS times in a row, a part of that time after each other, ends.  It counts
+   its own looks, so that one that was paused does not take its own silence for the host's.
 6. Later connections get 403 answers, also while a function runs; they never run anything.
    Unless the function is an ``async def``: then the answer to /init says ``"concurrent":true``,
    and connections that come later are served as the first one, all in one event loop.
@@ -51,6 +55,7 @@ import _thread
 import os
 import select
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +68,7 @@ SENTINEL_LINE = b"XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX\n"
 HEAD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 64 * 1024 * 1024  # code of 48 MB, the largest that upstream takes, in JSON
 UNPACKED_BYTES_MAX = 512 * 1024 * 1024  # of a zip archive, against one that only claims to be small
+LEASH_LOOKS = 4  # for a sign of life within the time that the host may be silent
 VISITORS_MAX = 16  # connections beside the host's; the oldest goes when one more comes
 OVERLAPPING_MAX = 500  # connections that are served at once; below the open files of a container
 READ_BYTES = 16 * 1024  # holds nearly every /run whole; larger costs an allocation per run
@@ -693,10 +699,43 @@ class Visitor:
         return complete_count
 
 
-def attend(listener: _socket.socket, connection: int, proxy: Proxy) -> None:
+class Leash:
+    """How long the host may be silent; ``look`` ends the process when it was so for longer."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = folder + "/leash"
+        self.pause_ms: float | None = None  # between looks; None: it may be silent for ever
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return
+        self.pause_ms = float(os.read(file, READ_BYTES)) * 1000 / LEASH_LOOKS
+        os.close(file)
+        self.next_s = time.monotonic() + self.pause_ms / 1000
+        self.seen_ns = 0
+        self.silent_looks = 0
+
+    def look(self) -> None:
+        """Look for a sign of life, unless it is too early for that."""
+        now_s = time.monotonic()
+        if self.pause_ms is None or now_s < self.next_s:
+            return
+        self.next_s = now_s + self.pause_ms / 1000
+        try:
+            found_ns = os.stat(self.path).st_mtime_ns
+        except OSError:
+            found_ns = self.seen_ns
+        self.silent_looks = self.silent_looks + 1 if found_ns == self.seen_ns else 0
+        self.seen_ns = found_ns
+        if self.silent_looks >= LEASH_LOOKS:
+            os._exit(0)
+
+
+def attend(listener: _socket.socket, connection: int, proxy: Proxy, leash: Leash) -> None:
     """Refuse other connections, and end the process when the host's connection closes.
 
-    Runs in a thread of its own, which sleeps in poll() unless somebody comes.
+    Runs in a thread of its own, which sleeps in poll() unless somebody comes, or the host is to be
+    looked after.
     """
     poll = select.poll()
     poll.register(listener, select.POLLIN)
@@ -709,7 +748,9 @@ def attend(listener: _socket.socket, connection: int, proxy: Proxy) -> None:
         os.close(fd)
 
     while True:
-        for ready, _ in poll.poll():
+        found = poll.poll(leash.pause_ms)
+        leash.look()
+        for ready, _ in found:
             if ready == connection:
                 os._exit(0)
             elif ready in visitors:
@@ -785,11 +826,15 @@ def main(folder: str) -> None:
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     poll.register(out, 0)  # reports only POLLERR: the last reader is gone
+    leash = Leash(folder)
     connection = -1
     while connection < 0:
-        if any(ready == out for ready, _ in poll.poll()):
+        found = poll.poll(leash.pause_ms)
+        leash.look()
+        if any(ready == out for ready, _ in found):
             os._exit(0)
-        connection = accept(listener)
+        if found:
+            connection = accept(listener)
     os.set_blocking(connection, True)
 
     proxy = Proxy(out, err)
@@ -804,7 +849,7 @@ def main(folder: str) -> None:
                 pass
 
     os.register_at_fork(after_in_child=forget)
-    _thread.start_new_thread(attend, (listener, connection, proxy))
+    _thread.start_new_thread(attend, (listener, connection, proxy, leash))
     try:
         serve(connection, proxy)
     except OSError:
