@@ -27,7 +27,7 @@ from .database import DatabaseUnavailable
 from .entities import EntityStore
 from .entity_types import Action, Entity, Identity
 from .errors import ApiError, database_unavailable, forbidden, internal_error, too_many_in_flight
-from .ids import ActivationIds
+from .ids import ActivationIds, controller_of
 from .invocations import COMPONENT, Caller, Invocation, Pending, accepted_body, tell
 from .links import Close, Link, Logs, QueueClosed, Result, Submit
 from .packages import Package
@@ -66,6 +66,7 @@ class Controller:
         number: int | None = None,
     ) -> None:
         """``number``: 0..4095, which controller this is of several; its ids say so."""
+        self._number = number
         self._next_id = ActivationIds(number).next
         self._entities = entities
         self._activations = activations
@@ -137,7 +138,7 @@ class Controller:
                 self._start(self._invoke_uncached(identity, invocation, body, tid, caller))
                 return
             route = self._routes.make(identity, Resolved(action, (namespace, action.path)))
-        self._invoke(route, identity.caller, invocation, body, tid, caller)
+        self._invoke(route, identity.callers, invocation, body, tid, caller)
 
     def fire_id(self, identity: Identity) -> str:
         """Return the id of a trigger activation of a namespace.
@@ -164,7 +165,7 @@ class Controller:
             if self._admission.closed:
                 raise self._admission.refusal(len(self._pending))
             route = self._routes.make(identity, resolved)
-            self._invoke(route, identity.caller, invocation, body, tid, caller)
+            self._invoke(route, identity.callers, invocation, body, tid, caller)
         except ApiError as error:
             caller.fail(error)
         except DatabaseUnavailable as gone:
@@ -186,7 +187,7 @@ class Controller:
     def _invoke(
         self,
         route: Route,
-        calling_id: str,
+        callers: tuple[str, ...],
         invocation: Invocation,
         body: bytes,
         tid: str,
@@ -198,7 +199,7 @@ class Controller:
         if self._containers_max <= 0:
             raise too_many_in_flight("the namespace may hold no containers (allowed: 0)")
         arguments = route.arguments(body)
-        causes = self._causes(calling_id) if calling_id and invocation.blocking else ()
+        causes = self._causes(callers) if invocation.blocking else ()
         now_ms = clock.wall_ms()
         throttle = route.throttle
         if throttle is not None:
@@ -223,24 +224,28 @@ class Controller:
         api_key = ""
         if route.uuid:
             until_ms = now_ms + route.longest_us // 1000
-            api_key = self._entities.run_keys.key(route.uuid, activation_id, until_ms)
+            api_key = self._entities.run_keys.key(route.uuid, activation_id, until_ms, causes)
             api_key = f"{route.uuid}:{api_key}"
         payload = route.template.payload(arguments, activation_id, orjson.dumps(tid)[1:-1], api_key)
         return Activation(activation_id, payload, clock.now_us(), causes=causes)
 
-    def _causes(self, calling_id: str) -> tuple[str, ...]:
-        """Return the chain of callers that ends with this one; none if it has ended.
+    def _causes(self, callers: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the chain of callers, of which the last one calls; none if that one has ended.
+
+        Of another controller's that is not known here: it is believed while its key is valid.
 
         Raises: ApiError 429 when the chain is too long.
         """
-        calling = self._pending.get(calling_id)
-        if calling is None:
+        if not callers:
             return ()
-        if len(calling.causes) >= CAUSES_MAX:
+        own = self._number is None or controller_of(callers[-1]) == self._number
+        if own and callers[-1] not in self._pending:
+            return ()
+        if len(callers) > CAUSES_MAX:
             raise too_many_in_flight(
-                f"{len(calling.causes) + 1} calls nest in each other (allowed: {CAUSES_MAX})"
+                f"{len(callers)} calls nest in each other (allowed: {CAUSES_MAX})"
             )
-        return (*calling.causes, calling_id)
+        return callers
 
     def _submit(self, route: Route, activation: Activation) -> None:
         # Not before now: while an accept row was written the queue may have been closed.
@@ -312,8 +317,7 @@ class Controller:
         throttle = self.throttles.of(identity)
         route = CompositionRoute(resolved, identity, throttle)
         arguments = route.arguments(body)
-        calling_id = identity.caller if invocation.blocking else ""
-        causes = self._causes(calling_id) if calling_id else ()
+        causes = self._causes(identity.callers) if invocation.blocking else ()
         now_ms = clock.wall_ms()
         if throttle is not None:
             throttle.admit(now_ms)

@@ -56,14 +56,15 @@ class NamespaceLimits:
 class Identity:
     """Who asks: the owner of ``namespace``, known by the credential ``uuid``.
 
-    ``caller`` is the activation that asks, by a key made for it; empty for anybody else.
+    ``callers`` ends with the activation that asks, by a key made for it; before it are those that
+    wait for that one, outermost first.  Empty for anybody else.
     """
 
     namespace: str
     subject: str
     uuid: str
     limits: NamespaceLimits
-    caller: str = ""
+    callers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

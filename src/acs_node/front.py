@@ -78,7 +78,7 @@ class Front:
         identity = authenticate_header(self._entities, authorization)
         assert authorization is not None
         # A function's key is for a while only, and its memory would never be used again.
-        if len(authorization) <= CACHED_BYTES_MAX and not identity.caller:
+        if len(authorization) <= CACHED_BYTES_MAX and not identity.callers:
             remember(self._identities, authorization, identity)
         return identity
 

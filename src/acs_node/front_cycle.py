@@ -161,7 +161,7 @@ class InvokeCycle:
         except ApiError as error:
             self.fail(error)
             return
-        if tid is None and not identity.caller:
+        if tid is None and not identity.callers:
             self.understood = identity, invocation
         self.invoke(identity, invocation, b"".join(self._parts))
 

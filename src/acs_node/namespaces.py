@@ -86,10 +86,10 @@ class NamespaceStore:
         expected, identity = self._identities.get(uuid, (_NO_HASH, None))
         if hmac.compare_digest(_hash(key), expected):
             return identity
-        activation_id = self.run_keys.activation_of(uuid, key, self._clock_ms())
-        if identity is None or activation_id is None:
+        callers = self.run_keys.chain_of(uuid, key, self._clock_ms())
+        if identity is None or not callers:
             return None
-        return replace(identity, caller=activation_id)
+        return replace(identity, callers=callers)
 
     def is_current(self, identity: Identity) -> bool:
         """Tell whether an identity that was authenticated before still stands as it was.
@@ -100,8 +100,8 @@ class NamespaceStore:
         known = self._identities.get(identity.uuid)
         if known is None:
             return False
-        if identity.caller:
-            return known[1] == replace(identity, caller="")
+        if identity.callers:
+            return known[1] == replace(identity, callers=())
         return known[1] is identity
 
     def namespaces(self) -> list[Identity]:

@@ -21,10 +21,30 @@ from waiting import eventually, until, wait_until
 from acs_node.cli import main
 from acs_node.cluster.local import LocalCluster
 
+# Calls itself at the next of the controllers, so many times in each other.
+NEST = """
+import base64, http.client, json, os, urllib.parse
+def main(args):
+    if not args["depth"]:
+        return {"id": os.environ["__OW_ACTIVATION_ID"]}
+    here, *others = args["urls"]
+    server = http.client.HTTPConnection(urllib.parse.urlsplit(here).netloc)
+    key = os.environ["__OW_API_KEY"].encode()
+    headers = {
+        "Authorization": "Basic " + base64.b64encode(key).decode(),
+        "Content-Type": "application/json",
+    }
+    body = json.dumps({"depth": args["depth"] - 1, "urls": [*others, here]})
+    path = "/api/v1/namespaces/_/actions/nest?blocking=true&result=true"
+    server.request("POST", path, body, headers)
+    answer = server.getresponse()
+    said = {"status": answer.status, "said": json.loads(answer.read())}
+    return {**said, "id": os.environ["__OW_ACTIVATION_ID"]}
+"""
 
-@pytest.fixture(scope="module")
-def cluster(postgres: PostgresServer) -> Iterator[LocalCluster]:
-    """Two controllers, one scheduler, one invoker."""
+
+def two_controllers(postgres: PostgresServer, **settings: Any) -> Any:
+    """Two controllers, one scheduler, one invoker; see ``started``."""
 
     def prepare(folder: Path) -> dict[str, Any]:
         url = folder / "database-url"
@@ -32,7 +52,12 @@ def cluster(postgres: PostgresServer) -> Iterator[LocalCluster]:
         url.write_text(postgres.new_database())
         return {"database_url_file": url}
 
-    with started(prepare, controllers=2, schedulers=1, invokers=1, lease_s=2) as made:
+    return started(prepare, controllers=2, schedulers=1, invokers=1, lease_s=2, **settings)
+
+
+@pytest.fixture(scope="module")
+def cluster(postgres: PostgresServer) -> Iterator[LocalCluster]:
+    with two_controllers(postgres) as made:
         yield made
 
 
@@ -190,3 +215,26 @@ def test_a_wrong_url_is_told_and_not_shown(tmp_path: Path, text: str, mode: int,
     assert shown.exit_code == 2
     assert says in " ".join(shown.output.split())
     assert "hunter2" not in shown.output.replace(str(tmp_path), "")
+
+
+async def test_a_call_at_another_controller_than_its_callers_has_the_whole_chain(
+    postgres: PostgresServer,
+) -> None:
+    # Two containers, of which one is kept for calls.
+    with two_controllers(postgres, namespace_containers=2) as cluster:
+        here = Client(cluster.url, cluster.auth)
+        document = {
+            "exec": {"kind": "python:3", "code": NEST},
+            "annotations": [{"key": "provide-api-key", "value": True}],
+        }
+        assert (await here.request("PUT", "actions/nest", document))[0] == 200
+        path = "actions/nest?blocking=true&result=true"
+        urls = cluster.urls[::-1]
+        status, answer = await here.request("POST", path, {"depth": 1, "urls": urls})
+        assert (status, answer["status"]) == (200, 200), answer
+        status, outer = await here.request("POST", path, {"depth": 2, "urls": urls})
+        assert status == 200
+        inner = outer["said"]
+        assert inner["status"] == 429, outer
+        chain = " > ".join([outer["id"], inner["id"]])
+        assert chain in inner["said"]["error"], "the refusal names who waits"

@@ -78,7 +78,7 @@ async def test_a_run_keeps_its_key_over_a_rotation_but_not_over_a_deletion(
     run_key = store.run_keys.key(uuid, 32 * "a", 1000)
     run = store.authenticate(uuid, run_key)
     assert run is not None
-    assert run.caller == 32 * "a"
+    assert run.callers == (32 * "a",)
     await store.rotate_key("guest")
     assert store.is_current(run)
     await store.delete_namespace("guest")

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from node.server import rest_client, running_server
 
+from acs_core.limits import CAUSES_MAX
 from acs_node.demo import ServerProcess
 from acs_node.run_keys import SECRET_BYTES, RunKeys
 
@@ -35,8 +36,14 @@ def main(args):
 
 def test_a_key_is_its_activations_own_until_its_time_is_over() -> None:
     key = KEYS.key(UUID, ID, 1000)
-    assert KEYS.activation_of(UUID, key, 1000) == ID
-    assert KEYS.activation_of(UUID, key, 1001) is None
+    assert KEYS.chain_of(UUID, key, 1000) == (ID,)
+    assert KEYS.chain_of(UUID, key, 1001) == ()
+
+
+def test_a_key_says_who_waits_for_its_activation_as_far_as_calls_nest() -> None:
+    callers = tuple([f"{n:032x}" for n in range(CAUSES_MAX)])
+    assert KEYS.chain_of(UUID, KEYS.key(UUID, ID, 1000, callers), 1000) == (*callers, ID)
+    assert KEYS.chain_of(UUID, KEYS.key(UUID, ID, 1000, (*callers, ID)), 1000) == ()
 
 
 @pytest.mark.parametrize(
@@ -49,10 +56,12 @@ def test_a_key_is_its_activations_own_until_its_time_is_over() -> None:
         KEYS.key(UUID, ID, 1000).replace("a", "b", 1),
         KEYS.key(UUID, ID, 1000).replace("0000000003e8", "0000000003e9"),
         KEYS.key(UUID, ID, 1000) + "0",
+        KEYS.key(UUID, ID, 1000).replace("run-", f"run-{32 * 'b'}."),
+        KEYS.key(UUID, ID, 1000, (32 * "b",)).replace(f"{32 * 'b'}.", ""),
     ],
 )
 def test_any_other_key_is_none(key: str) -> None:
-    assert KEYS.activation_of(UUID, key, 0) is None
+    assert KEYS.chain_of(UUID, key, 0) == ()
 
 
 def test_a_short_secret_is_refused() -> None:
