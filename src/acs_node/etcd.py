@@ -305,7 +305,9 @@ class Etcd:
                 return  # it answered
             self._token = ""
         self._endpoint += 1
-        if len(self._config.endpoints) > 1:
+        # Also where there is one alone: after lost packets the kernel waits ever longer before it
+        # tries a connection again, a new one is there a second after the network.
+        if len(self._config.endpoints) > 1 or isinstance(error, TimeoutError):
             # Not closed at once: other calls may be under way on it.
             channel, self._channel = self._channel, None
             if channel is not None:
@@ -397,8 +399,7 @@ class Lease:
                 tries += 1
                 continue
             if ttl_s <= 0:
-                log.error("the lease %x is over", self.id)
-                self.lost.set_result(None)
+                self.lose()
                 return
             if tries:
                 log.info("the lease %x is renewed again", self.id)
@@ -406,10 +407,18 @@ class Lease:
             self.valid_us = asked_us + ttl_s * 1_000_000
             await asyncio.sleep(ttl_s / 3)
 
+    def lose(self) -> None:
+        """Learn that it has ended, from etcd or from a node that etcd has told so."""
+        if not self.lost.done():
+            log.error("the lease %x is over", self.id)
+            self.lost.set_result(None)
+
     async def end(self) -> None:
         """Revoke it, as far as etcd answers."""
         self._keeping.cancel()
         self._tick.cancel()
+        if self.lost.done():
+            return
         try:
             await self._etcd.revoke(self.id)
         except EtcdError as error:

@@ -68,6 +68,9 @@ OUTBOX_MESSAGES_MAX: Final = 65_536
 OUTBOX_BYTES_MAX: Final = 256 * 1024 * 1024
 """What is kept for a peer that does not read: some seconds of full load."""
 
+DISOWNED: Final = grpc.StatusCode.NOT_FOUND
+"""How a stream is refused to a node that counts as gone."""
+
 UNCONFIRMED_MAX: Final = 256
 """So many messages are confirmed at once, also when there is nothing else to write."""
 
@@ -94,6 +97,10 @@ class LinkBroken(Exception):
 
 class Refused(Exception):
     """A peer that this node does not speak with; the text says why."""
+
+
+class Disowned(Refused):
+    """A peer whose lease has ended, as far as this node knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +131,8 @@ class GrpcLink:
 
     ``receive`` is called with each message, in order; it may raise, which costs that message
     alone.  ``changed`` is called when the link comes up or goes down.  ``kinds`` are those that
-    the peer's role may send (``wire.kinds``); None: all.
+    the peer's role may send (``wire.kinds``); None: all.  ``disowned`` is called when the peer,
+    which was dialled, says that this node counts as gone there.
     """
 
     def __init__(
@@ -133,9 +141,11 @@ class GrpcLink:
         receive: Callable[[object], None],
         changed: Callable[[GrpcLink], None] | None = None,
         kinds: frozenset[str] | None = None,
+        disowned: Callable[[], None] | None = None,
     ) -> None:
         self.peer = peer
         self._kinds = kinds
+        self._disowned = disowned
         self.up = False
         self._receive = receive
         self._changed = changed
@@ -151,6 +161,8 @@ class GrpcLink:
         self._beat = False
         self._heard = False
         self._silent_beats = 0
+        self.heard_us = clock.now_us()
+        """When a frame came last, to a second; that of its beginning before the first one."""
         self._stream: asyncio.Task[Any] | None = None
         self._broken: asyncio.Future[None] | None = None
         self._dialling: asyncio.Task[None] | None = None
@@ -200,6 +212,13 @@ class GrpcLink:
         """Return what no stream was ever given: the other side has certainly not taken it."""
         start = max(0, self._tried + 1 - self._first)
         return [wire.decode(self._outbox[at][0]) for at in range(start, len(self._outbox))]
+
+    def take_unwritten(self) -> list[object]:
+        """Take back what no stream was ever given; it will not be written."""
+        taken = self.unwritten()
+        for _ in taken:
+            self._outbox_bytes -= self._outbox.pop()[1]
+        return taken
 
     async def close(self) -> None:
         """End the link and have the other side know; what was not confirmed is dropped."""
@@ -263,11 +282,15 @@ class GrpcLink:
                         hello = check_hello(frame, me.instance)
                         delay_s = REDIAL_MIN_S
                         await self.converse(hello, call.read, call.write)
-                    await call.code()  # raises nothing, and says how it ended
+                    # Raises nothing, and says how it ended.
+                    if await call.code() == DISOWNED and self._disowned is not None:
+                        self._disowned()
                     why = await call.details() or "the stream ended"
             except TimeoutError:
                 why = f"no answer within {HELLO_S:g} s"
             except grpc.aio.AioRpcError as error:
+                if error.code() == DISOWNED and self._disowned is not None:
+                    self._disowned()
                 why = f"{error.code().name}: {error.details()}"
             except (LinkBroken, Refused, asyncio.InvalidStateError, ValueError) as error:
                 why = str(error)  # the last one: a name that no certificate can have
@@ -393,6 +416,8 @@ class GrpcLink:
 
     def _on_beat(self) -> None:
         self._timer = self._loop.call_later(HEARTBEAT_S, self._on_beat)
+        if self._heard:
+            self.heard_us = clock.now_us()
         if not self.up:
             return
         self._silent_beats = 0 if self._heard else self._silent_beats + 1
@@ -487,6 +512,8 @@ class LinkServer:
             await link.converse(hello, context.read, context.write)
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no hello")
+        except Disowned as error:
+            await context.abort(DISOWNED, str(error))
         except Refused as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except LinkBroken as error:

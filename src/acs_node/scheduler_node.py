@@ -42,6 +42,7 @@ from acs_core.events import (
     QueueOpened,
     QueueSpec,
     Reserved,
+    Returned,
 )
 from acs_core.scheduler import Scheduler, SchedulerConfig
 
@@ -76,7 +77,10 @@ class SchedulerNode:
         self._opening: dict[str, list[Submit | Close]] = {}
         # Queues that another scheduler is to lead: who that is.
         self._moved: dict[str, str] = {}
-        # What waited in them, until it is sent on.
+        # The epochs of queues: of those that are led here, and of those that have moved.
+        self._epochs: dict[str, int] = {}
+        self._epochs_moved: dict[int, str] = {}
+        # What waited in those that move, until it is sent on.
         self._leaving: dict[str, tuple[Activation, ...]] = {}
         # What came for each queue since it was last asked for.
         self._arrived: dict[str, int] = {}
@@ -126,6 +130,9 @@ class SchedulerNode:
             if isinstance(message, (ContainerGone, CreationFailed)):
                 # Before the core hears of it: what it reserves next may need the room.
                 self._coordination.release(message.container)
+            elif isinstance(message, Returned) and message.epoch in self._epochs_moved:
+                self._returned_late(message)
+                return
             self._stepper.step(message)
         else:
             raise TypeError(f"{type(message).__name__} is no message for a scheduler")
@@ -139,6 +146,13 @@ class SchedulerNode:
         ids = [id_ for id_ in inquiry.activation_ids if not (holds(id_) or id_ in here)]
         if ids:
             self._say(NotHeld(tuple(ids)))
+
+    def _returned_late(self, returned: Returned) -> None:
+        """Send on what was delivered just before its queue moved, and met the next leader."""
+        queue = self._epochs_moved[returned.epoch]
+        leader = self._moved.get(queue, self.scheduler.config.name)
+        for activation_id in returned.activation_ids:
+            self._say(Misdirected(activation_id, queue, leader))
 
     def report_invoker(self, report: InvokerReported) -> None:
         """Tell the core of an invoker."""
@@ -155,6 +169,7 @@ class SchedulerNode:
         It is opened there by the first activation that comes, those that wait here at the latest.
         """
         self._moved[queue] = to
+        self._epochs_moved[self._epochs.pop(queue)] = queue
         self._stepper.step(LeadershipLost(queue, to))
 
     def not_moved_to(self, instance: str) -> None:
@@ -192,6 +207,7 @@ class SchedulerNode:
     async def _open(self, spec: QueueSpec) -> None:
         try:
             epoch = await self._coordination.lead(spec.queue)
+            self._epochs[spec.queue] = epoch
             self._stepper.step(QueueOpened(spec, epoch))
         except LedElsewhere as error:
             for message in self._opening.pop(spec.queue):
@@ -212,6 +228,7 @@ class SchedulerNode:
     def _closed(self, effect: CloseQueue) -> None:
         self._say(QueueClosed(effect.queue))
         self._sum_up_shadow(effect.queue)
+        self._epochs.pop(effect.queue, None)
         self._start(self._coordination.resign(effect.queue))
 
     def _forward(self, effect: Forward) -> None:
@@ -237,6 +254,8 @@ class SchedulerNode:
                 self._misdirect(message.activation, effect.queue, effect.to)
         await asyncio.sleep(MOVED_S)
         self._moved.pop(effect.queue, None)
+        moved = self._epochs_moved
+        self._epochs_moved = {e: queue for e, queue in moved.items() if queue != effect.queue}
 
     def _misdirect(self, activation: Activation, queue: str, leader: str) -> None:
         self._say(Misdirected(activation.activation_id, queue, leader))

@@ -9,6 +9,7 @@ import pytest
 
 from acs_node.cluster import controller
 from acs_node.cluster.controller import ControllerHouse
+from acs_node.cluster.process import Node
 from acs_node.cluster.routing import CUT_OFF
 from acs_node.grpc_link import Peer
 from acs_node.links import Result
@@ -128,3 +129,14 @@ async def test_who_is_cut_off_accepts_nothing_until_it_is_not(tmp_path: Path) ->
     made.linked(link)
     made._look_once()
     assert waiting.accepts
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_node_that_counts_as_gone_elsewhere_ends_unless_its_lease_certainly_holds(
+    valid: bool,
+) -> None:
+    lost: list[str] = []
+    lease = SimpleNamespace(is_valid=lambda: valid, lose=lambda: lost.append("lost"))
+    node: Any = SimpleNamespace(lease=lease)
+    Node._disowned(node)
+    assert lost == ([] if valid else ["lost"])

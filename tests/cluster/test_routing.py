@@ -45,6 +45,10 @@ class FakeLink:
     def unwritten(self) -> list[Any]:
         return self.kept
 
+    def take_unwritten(self) -> list[Any]:
+        kept, self.kept = self.kept, []
+        return kept
+
     def take(self) -> list[Any]:
         sent, self.sent = self.sent, []
         return sent
@@ -520,3 +524,37 @@ def test_throttles_of_a_dead_scheduler_are_lifted() -> None:
     house.heard.clear()
     house.routing.scheduler_gone("s0-1")
     assert [(m.queue, m.on) for m in house.heard] == [("q", False)]
+
+
+def test_what_a_scheduler_never_got_goes_to_who_leads_instead() -> None:
+    house = House()
+    links = {name: house.scheduler(name) for name in ("s0-1", "s1-1")}
+    first = choose("q", dict.fromkeys(links, 0.0))
+    other = next(name for name in links if name != first)
+    house.routing.leads("q", first)
+    house.submit("1")
+    links[first].down, links[first].up = True, False
+    house.submit("2", "3")
+    house.routing.send(Cancel("2"))
+    house.routing.take(other, result("3"))
+    house.routing.look()
+    assert links[other].take() == []
+    house.routing.leads("q", other)
+    house.routing.look()
+    assert ids(links[other].take()) == ["2"]
+    assert [type(m) for m in links[first].kept] == [Cancel]
+    assert ids(links[first].take()) == ["1"], "that one may have it"
+    assert house.routing.schedulers == links
+
+
+def test_a_queue_that_nobody_leads_goes_to_a_scheduler_that_is_reached() -> None:
+    house = House()
+    links = {name: house.scheduler(name) for name in ("s0-1", "s1-1")}
+    first = choose("q", dict.fromkeys(links, 0.0))
+    other = next(name for name in links if name != first)
+    links[first].up = False
+    house.submit("1")
+    assert ids(links[other].take()) == ["1"]
+    links[other].up = False
+    house.submit("2")
+    assert ids(links[first].take()) == ["2"], "nobody is reached: it is kept for the first"

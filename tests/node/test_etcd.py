@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -511,3 +512,65 @@ def test_without_the_program_there_is_a_reason(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EtcdMissing, match="install the package etcd-server"):
         EtcdProcess(tmp_path).start()
+
+
+class Wire:
+    """What lies between a client and etcd; what goes over a connection that is ``mute`` is lost."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._host, self._port = endpoint.rsplit(":", 1)
+        self.writers: list[asyncio.StreamWriter] = []
+        self.mute: list[asyncio.StreamWriter] = []
+        self.open = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._host, int(self._port))
+        self.writers.append(writer)
+        self.open += 1
+        there = asyncio.ensure_future(self._pump(reader, far_writer, writer))
+        await self._pump(far_reader, writer, writer)
+        await there
+        self.open -= 1
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, to: asyncio.StreamWriter, of: asyncio.StreamWriter
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                if of not in self.mute:
+                    to.write(data)
+        to.close()
+
+
+async def test_a_connection_that_answers_no_more_is_given_up_for_a_new_one(
+    etcd_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = Wire(etcd_endpoint)
+    server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
+    client = Etcd(EtcdConfig((f"127.0.0.1:{server.sockets[0].getsockname()[1]}",)))
+    assert (await client.list("nothing-there"))[0] == []
+    wire.mute += wire.writers
+    monkeypatch.setattr(etcd_module, "CALL_S", 0.5)
+    with pytest.raises(EtcdError, match="no answer within"):
+        await client.list("x")
+    monkeypatch.setattr(etcd_module, "CALL_S", 20.0)
+    assert (await client.list("nothing-there"))[0] == []
+    assert len(wire.writers) > len(wire.mute)
+    await client.close()
+    server.close()
+    await until(lambda: not wire.open, "the end of the connections")
+
+
+async def test_a_lease_that_others_have_seen_end_is_not_asked_for_any_more(
+    etcd_endpoint: str,
+) -> None:
+    client = Etcd(EtcdConfig((etcd_endpoint,)))
+    lease = await Lease.begin(client, 10)
+    lease.lose()
+    lease.lose()  # several of them say so
+    assert lease.lost.done()
+    assert not lease.is_valid()
+    await lease.end()
+    assert await client.keep_alive(lease.id) > 0, "it was not revoked: there is none"
+    await client.revoke(lease.id)
+    await client.close()

@@ -15,7 +15,7 @@ from acs_core.effects import Deliver
 from acs_core.events import Activation
 from acs_node import acs_pb2 as pb
 from acs_node import clock, grpc_link, wire
-from acs_node.grpc_link import METHOD, GrpcLink, LinkFull, LinkServer, Peer, Refused
+from acs_node.grpc_link import METHOD, Disowned, GrpcLink, LinkFull, LinkServer, Peer, Refused
 from acs_node.links import Cancel, QueueClosed
 
 SERVER = Peer(pb.SCHEDULER, "s0", "s0-1")
@@ -526,4 +526,52 @@ async def test_a_server_that_is_another_one_is_not_spoken_to() -> None:
         await until(lambda: link.up, "the link", within_s=0.3)
     assert ups == []
     await link.close()
+    await server.close()
+
+
+async def test_what_was_never_written_can_be_taken_back() -> None:
+    async with linked() as (pair, near, proxy):
+        near.send(Cancel("1"))
+        await until(lambda: len(pair.at_server) == 1, "the first one")
+        await proxy.close()
+        await until(lambda: not near.up, "the end of the stream")
+        for n in (2, 3):
+            near.send(Cancel(str(n)))
+        assert numbers(near.take_unwritten()) == [2, 3]
+        assert near.take_unwritten() == []
+        assert near._outbox_bytes == sum(size for _, size in near._outbox)
+        near.send(Cancel("4"))
+        assert near._dialling is not None
+        near._dialling.cancel()
+        await proxy.start()
+        near.dial(CLIENT, f"127.0.0.1:{proxy.port}")
+        await until(lambda: len(pair.at_server) == 2, "the next one")
+        assert numbers(pair.at_server) == [1, 4]
+
+
+async def test_a_link_knows_when_it_heard_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_link, "HEARTBEAT_S", 0.01)
+    async with linked() as (_, near, proxy):
+        heard_us = near.heard_us
+        await until(lambda: near.heard_us > heard_us, "a frame")
+        await proxy.close()
+        await until(lambda: not near.up, "the end of the stream")
+        near._on_beat()
+        heard_us = near.heard_us
+        near._on_beat()
+        assert near.heard_us == heard_us
+
+
+async def test_who_counts_as_gone_is_told_so() -> None:
+    told: list[str] = []
+
+    def accept(peer: Peer) -> GrpcLink:
+        raise Disowned(f"{peer} counts as gone here")
+
+    server = LinkServer(SERVER, accept)
+    port = await server.listen("127.0.0.1:0")
+    near = GrpcLink(SERVER, told.append, disowned=lambda: told.append("gone"))  # type: ignore[arg-type]
+    near.dial(CLIENT, f"127.0.0.1:{port}")
+    await until(lambda: "gone" in told, "the refusal")
+    await near.close()
     await server.close()

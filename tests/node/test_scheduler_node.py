@@ -24,6 +24,7 @@ from acs_core.events import (
     Outcome,
     Pulled,
     QueueSpec,
+    Returned,
 )
 from acs_core.scheduler import SchedulerConfig
 from acs_node import clock, scheduler_node
@@ -231,7 +232,7 @@ async def test_what_is_not_held_any_more_is_told_and_nothing_else() -> None:
 async def test_a_queue_that_moves_is_given_up_before_its_work_is_sent_on() -> None:
     stage = Stage()
     stage.submit("a0")
-    await stage.serve()
+    create = await stage.serve()
     for n in range(1, 4):
         stage.submit(f"a{n}")
     assert stage.node.take_arrived() == {SPEC.queue: 4}
@@ -249,8 +250,14 @@ async def test_a_queue_that_moves_is_given_up_before_its_work_is_sent_on() -> No
     await until(lambda: stage.sent(Misdirected) == sent, "the late one, in order")
     assert stage.coordination.resigned == [SPEC.queue]
     assert not stage.node.scheduler.has_queue(SPEC.queue)
+    # It met the next leader at the invoker, which knows nothing of it.
+    stage.node.receive(Returned(create.container, create.epoch, ("a0",)))
     stage.node.not_moved_to("s3-1")
-    stage.node.not_moved_to("s2-1")  # it is gone: work that still comes is taken here again
+    stage.node.not_moved_to("s2-1")
+    stage.node.receive(Returned(create.container, create.epoch, ("a0",)))
+    sent += [Misdirected("a0", SPEC.queue, leader) for leader in ("s2-1", "s")]
+    await until(lambda: stage.sent(Misdirected) == sent, "what was given back")
+    # The other one is gone: work that still comes is taken here again.
     stage.submit("again")
     await until(lambda: stage.node.scheduler.has_queue(SPEC.queue), "the queue")
     await stage.node.close()

@@ -32,6 +32,7 @@ from ..links import ActionFound, ActionWanted
 from ..routes import action_behind, entities_behind
 from .config import NodeConfig
 from .process import Node, NodeError, run
+from .reach import Unreached
 from .routing import CUT_OFF, Routing
 from .sharing import Sharing
 from .spreading import Loads
@@ -62,6 +63,7 @@ class ControllerHouse:
         self._early: list[tuple[Peer, object]] = []
         self._leaders = Watched(node.etcd, f"{node.config.cluster}/queue/", self._on_leader)
         self._loads = Loads(node.etcd, node.config.cluster, self._routing.is_loaded)
+        self._unreached: Unreached | None = None
         self._stack = AsyncExitStack()
         self._listener: socket.socket | None = None
         self._server: standalone.Server | None = None
@@ -165,6 +167,11 @@ class ControllerHouse:
         if self._sharing is not None:
             # Not before: a start of this name that was killed has counted as alive until now.
             _warn(await self._sharing.sweep_of_the_dead())
+        node = self._node
+        lease_s = self._config.lease_s
+        self._unreached = Unreached(
+            node.etcd, self._config.cluster, node.me.instance, node.lease, lease_s
+        )
         # Not before: results find their way by the number in the membership.
         self._serving = asyncio.ensure_future(self._server.serve(sockets=[self._listener]))
         standalone.spare_the_collector()
@@ -218,6 +225,8 @@ class ControllerHouse:
             await standalone.end_clients(self._server, self._serving)
         if self._sharing is not None:
             await self._sharing.close()
+        if self._unreached is not None:
+            await self._unreached.close()
         await self._leaders.close()
         await self._loads.close()
         if self._controller is not None:
@@ -243,6 +252,8 @@ class ControllerHouse:
     def _look_once(self) -> None:
         assert self._controller is not None
         self._routing.look()
+        if self._unreached is not None:
+            self._unreached.look(self._routing.schedulers)
         if self._routing.is_cut_off():
             self._controller.pause_accepting(CUT_OFF)
         else:

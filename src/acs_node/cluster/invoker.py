@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 
 from acs_core.containers import ContainerPool, ContainerState
-from acs_core.effects import Create, Deliver
+from acs_core.effects import Create, Deliver, Release
 from acs_core.events import (
     Adopted,
     ContainerGone,
@@ -45,6 +45,7 @@ from ..links import ActionFound, ActionWanted, Drained, Fence, Fenced, Logs, Res
 from ..sandboxes import SandboxEngine
 from .config import NodeConfig
 from .drain import DrainWatch
+from .farewells import Farewells
 from .health import HealthWatch
 from .process import Node, NodeError, data_folder, run
 
@@ -82,6 +83,8 @@ class InvokerHouse:
         self._owners: dict[str, GrpcLink] = {}  # of containers
         self._queues: dict[str, str] = {}  # of containers
         self._speaking: GrpcLink | None = None  # whose message is being received
+        self._delivered = ""  # the activation that is being received
+        self._farewells: Farewells[GrpcLink] = Farewells(lambda link, gone: link.send(gone))
         # Delivered and not ended; the invoker answers a fence from it.
         self._held: set[str] = set()
         self._homeless: deque[Result | Logs] = deque(maxlen=RESULTS_WAITING_MAX)
@@ -249,7 +252,9 @@ class InvokerHouse:
             for message in link.undelivered():
                 if isinstance(message, (Result, Logs)):
                     self.to_controller(message)
-        self._schedulers.pop(peer.instance, None)
+        scheduler = self._schedulers.pop(peer.instance, None)
+        if scheduler is not None:
+            self._farewells.forget(scheduler)
         for container in [c for c, link in self._owners.items() if link.peer is peer]:
             del self._owners[container]  # whoever adopts it is told all anew
 
@@ -268,14 +273,26 @@ class InvokerHouse:
                     id_ = message.activation.activation_id
                     self._speaking.send(Returned(message.container, message.epoch, (id_,)))
                     return
-                self._held.add(message.activation.activation_id)
-            elif isinstance(message, Create):
+                self._deliver(message)
+                return
+            if isinstance(message, Create):
                 self._owners[message.container] = self._speaking
                 self._queues[message.container] = message.spec.queue
                 if message.spec.queue not in self._actions:
                     self._start(self._create(message))
                     return
+            elif isinstance(message, Release):
+                self._farewells.answered(message.container, self._speaking)
             self._invoker.receive(message)
+
+    def _deliver(self, message: Deliver) -> None:
+        assert self._invoker is not None
+        self._delivered = message.activation.activation_id
+        self._held.add(self._delivered)
+        try:
+            self._invoker.receive(message)
+        finally:
+            self._delivered = ""
 
     def _fence(self, peer: Peer, message: Fence) -> None:
         self._node.fence(_peer_of(self._schedulers, message.scheduler))
@@ -366,11 +383,17 @@ class InvokerHouse:
             link = self._owners.get(container)
             if isinstance(event, Returned):
                 self._held.difference_update(event.activation_ids)
-                link = link or self._speaking
+                if link is None or event.activation_ids == (self._delivered,):
+                    link = self._speaking  # whoever leads the queue now knows nothing of it
+            elif isinstance(event, ContainerLeaving) and link is not None:
+                self._farewells.leaving(container, link)
             elif isinstance(event, (ContainerGone, CreationFailed)):
                 self._owners.pop(container, None)
                 self._queues.pop(container, None)
                 self._node.coordination.release(container)
+                if isinstance(event, ContainerGone) and link is not None:
+                    self._farewells.gone(event, link)
+                    return
         if link is not None:
             link.send(event)
 

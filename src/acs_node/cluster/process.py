@@ -25,7 +25,7 @@ from .. import clock, wire
 from ..database import DatabaseError
 from ..etcd import Etcd, EtcdError, Lease, backoff
 from ..etcd_coordination import EtcdCoordination
-from ..grpc_link import GrpcLink, LinkServer, Peer, Refused, role_name
+from ..grpc_link import Disowned, GrpcLink, LinkServer, Peer, Refused, role_name
 from ..membership import Member, Membership
 from ..sandboxes import SandboxError
 from .config import ConfigError, NodeConfig
@@ -142,6 +142,7 @@ class Node:
             lambda message: house.receive(peer, message),
             self._changed,
             kinds=wire.kinds(peer.role, self.me.role),
+            disowned=self._disowned,
         )
         self.links[peer.instance] = link
         house.linked(link)
@@ -155,7 +156,7 @@ class Node:
         if self.house is None:
             raise Refused("this node is starting")
         if peer.instance in self._fenced:
-            raise Refused(f"{peer} counts as gone here")
+            raise Disowned(f"{peer} counts as gone here")
         if not wire.kinds(peer.role, self.me.role):
             raise Refused(f"a {self.config.role} does not speak with {peer}")
         if not self.membership.is_known(role_name(peer.role), peer.name, peer.instance):
@@ -193,6 +194,11 @@ class Node:
         task.add_done_callback(self._closing.discard)
         assert self.house is not None
         self.house.gone(peer)
+
+    def _disowned(self) -> None:
+        """End: another node has seen the lease end.  etcd may not be reached from here for long."""
+        if not self.lease.is_valid():
+            self.lease.lose()
 
     def tell_health(self, status: str) -> None:
         """Have the others know how this node is."""

@@ -117,6 +117,7 @@ class Routing:
         self._gone_invoker = ""
         # What its scheduler does not hold any more: that one, and until when an end is waited for.
         self._not_held: dict[str, tuple[str, int]] = {}
+        self._leaders_changed = False
 
     # --- the controller's link ----------------------------------------------------------------
 
@@ -141,7 +142,8 @@ class Routing:
         queue = sent.submit.spec.queue
         leader = self._leaders.get(queue, "")
         if not leader and self._schedulers:
-            loads = {each: self._loads.get(each, 0.0) for each in self._schedulers}
+            up = [each for each, link in self._schedulers.items() if link.up]
+            loads = {each: self._loads.get(each, 0.0) for each in up or self._schedulers}
             leader = spreading.choose(queue, loads)
         link = self._schedulers.get(leader)
         if (link is None or not link.up) and not self._is_member():
@@ -235,6 +237,7 @@ class Routing:
             self._leaders.pop(queue, None)
         else:
             self._leaders[queue] = instance
+            self._leaders_changed = True
         if self._parked:
             self._unpark()
 
@@ -350,8 +353,28 @@ class Routing:
         """Tell whether work that is accepted now would get nowhere."""
         return not self._is_member() and not any(link.up for link in self._schedulers.values())
 
+    @property
+    def schedulers(self) -> dict[str, GrpcLink]:
+        """The links to the schedulers, by instance."""
+        return self._schedulers
+
+    def _take_back(self) -> None:
+        """Send to the leaders of now what a scheduler that is not reached never got."""
+        self._leaders_changed = False
+        for link in [link for link in self._schedulers.values() if not link.up]:
+            for message in link.take_unwritten():
+                if isinstance(message, Submit):
+                    id_ = message.activation.activation_id
+                    sent = self._sent.get(id_)
+                    if sent is not None and sent.at == link.peer.instance:
+                        self._forward(id_, sent)
+                else:
+                    link.send(message)
+
     def look(self) -> None:
         """Ask what is due to be asked, of schedulers and then of invokers."""
+        if self._leaders_changed:
+            self._take_back()
         now_us = self._now_us()
         if now_us >= self._inquire_us:
             self._inquire_us = _NEVER

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from acs_core.effects import Reject
-from acs_core.events import InvokerGone, InvokerReported
+from acs_core.effects import Reject, Release
+from acs_core.events import ContainerLeaving, InvokerGone, InvokerReported
 from acs_core.scheduler import SchedulerConfig
 
 from .. import acs_pb2 as pb
@@ -18,6 +18,7 @@ from ..scheduler_node import SchedulerNode
 from ..trace_file import TraceFile
 from .config import NodeConfig
 from .process import Node, NodeError, data_folder, run
+from .reach import Reach
 from .spreading import Spreading
 
 RETRY_MAX_US = 2_000_000
@@ -47,6 +48,14 @@ class SchedulerHouse:
             node.me.instance,
             node.lease,
             self.scheduler,
+            lambda instance: self._reach.is_worse(instance),
+        )
+        self._reach = Reach(
+            node.etcd,
+            node.config.cluster,
+            node.me.instance,
+            self.scheduler,
+            lambda: [each.instance for each in node.membership.members("scheduler")],
         )
         self.scheduler.connect(_ToControllers(node, self._controllers), self._invokers)
 
@@ -55,6 +64,7 @@ class SchedulerHouse:
 
     async def joined(self) -> None:
         await self._spreading.start()
+        await self._reach.start()
 
     def serving(self) -> str:
         return "leads queues"
@@ -64,6 +74,14 @@ class SchedulerHouse:
             self._reports[message.invoker] = message
             message = self._with_others(message, self._elsewhere())
         self.scheduler.receive(message)
+        if isinstance(message, ContainerLeaving):
+            self._answer(peer, message)
+
+    def _answer(self, peer: Peer, leave: ContainerLeaving) -> None:
+        """Say that nothing more is delivered to a container; see ``farewells``."""
+        link = self._node.links.get(peer.instance)
+        if link is not None:
+            link.send(Release(leave.container, peer.name, 0, "it leaves"))
 
     # --- memory of others ----------------------------------------------------------------------
 
@@ -129,6 +147,7 @@ class SchedulerHouse:
         if self._looking is not None:
             self._looking.cancel()
         await self._spreading.close()
+        await self._reach.close()
         await self._held.close()
         await self.scheduler.close()
         if self._trace is not None:

@@ -71,7 +71,10 @@ def read_load(value: bytes) -> float | None:
 
 
 class Spreading:
-    """What one scheduler does about loads; ``me`` is its instance."""
+    """What one scheduler does about loads; ``me`` is its instance.
+
+    To one that ``is_avoided`` no queue is moved, see ``reach``.
+    """
 
     def __init__(
         self,
@@ -80,12 +83,14 @@ class Spreading:
         me: str,
         lease: Lease,
         node: SchedulerNode,
+        is_avoided: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._etcd = etcd
         self._key = prefix(cluster) + me
         self._me = me
         self._lease = lease
         self._node = node
+        self._is_avoided = is_avoided
         self._loads = Loads(etcd, cluster, self._on_load)
         self._told = -1.0
         self._looked_us = clock.now_us()
@@ -131,7 +136,9 @@ class Spreading:
             self._told = load
 
     def _move(self, load: float, arrived: dict[str, int], span_us: int) -> None:
-        loads = {**self._loads.values, self._me: load}
+        told = self._loads.values.items()
+        loads = {name: value for name, value in told if not self._is_avoided(name)}
+        loads[self._me] = load
         to = spreading.coolest(self._me, loads)
         if not to:
             return
