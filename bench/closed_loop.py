@@ -1,9 +1,8 @@
 """A closed loop of users against one server: each waits for its answer and asks again.
 
 A program of its own, so that it has a processor of its own: ``python closed_loop.py`` reads a
-``Plan`` as JSON from standard input and writes what came of it to standard output.  It warms up and
-measures on the same connections: what waits in the server when measuring begins is work of the
-same users.  Latency is that of requests answered in the measured time, whenever they were sent.
+``Plan`` as JSON from standard input and writes what came of it to standard output.  Users only
+join, none leaves: what waits in the server when measuring begins is work of the same users.
 """
 
 from __future__ import annotations
@@ -22,36 +21,65 @@ import uvloop
 
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
+JOIN_AT_ONCE = 100
+LOOK_S = 0.25
+"""Between two looks at what the server says of itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """So many users, with those of the stages before, measured for ``seconds``.
+
+    Warming up ends when the server has named the same work of its engine for ``Plan.still_s``,
+    after ``warm_max_s`` at the latest.
+    """
+
+    users: int
+    seconds: float
+    warm_max_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do: user ``u`` sends ``requests[u % len(requests)]`` again and again.
 
-    Warming up ends when ``status_url`` names the same work of the engine for ``still_s``, after
-    ``warm_min_s`` at the earliest and ``warm_max_s`` at the latest; "": after ``warm_min_s``.
+    Before the stage of this index, ``prime_users`` send ``prime_requests`` instead, until their
+    server has had no more containers than before for ``still_s``, ``prime_max_s`` at the longest.
     """
 
     port: int
+    status_url: str
     requests: list[str]
-    users: int
-    seconds: float
-    warm_min_s: float
-    warm_max_s: float
-    status_url: str = ""
-    still_s: float = 4.0
+    stages: list[Stage]
+    still_s: float
+    prime_before: int
+    prime_requests: list[str]
+    prime_users: int
+    prime_max_s: float
+
+    def longest_s(self) -> float:
+        """Return how long it may take."""
+        return self.prime_max_s + sum([each.warm_max_s + each.seconds for each in self.stages])
 
 
 @dataclass(slots=True)
 class Loop:
-    """What happened; ``latencies_us`` of each request, by its number."""
+    """What happened in a stage.
 
+    ``latency_ms`` is of what was answered in the measured time, whenever it was sent;
+    ``at_least_ms`` counts also each user who still waited at its end, with the time so far, which
+    is less than it will have been.  ``answered`` is how many, by the request's number.
+    """
+
+    users: int
     statuses: dict[str, int]
     measured_s: float
     warm_s: float
+    prime_s: float
     still: bool
     answered: list[int]
     latency_ms: dict[str, float]
+    at_least_ms: dict[str, float]
     latency_p99_ms: list[float]
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
@@ -66,28 +94,34 @@ class Loop:
         return sum([count for status, count in self.statuses.items() if status != "200"])
 
 
-def run(plan: Plan) -> Loop:
+def run(plan: Plan) -> list[Loop]:
     """Run the plan in a process of its own.  Raises: RuntimeError, and TimeoutExpired."""
     done = subprocess.run(
         [sys.executable, __file__],
         input=json.dumps(asdict(plan)),
         capture_output=True,
         text=True,
-        timeout=plan.warm_max_s + plan.seconds + 60,
+        timeout=plan.longest_s() + 60,
     )
     if done.returncode:
         raise RuntimeError(f"the load generator ended with code {done.returncode}: {done.stderr}")
-    return Loop(**json.loads(done.stdout))
+    return [Loop(**each) for each in json.loads(done.stdout)]
 
 
 class Meter:
-    """What all users of a run tell; it counts only while it is on."""
+    """What all users tell; it counts only while it is on."""
 
     def __init__(self, requests: int) -> None:
         self.on = False
         self.stopping = False
         self.statuses: dict[str, int] = {}
         self.latencies: list[list[float]] = [[] for _ in range(requests)]
+
+    def begin(self) -> None:
+        """Count from now on, from nothing."""
+        self.statuses = {}
+        self.latencies = [[] for _ in self.latencies]
+        self.on = True
 
     def answered(self, request: int, status: str, took_s: float) -> None:
         if self.on:
@@ -96,13 +130,13 @@ class Meter:
 
 
 class User(asyncio.Protocol):
-    """One user with a connection of its own."""
+    """One user with a connection of its own; ``body`` is what it asks for next."""
 
     def __init__(self, meter: Meter, request: int, body: bytes) -> None:
         self._meter = meter
         self._request = request
-        self._body = body
-        self._sent_s = 0.0
+        self.body = body
+        self.sent_s = 0.0
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
 
@@ -110,24 +144,29 @@ class User(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
         self._send()
 
+    def leave(self) -> None:
+        """Hang up."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def data_received(self, data: bytes) -> None:
         self._buffer = buffer = self._buffer + data if self._buffer else data
         end = buffer.find(_END)
         if end < 0 or len(buffer) < end + len(_END) + _length(buffer[:end]):
             return
         self._buffer = b""
-        took_s = time.perf_counter() - self._sent_s
+        took_s = time.perf_counter() - self.sent_s
         self._meter.answered(self._request, buffer[9:12].decode(), took_s)
         self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._meter.stopping:
-            self._meter.answered(self._request, "broken", time.perf_counter() - self._sent_s)
+            self._meter.answered(self._request, "broken", time.perf_counter() - self.sent_s)
 
     def _send(self) -> None:
         assert self._transport is not None
-        self._sent_s = time.perf_counter()
-        self._transport.write(self._body)
+        self.sent_s = time.perf_counter()
+        self._transport.write(self.body)
 
 
 def _length(head: bytes) -> int:
@@ -149,77 +188,130 @@ def in_ms(latencies: list[float]) -> dict[str, float]:
     return {name: round(1_000 * each, 3) for name, each in {"mean": mean, **shares}.items()}
 
 
-async def _status(url: str) -> dict[str, Any]:
-    if not url:
-        return {}
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        found: dict[str, Any] = (await client.get(url)).raise_for_status().json()
-    found.pop("added_wait_counts", None)
-    return found
+class Crowd:
+    """The users of one plan."""
 
+    def __init__(self, plan: Plan, client: httpx.AsyncClient) -> None:
+        self._plan = plan
+        self._client = client
+        self._meter = Meter(len(plan.requests))
+        self._bodies = [request.encode() for request in plan.requests]
+        self._users: list[User] = []
+        self.prime_s = 0.0
 
-async def _warm_up(plan: Plan) -> tuple[float, bool]:
-    """Wait until the containers are there; return for how long, and whether they are."""
-    begun_s = changed_s = time.monotonic()
-    done: dict[str, int] = {}
-    while True:
-        await asyncio.sleep(0.25)
-        now_s = time.monotonic()
-        if plan.status_url:
-            engine = (await _status(plan.status_url))["engine"]
+    async def join(self, users: int) -> None:
+        """Let users come until there are so many, some at once: on a busy loop one by one is slow."""
+        while (here := len(self._users)) < users:
+            numbers = range(here, min(users, here + JOIN_AT_ONCE))
+            self._users += await asyncio.gather(*[self._come(number) for number in numbers])
+
+    async def _come(self, number: int) -> User:
+        request = number % len(self._bodies)
+        user = User(self._meter, request, self._bodies[request])
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: user, "127.0.0.1", self._plan.port)
+        return user
+
+    async def prime(self) -> None:
+        """Have the server make its containers; see ``Plan``."""
+        plan = self._plan
+        own, self._bodies = self._bodies, [each.encode() for each in plan.prime_requests]
+        for number, user in enumerate(self._users):
+            user.body = self._bodies[number % len(own)]
+        begun_s = time.monotonic()
+        await self.join(plan.prime_users)
+        most, grown_s = -1, begun_s
+        while (now_s := time.monotonic()) - begun_s < plan.prime_max_s:
+            containers = (await self._status())["containers"]
+            if containers > most:
+                most, grown_s = containers, now_s
+            elif now_s - grown_s >= plan.still_s:
+                break
+            await asyncio.sleep(LOOK_S)
+        self._bodies = own
+        for number, user in enumerate(self._users):
+            user.body = own[number % len(own)]
+        self.prime_s = time.monotonic() - begun_s
+
+    async def measure(self, stage: Stage) -> Loop:
+        """Let the users of the stage come, warm up, and measure."""
+        await self.join(stage.users)
+        warm_s, still = await self._warm_up(stage)
+        meter = self._meter
+        before = await self._status()
+        meter.begin()
+        begun_s = time.monotonic()
+        await asyncio.sleep(stage.seconds)
+        meter.on = False
+        measured_s = time.monotonic() - begun_s
+        ended_s = time.perf_counter()
+        waiting = [ended_s - user.sent_s for user in self._users]
+        everything = [took_s for each in meter.latencies for took_s in each]
+        return Loop(
+            stage.users,
+            meter.statuses,
+            measured_s,
+            warm_s,
+            self.prime_s,
+            still,
+            [len(each) for each in meter.latencies],
+            in_ms(everything),
+            in_ms([*everything, *waiting]),
+            [in_ms(each)["p99"] for each in meter.latencies],
+            before,
+            await self._status(),
+        )
+
+    def leave(self) -> None:
+        """Let all go."""
+        self._meter.stopping = True
+        for user in self._users:
+            user.leave()
+
+    async def _warm_up(self, stage: Stage) -> tuple[float, bool]:
+        """Wait until the engine is still; return for how long that took, and whether it is."""
+        begun_s = changed_s = time.monotonic()
+        done: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = time.monotonic()
+            engine = (await self._status())["engine"]
             if engine != done:  # its busy time among it: something is under way
                 done, changed_s = engine, now_s
-        still = not plan.status_url or now_s - changed_s >= plan.still_s
-        warm_s = now_s - begun_s
-        if (still and warm_s >= plan.warm_min_s) or warm_s >= plan.warm_max_s:
-            return warm_s, still
+            still = now_s - changed_s >= self._plan.still_s
+            if still or now_s - begun_s >= stage.warm_max_s:
+                return now_s - begun_s, still
+
+    async def _status(self) -> dict[str, Any]:
+        reply = await self._client.get(self._plan.status_url)
+        found: dict[str, Any] = reply.raise_for_status().json()
+        found.pop("added_wait_counts", None)
+        return found
 
 
-async def measure(plan: Plan) -> Loop:
-    """Load the server, and measure when it is warm."""
-    loop = asyncio.get_running_loop()
+async def measure(plan: Plan) -> list[Loop]:
+    """Load the server stage by stage."""
     faults: list[str] = []
+    loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: faults.append(str(context)))
-    meter = Meter(len(plan.requests))
-    bodies = [request.encode() for request in plan.requests]
-    transports = []
-    for user in range(plan.users):
-        request = user % len(bodies)
-        transport, _ = await loop.create_connection(
-            lambda request=request: User(meter, request, bodies[request]), "127.0.0.1", plan.port
-        )
-        transports.append(transport)
-    warm_s, still = await _warm_up(plan)
-    before = await _status(plan.status_url)
-    meter.on = True
-    begun_s = time.monotonic()
-    await asyncio.sleep(plan.seconds)
-    meter.on = False
-    measured_s = time.monotonic() - begun_s
-    meter.stopping = True
-    after = await _status(plan.status_url)
-    for transport in transports:
-        transport.abort()
+    loops = []
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        crowd = Crowd(plan, client)
+        for number, stage in enumerate(plan.stages):
+            if number == plan.prime_before:
+                await crowd.prime()
+            loops.append(await crowd.measure(stage))
+        crowd.leave()
     if faults:
         raise RuntimeError(f"{len(faults)} faults of the load generator: {faults[0]}")
-    everything = [took_s for each in meter.latencies for took_s in each]
-    return Loop(
-        meter.statuses,
-        measured_s,
-        warm_s,
-        still,
-        [len(each) for each in meter.latencies],
-        in_ms(everything),
-        [in_ms(each)["p99"] for each in meter.latencies],
-        before,
-        after,
-    )
+    return loops
 
 
 def main() -> None:
     """Do what standard input says."""
-    plan = Plan(**json.load(sys.stdin))
-    json.dump(asdict(uvloop.run(measure(plan))), sys.stdout)
+    given = json.load(sys.stdin)
+    plan = Plan(**given | {"stages": [Stage(**each) for each in given["stages"]]})
+    json.dump([asdict(each) for each in uvloop.run(measure(plan))], sys.stdout)
 
 
 if __name__ == "__main__":

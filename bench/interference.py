@@ -8,7 +8,10 @@ a  two actions of 2 ms with the same home invoker, called in turn (650 times as 
 b  one slot busy for 20 ms, and a second call arrives (520 ms instead of 40 ms)
 c  1, 10, 50, 100 actions, 2,000 users, 180 slots (14,000 against 90 TPS at 100 actions)
 d  twice and four times as many actions as containers
-e  throughput by actions and users, fewer users than in c
+e  throughput by actions and users: what c measures on its way to 2,000 users
+
+Before c is measured both sides make their containers, for runs so long that they want all that
+the baseline may have: memory of one invoker in ten is for blackbox actions there.
 
 Needs ``acs images build`` for Docker; honours ``DOCKER_HOST``; leaves no container behind.
 """
@@ -31,10 +34,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from closed_loop import Loop, Plan, run
-from standalone import FUNCTION, BenchFailed, counts, machine
+from closed_loop import Loop, Plan, Stage, run
+from standalone import FUNCTION, PRIME_RUN_MS, BenchFailed, counts, machine
 
-from acs_core.sharding import generate_hash
+from acs_core.limits import BLACKBOX_FRACTION, MANAGED_FRACTION
+from acs_core.sharding import generate_hash, partition
 from acs_node import wskprops
 from acs_node.demo import DemoFailed, ServerProcess
 
@@ -51,27 +55,40 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured."""
+    """How much is measured; ``users`` of c, the most, come after those of e."""
 
     turns: int
     pairs: int
     slots: int
     controllers: int
     invokers: int
-    users: int
+    users: tuple[int, ...]
     actions: tuple[int, ...]
-    seconds: float
+    seconds: tuple[float, ...]
     still_s: float
     warm_max_s: float
+    prime_max_s: float
     scarce_slots: int
     scarce_users: int
     scarce_seconds: float
-    surface_users: tuple[int, ...]
-    surface_actions: tuple[int, ...]
+    scarce_warm_s: float
+
+    def primed(self) -> int:
+        """Return how many containers the baseline may have for actions of our own images."""
+        managed, _ = partition(self.invokers, MANAGED_FRACTION, BLACKBOX_FRACTION)
+        return self.slots // self.invokers * managed
 
 
-FULL = Sizes(10, 6, 180, 3, 10, 2_000, (1, 10, 50, 100), 10, 3, 45, 8, 4, 24, (200,), (1, 10, 100))
-QUICK = Sizes(3, 2, 8, 2, 2, 24, (1, 4), 2, 0.5, 4, 2, 2, 2, (8,), (1, 4))
+FULL = Sizes(
+    turns=10, pairs=6, slots=180, controllers=3, invokers=10, users=(20, 200, 2_000),
+    actions=(1, 10, 50, 100), seconds=(5, 5, 15), still_s=3, warm_max_s=10, prime_max_s=75,
+    scarce_slots=4, scarce_users=4, scarce_seconds=60, scarce_warm_s=15,
+)  # fmt: skip
+QUICK = Sizes(
+    turns=1, pairs=1, slots=4, controllers=2, invokers=2, users=(4, 12), actions=(1, 3),
+    seconds=(0.5, 1), still_s=0.5, warm_max_s=1, prime_max_s=2, scarce_slots=2, scarce_users=2,
+    scarce_seconds=1, scarce_warm_s=0.5,
+)  # fmt: skip
 
 
 class Server:
@@ -134,33 +151,35 @@ class Server:
             busy_ms = now_ms
             time.sleep(0.3)
 
-    def load(
-        self, names: Sequence[str], users: int, seconds: float, still_s: float, warm_max_s: float
-    ) -> Loop:
-        """Let users call the actions, n-th user n-th action, and measure."""
-        body = json.dumps({"sleep_ms": RUN_MS})
-        head = (
-            f" HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {self.client.headers['Authorization']}"
-            f"\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-        )
-        path = f"{wskprops.API_PATH}/namespaces/_/actions/"
-        requests = [f"POST {path}{name}?blocking=true{head}" for name in names]
-        status_url = f"{self.process.url}{wskprops.API_PATH}/acs/status"
-        warm_min_s = min(still_s, warm_max_s)
+    def load(self, names: Sequence[str], stages: Sequence[Stage], sizes: Sizes) -> list[Loop]:
+        """Let users call the actions, n-th user n-th action, and measure each stage.
+
+        Before the second one containers are made; where there is one stage they are not.
+        """
         plan = Plan(
-            self.process.port,
-            requests,
-            users,
-            seconds,
-            warm_min_s,
-            warm_max_s,
-            status_url,
-            still_s,
+            port=self.process.port,
+            status_url=f"{self.process.url}{wskprops.API_PATH}/acs/status",
+            requests=self._requests(names, RUN_MS),
+            stages=list(stages),
+            still_s=sizes.still_s,
+            prime_before=1,
+            prime_requests=self._requests(names, PRIME_RUN_MS),
+            prime_users=sizes.primed(),
+            prime_max_s=sizes.prime_max_s,
         )
         try:
             return run(plan)
         except RuntimeError as error:
             raise BenchFailed(f"{self.side}: {error}{self.process.last_output()}") from None
+
+    def _requests(self, names: Sequence[str], sleep_ms: int) -> list[str]:
+        body = json.dumps({"sleep_ms": sleep_ms})
+        head = (
+            f" HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {self.client.headers['Authorization']}"
+            f"\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        )
+        path = f"{wskprops.API_PATH}/namespaces/_/actions/"
+        return [f"POST {path}{name}?blocking=true{head}" for name in names]
 
 
 class Bench:
@@ -236,27 +255,21 @@ class Bench:
         return rows
 
     def talk(self) -> list[Row]:
-        """Part c."""
-        return self._grid(self.sizes.actions, (self.sizes.users,))
-
-    def surface(self) -> list[Row]:
-        """Part e."""
-        return self._grid(self.sizes.surface_actions, self.sizes.surface_users)
-
-    def _grid(self, actions: Sequence[int], users: Sequence[int]) -> list[Row]:
+        """Part c, and e on the way."""
         sizes = self.sizes
+        stages = [
+            Stage(users, seconds, sizes.warm_max_s)
+            for users, seconds in zip(sizes.users, sizes.seconds, strict=True)
+        ]
         rows = []
-        for each in users:
-            for count in actions:
-                for side in SIDES:
-                    with self.server(side, sizes.slots, sizes.controllers, sizes.invokers) as made:
-                        names = [f"act{number}" for number in range(count)]
-                        made.deploy(names)
-                        loop = made.load(
-                            names, each, sizes.seconds, sizes.still_s, sizes.warm_max_s
-                        )
-                    rows.append(row(side, count, each, loop))
-                    tell(rows[-1])
+        for count in sizes.actions:
+            names = [f"act{number}" for number in range(count)]
+            for side in SIDES:
+                with self.server(side, sizes.slots, sizes.controllers, sizes.invokers) as made:
+                    made.deploy(names)
+                    for loop in made.load(names, stages, sizes):
+                        rows.append(row(side, count, loop))
+                        tell(rows[-1])
         return rows
 
     def scarce(self) -> list[Row]:
@@ -266,14 +279,12 @@ class Bench:
         for times in (2, 4):
             count = times * sizes.scarce_slots
             names = [f"act{number}" for number in range(count)]
+            stage = Stage(count * sizes.scarce_users, sizes.scarce_seconds, sizes.scarce_warm_s)
             for side in SIDES:
                 with self.server(side, sizes.scarce_slots) as made:
                     made.deploy(names)
-                    users = count * sizes.scarce_users
-                    loop = made.load(
-                        names, users, sizes.scarce_seconds, sizes.still_s, sizes.warm_max_s / 2
-                    )
-                found = row(side, count, users, loop)
+                    (loop,) = made.load(names, [stage], sizes)
+                found = row(side, count, loop)
                 fair = sum(loop.answered) / count
                 found["times_as_many"] = times
                 found["smallest_share"] = min(loop.answered) / fair if fair else 0.0
@@ -290,7 +301,7 @@ def same_home(count: int) -> list[str]:
     return [name for name in names if generate_hash("guest", f"guest/{name}") % 2 == 0][:count]
 
 
-def row(side: str, actions: int, users: int, loop: Loop) -> Row:
+def row(side: str, actions: int, loop: Loop) -> Row:
     """Put a measurement into a row."""
     engine = {
         name: loop.after["engine"][name] - before for name, before in loop.before["engine"].items()
@@ -298,14 +309,16 @@ def row(side: str, actions: int, users: int, loop: Loop) -> Row:
     return {
         "side": side,
         "actions": actions,
-        "users": users,
+        "users": loop.users,
         "tps": loop.tps,
+        # User-seconds by answers: what a mean over all waits would be, cut off or not.
+        "little_mean_ms": 1_000 * loop.users / loop.tps if loop.tps else None,
         "mean_ms": loop.latency_ms["mean"],
-        # Of all users, also those who still wait: users / TPS.
-        "little_mean_ms": 1_000 * users / loop.tps if loop.tps else None,
+        "at_least_mean_ms": loop.at_least_ms["mean"],
         "p50_ms": loop.latency_ms["p50"],
         "p99_ms": loop.latency_ms["p99"],
         "p999_ms": loop.latency_ms["p99.9"],
+        "at_least_p50_ms": loop.at_least_ms["p50"],
         "containers": loop.after["containers"],
         "started": engine["started"],
         "removed": engine["removed"],
@@ -313,6 +326,7 @@ def row(side: str, actions: int, users: int, loop: Loop) -> Row:
         / (loop.after["uptime_ms"] - loop.before["uptime_ms"]),
         "errors": loop.errors(),
         "statuses": loop.statuses,
+        "prime_s": loop.prime_s,
         "warm_s": loop.warm_s,
         "still": loop.still,
         "measured_s": loop.measured_s,
@@ -327,19 +341,26 @@ def tell(found: Row) -> None:
         f"{found['tps']:8,.1f} TPS, mean {found['mean_ms']:9,.1f} ms, "
         f"p99 {found['p99_ms']:9,.1f} ms, {found['containers']} containers, "
         f"+{found['started']} -{found['removed']}, engine busy {found['engine_busy_share']:.0%}, "
-        f"{found['errors']} errors",
+        f"{found['errors']} errors, made in {found['prime_s']:.0f} s, warm in "
+        f"{found['warm_s']:.0f} s{'' if found['still'] else ', not still'}",
         flush=True,
     )
 
 
 def keys(rows: Sequence[Row]) -> Row:
-    """Compute the four figures from part c; None where nothing was answered or measured."""
-    at = {(r["side"], r["actions"]): r for r in rows}
+    """Compute the four figures from part c; None where nothing was answered or measured.
+
+    The means are those of Little's law, as the window cuts off what takes longer.
+    """
+    users = max([r["users"] for r in rows])
+    at = {(r["side"], r["actions"]): r for r in rows if r["users"] == users}
     most = max([r["actions"] for r in rows])
     ours, base = at["pull", most], at["sharding", most]
     return {
         f"tps_ratio_{most}_actions": _ratio(ours["tps"], base["tps"]),
-        f"mean_latency_ratio_{most}_actions": _ratio(base["mean_ms"], ours["mean_ms"]),
+        f"mean_latency_ratio_{most}_actions": _ratio(
+            base["little_mean_ms"] or 0, ours["little_mean_ms"] or 0
+        ),
         f"flatness_{most}_over_1": _ratio(ours["tps"], at["pull", 1]["tps"]),
         "baseline_1_action_over_ours": _ratio(at["sharding", 1]["tps"], at["pull", 1]["tps"]),
     }
@@ -354,7 +375,6 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "b": Bench.busy_slot,
     "c": Bench.talk,
     "d": Bench.scarce,
-    "e": Bench.surface,
 }
 
 
@@ -363,16 +383,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sandbox", choices=("docker", "process"), default="docker")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all")
-    parser.add_argument("--parts", default="abcde", help="which, such as ac")
+    parser.add_argument("--parts", default="abcd", help="which, such as ac; e is in c")
     parser.add_argument("--out", type=Path, metavar="FILE", help="for the raw numbers as JSON")
     parser.add_argument("--actions", type=counts, help="of part c, such as 1,100")
+    parser.add_argument("--slots", type=int, help="containers, and 11 users for each, in part c")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)
     if unknown:
-        parser.error(f"--parts: there is no part {', '.join(sorted(unknown))}; there are a to e")
+        parser.error(f"--parts: there is no part {', '.join(sorted(unknown))}; there are a to d")
     sizes = QUICK if options.quick else FULL
     if options.actions:
         sizes = replace(sizes, actions=tuple(options.actions))
+    if options.slots:
+        sizes = replace(sizes, slots=options.slots, users=(20, options.slots, 11 * options.slots))
     document: Row = {
         "sandbox": options.sandbox, "sizes": asdict(sizes), "machine": machine(), "parts": {},
     }  # fmt: skip
