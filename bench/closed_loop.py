@@ -200,7 +200,7 @@ class Crowd:
         self.prime_s = 0.0
 
     async def join(self, users: int) -> None:
-        """Let users come until there are so many, some at once: on a busy loop one by one is slow."""
+        """Let users come until there are so many; one by one takes long where all are busy."""
         while (here := len(self._users)) < users:
             numbers = range(here, min(users, here + JOIN_AT_ONCE))
             self._users += await asyncio.gather(*[self._come(number) for number in numbers])
@@ -209,8 +209,8 @@ class Crowd:
         request = number % len(self._bodies)
         user = User(self._meter, request, self._bodies[request])
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: user, "127.0.0.1", self._plan.port)
-        return user
+        _, here = await loop.create_connection(lambda: user, "127.0.0.1", self._plan.port)
+        return here
 
     async def prime(self) -> None:
         """Have the server make its containers; see ``Plan``."""

@@ -358,7 +358,28 @@ def test_the_experiment_degrades_and_writes_its_documented_keys(tmp_path: Path) 
 def test_interference_knows_its_parts() -> None:
     done = run("interference.py", "--parts", "ax")
     assert done.returncode == 2
-    assert "there is no part x; there are a to e" in done.stderr
+    assert "there is no part x; there are a to d" in done.stderr
+
+
+def test_interference_measures_both_sides(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    done = run(
+        "interference.py",
+        *("--quick", "--sandbox", "process", "--parts", "cd", "--actions", "1", "--out", str(path)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(path.read_text())
+    for part, times in (("c", 2), ("d", 1)):
+        rows = found["parts"][part]
+        assert [row["side"] for row in rows] == ["sharding"] * times + ["pull"] * times
+        for row in rows:
+            assert row["tps"] > 0
+            assert row["errors"] == 0
+            assert min(row["mean_ms"], row["at_least_mean_ms"]) > 0
+            assert row["little_mean_ms"] == pytest.approx(1_000 * row["users"] / row["tps"])
+    assert [row["prime_s"] > 0 for row in found["parts"]["c"]] == [False, True, False, True]
+    assert found["keys"]["baseline_1_action_over_ours"] > 0
+    assert found["keys"]["flatness_1_over_1"] == 1
 
 
 def test_interference_says_why_there_is_no_result(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 cimport cython
 
 from acs_core.action_queue cimport DeadlineIndex
+from acs_core.semaphores cimport NestedSemaphore
+
+cdef object _UP
 
 
 @cython.final
@@ -18,6 +21,7 @@ cdef class Balancer:
     cdef object _release(self, object action, Py_ssize_t invoker)
 
 
+@cython.locals(slot=NestedSemaphore)
 cpdef object schedule(
     Py_ssize_t max_concurrent,
     str key,

@@ -54,6 +54,9 @@ class InvokerStatus(IntEnum):
     DOWN = 3
 
 
+_UP: Final = InvokerStatus.UP
+
+
 @dataclass(frozen=True, slots=True)
 class ShardedInvoker:
     """An invoker in a controller's list; ``invoker`` counts from 0.
@@ -142,12 +145,12 @@ def schedule(
         return None
     for _ in range(len(invokers) + 2):
         chosen = invokers[index]
-        if chosen.status == InvokerStatus.UP and slots[chosen.invoker].try_acquire_concurrent(
-            key, max_concurrent, memory_mb
-        ):
-            return chosen.invoker, False
+        if chosen.status is _UP:
+            slot = slots[chosen.invoker]
+            if slot.try_acquire_concurrent(key, max_concurrent, memory_mb):
+                return chosen.invoker, False
         index = (index + step) % len(invokers)
-    usable = [each.invoker for each in invokers if each.status == InvokerStatus.UP]
+    usable = [each.invoker for each in invokers if each.status is _UP]
     if not usable:
         return None
     forced = usable[draw % len(usable)]

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 from node.house import ECHO, WAIT_FOR_FILE
 from node.server import rest_client, running_server
 from waiting import until, wait_until
@@ -170,6 +171,34 @@ def test_a_port_in_use_is_named(folder: Path) -> None:
         said = start_fails("--port", str(port), "--data", str(folder), "--sandbox", "process")
     assert f"cannot listen on 127.0.0.1:{port}" in said
     assert "--port" in said
+
+
+def test_a_crowd_is_accepted_in_a_few_turns_of_the_loop() -> None:
+    async def turns_for_a_crowd() -> int:
+        accepted: list[asyncio.Protocol] = []
+
+        class Accepted(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted.append(self)
+                transport.close()
+
+        loop = asyncio.get_running_loop()
+        for each in listeners:
+            await loop.create_server(Accepted, sock=each)
+        turns = 0
+        while len(accepted) < len(clients):
+            turns += 1
+            await asyncio.sleep(0)
+        return turns
+
+    listeners = standalone.several(standalone.listen(standalone.StandaloneConfig(port=0)))
+    address = listeners[0].getsockname()
+    clients = [socket.create_connection(address) for _ in range(4 * len(listeners))]
+    turns = uvloop.run(turns_for_a_crowd())
+    for client in clients:
+        client.close()
+    # One socket takes one connection in a turn.
+    assert turns < len(clients) / 2
 
 
 @pytest.mark.parametrize("what", ["lock", "instance", "sandboxes", "acs.db", "the folder"])

@@ -173,7 +173,9 @@ class ControllerHouse:
             node.etcd, self._config.cluster, node.me.instance, node.lease, lease_s
         )
         # Not before: results find their way by the number in the membership.
-        self._serving = asyncio.ensure_future(self._server.serve(sockets=[self._listener]))
+        self._serving = asyncio.ensure_future(
+            self._server.serve(sockets=standalone.several(self._listener))
+        )
         standalone.spare_the_collector()
 
     async def _claim_number(self) -> int:
