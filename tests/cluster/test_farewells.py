@@ -1,6 +1,7 @@
 """A container's end is told when nothing that was delivered to it can be on its way any more."""
 
 import asyncio
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,45 +28,56 @@ from acs_node.grpc_link import Peer
 SPEC = QueueSpec("n/a@1", "n", "n/a", 1)
 
 
+@dataclass(eq=False)
+class Line:
+    """A link that is up or not."""
+
+    name: str
+    up: bool = True
+
+
+S0, S1 = Line("s0"), Line("s1")
+
+
 class Stage:
-    """Links by name, and what was told on each."""
+    """What was told on each link."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
-        self.farewells: Farewells[str] = Farewells(
-            lambda link, gone: self.told.append((link, gone.container))
+        self.farewells: Farewells[Line] = Farewells(
+            lambda link, gone: self.told.append((link.name, gone.container))
         )
 
-    def gone(self, container: str, link: str) -> None:
+    def gone(self, container: str, link: Line) -> None:
         self.farewells.gone(ContainerGone(container, "idle"), link)
 
 
 async def test_an_end_waits_for_the_answer_to_the_leave() -> None:
     stage = Stage()
-    stage.farewells.leaving("c1", "s0")
-    stage.gone("c1", "s0")
+    stage.farewells.leaving("c1", S0)
+    stage.gone("c1", S0)
     assert stage.told == []
-    stage.farewells.answered("c2", "s0")
-    stage.farewells.answered("c1", "s1")  # of an earlier leader
+    stage.farewells.answered("c2", S0)
+    stage.farewells.answered("c1", S1)  # of an earlier leader
     assert stage.told == []
-    stage.farewells.answered("c1", "s0")
+    stage.farewells.answered("c1", S0)
     assert stage.told == [("s0", "c1")]
     assert len(stage.farewells) == 0
 
 
 async def test_an_end_is_told_at_once_after_the_answer_or_without_a_leave() -> None:
     stage = Stage()
-    stage.farewells.leaving("c1", "s0")
-    stage.farewells.answered("c1", "s0")
-    stage.gone("c1", "s0")
-    stage.gone("c2", "s0")
+    stage.farewells.leaving("c1", S0)
+    stage.farewells.answered("c1", S0)
+    stage.gone("c1", S0)
+    stage.gone("c2", S0)
     assert stage.told == [("s0", "c1"), ("s0", "c2")]
 
 
 async def test_who_has_adopted_the_container_since_is_told_of_its_end() -> None:
     stage = Stage()
-    stage.farewells.leaving("c1", "s0")
-    stage.gone("c1", "s1")
+    stage.farewells.leaving("c1", S0)
+    stage.gone("c1", S1)
     assert stage.told == [("s1", "c1")]
     assert len(stage.farewells) == 0
 
@@ -73,8 +85,25 @@ async def test_who_has_adopted_the_container_since_is_told_of_its_end() -> None:
 async def test_who_never_answers_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(farewells, "ANSWER_S", 0.0)
     stage = Stage()
-    stage.farewells.leaving("c1", "s0")
-    stage.gone("c1", "s0")
+    stage.farewells.leaving("c1", S0)
+    stage.gone("c1", S0)
+    await until(lambda: stage.told == [("s0", "c1")], "the end")
+
+
+async def test_while_a_link_is_down_its_answer_may_still_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(farewells, "ANSWER_S", 0.0)
+    stage = Stage()
+    link = Line("s0", up=False)
+    stage.farewells.leaving("c1", link)
+    stage.gone("c1", link)
+    for _ in range(3):
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.0, over.set)
+        await over.wait()
+    assert stage.told == []
+    link.up = True
     await until(lambda: stage.told == [("s0", "c1")], "the end")
 
 
@@ -82,9 +111,9 @@ async def test_nobody_is_told_when_its_scheduler_is_gone(monkeypatch: pytest.Mon
     monkeypatch.setattr(farewells, "ANSWER_S", 0.0)
     stage = Stage()
     for container in ("c1", "c2"):
-        stage.farewells.leaving(container, "s0")
-    stage.gone("c1", "s0")
-    stage.farewells.forget("s0")
+        stage.farewells.leaving(container, S0)
+    stage.gone("c1", S0)
+    stage.farewells.forget(S0)
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(0.0, over.set)
     await over.wait()

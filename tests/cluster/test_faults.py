@@ -3,7 +3,11 @@
 How fast things are back is measured there; here that they are back at all.
 """
 
+import struct
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from cluster.faults.evidence import RunLog, Verdict
 from cluster.faults.network import Network, NetworkMissing
 from cluster.faults.runner import Plan, suffer
 from cluster.faults.steady import Sent
+from cluster.faults.world import wall_clock
 from models import Outside
 from requirements import missing
 
@@ -166,3 +171,26 @@ def test_packets_are_lost_one_way_and_then_no_more() -> None:
             assert arrives(first, second, other.address)
     finally:
         network.close()
+
+
+def test_a_process_has_a_wall_clock_of_its_own_and_every_other_clock_stays(tmp_path: Path) -> None:
+    offset = tmp_path / "offset"
+    offset.write_bytes(struct.pack("q", 3_600))
+    code = """
+import struct, sys, threading, time
+print(time.time(), time.monotonic(), flush=True)
+with open(sys.argv[1], "r+b") as file:
+    file.write(struct.pack("q", -3600))
+begun_s = time.monotonic()
+time.sleep(0.01)
+threading.Event().wait(0.01)
+print(time.time(), time.monotonic() - begun_s < 1_000)
+"""
+    environment = {"LD_PRELOAD": str(wall_clock(tmp_path)), "ACS_WALL_CLOCK": str(offset)}
+    command = [sys.executable, "-c", code, str(offset)]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    (ahead, monotonic_s), (behind, waited) = (line.split() for line in said.stdout.splitlines())
+    assert 1_800 < float(ahead) - time.time() < 5_400
+    assert abs(float(monotonic_s) - time.monotonic()) < 1_800
+    assert -5_400 < float(behind) - time.time() < -1_800
+    assert waited == "True"

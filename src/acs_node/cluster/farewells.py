@@ -6,8 +6,8 @@ gives back what still comes for it.  So its scheduler answers that with a ``Rele
 everything that it has delivered there; and the invoker tells the end only then: by that time all of
 it has been given back, and is delivered elsewhere.
 
-The links are handed in; a scheduler of an earlier release answers nothing and is not waited for
-longer than ``ANSWER_S``.
+A scheduler of an earlier release answers nothing, and is not waited for longer than ``ANSWER_S``
+while its link is up.
 """
 
 from __future__ import annotations
@@ -15,14 +15,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from acs_core.events import ContainerGone
 
-ANSWER_S: Final = 2.0
-"""How long the answer to a leave is waited for; what is delivered meanwhile cannot be long away."""
+from ..grpc_link import SILENCE_S
 
-L = TypeVar("L")
+ANSWER_S: Final = SILENCE_S + 1.0
+"""How long the answer to a leave is waited for: a link that has broken is down by then."""
+
+
+class LinkState(Protocol):
+    """What is to be known of a link."""
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a stream."""
+        ...
+
+
+L = TypeVar("L", bound=LinkState)
 
 
 @dataclass(slots=True)
@@ -56,8 +68,17 @@ class Farewells(Generic[L]):
             self._tell(link, event)
             return
         leave.gone = event
+        self._wait(event.container, leave)
+
+    def _wait(self, container: str, leave: _Leave[L]) -> None:
         loop = asyncio.get_running_loop()
-        leave.timer = loop.call_later(ANSWER_S, self.answered, event.container, link)
+        leave.timer = loop.call_later(ANSWER_S, self._waited, container, leave)
+
+    def _waited(self, container: str, leave: _Leave[L]) -> None:
+        if leave.link.up:
+            self.answered(container, leave.link)
+        else:  # nothing could be told now, and what was on its way still comes
+            self._wait(container, leave)
 
     def answered(self, container: str, link: L) -> None:
         """The scheduler has heard of the leave, and nothing of it comes any more."""
