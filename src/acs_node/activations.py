@@ -306,21 +306,24 @@ class ActivationStore:
             self._timer = loop.call_later(self._retry_ms / 1000, self._hand_over)
             self._retry_ms = min(2 * self._retry_ms, RETRY_MS_MAX)
 
-    async def sweep(self, now_ms: int, *, everything: bool = False) -> int:
-        """End what was accepted and is overdue by ``records.SWEEP_MARGIN_MS`` as *unknown*.
+    async def sweep(self, now_ms: int) -> int:
+        """End everything that was accepted and has not ended as *unknown*.
 
-        With ``everything`` also what is not overdue: for a start, when nobody is left who could
-        end it.  Returns how many were ended.  A definite result that comes later still replaces
-        the record.
+        For a start, when nobody is left who could end it.  Returns how many were ended.  A definite
+        result that comes later still replaces the record.
         """
         ended = 0
         while True:
-            part = await self._database.write(
-                partial(records.sweep, now_ms=now_ms, everything=everything)
-            )
+            part = await self._database.write(partial(records.sweep, now_ms=now_ms))
             ended += part
             if part < records.SWEEP_ROWS_MAX:
                 return ended
+
+    async def overdue_ids(self, now_ms: int) -> list[str]:
+        """Return the ids of what should have ended ``records.SWEEP_MARGIN_MS`` ago."""
+        due_ms = now_ms - records.SWEEP_MARGIN_MS
+        keys = await self._database.read(partial(records.accepted_ids, due_ms=due_ms))
+        return [key.hex() for key in keys]
 
     async def accepted_ids(self) -> list[str]:
         """Return the ids of all that was accepted, by whomever, and has not ended."""
@@ -332,9 +335,7 @@ class ActivationStore:
         ended = 0
         for at in range(0, len(activation_ids), records.SWEEP_ROWS_MAX):
             some = [bytes.fromhex(id_) for id_ in activation_ids[at : at + records.SWEEP_ROWS_MAX]]
-            ended += await self._database.write(
-                partial(records.sweep, now_ms=now_ms, everything=False, only=some)
-            )
+            ended += await self._database.write(partial(records.sweep, now_ms=now_ms, only=some))
         return ended
 
     # Reading.

@@ -496,6 +496,10 @@ class Controller:
             for activation_id, pending in self._pending.items()
         ]
 
+    def is_pending(self, activation_id: str) -> bool:
+        """Tell whether the activation was accepted here and has not ended."""
+        return activation_id in self._pending
+
     def disable(self) -> None:
         """Refuse every further invocation; what was accepted ends.  A start lifts it."""
         log.warning("an operator disables this controller")

@@ -127,25 +127,23 @@ def withdraw(connection: Connection, keys: Iterable[bytes]) -> None:
     connection.execute(statement, [{"key": key} for key in keys])
 
 
-def accepted_ids(connection: Connection) -> list[bytes]:
-    """Return the ids of all that was accepted and has not ended."""
+def accepted_ids(connection: Connection, due_ms: int | None = None) -> list[bytes]:
+    """Return the ids of all that was accepted and has not ended, or of what is due by then."""
     statement = select(activations.c.activation_id).where(activations.c.rank == ACCEPTED)
+    if due_ms is not None:
+        statement = statement.where(activations.c.deadline_ms <= due_ms)
     return [bytes(row.activation_id) for row in connection.execute(statement)]
 
 
-def sweep(
-    connection: Connection, now_ms: int, everything: bool, only: Sequence[bytes] | None = None
-) -> int:
+def sweep(connection: Connection, now_ms: int, only: Sequence[bytes] | None = None) -> int:
     """Turn up to ``SWEEP_ROWS_MAX`` accept rows into *unknown* records.
 
-    Overdue ones, or any, or any of ``only``, which are no more than that.
+    Any, or any of ``only``, which are no more than that.
     """
-    overdue = [activations.c.rank == ACCEPTED]
+    accepted = [activations.c.rank == ACCEPTED]
     if only is not None:
-        overdue.append(activations.c.activation_id.in_(only))
-    elif not everything:
-        overdue.append(activations.c.deadline_ms <= now_ms - SWEEP_MARGIN_MS)
-    statement = select(activations).where(*overdue).limit(SWEEP_ROWS_MAX)
+        accepted.append(activations.c.activation_id.in_(only))
+    statement = select(activations).where(*accepted).limit(SWEEP_ROWS_MAX)
     rows = [
         (row.activation_id, (_unknown(from_row(row), now_ms), 0))
         for row in connection.execute(statement)

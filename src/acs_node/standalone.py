@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -436,7 +436,7 @@ async def _serve(config: StandaloneConfig, pool: PoolConfig) -> None:
         removed = await engine.remove_leftovers()
         if removed:
             log.info("removed %d containers that an earlier run left behind", removed)
-        lost = await activations.sweep(clock.wall_ms(), everything=True)
+        lost = await activations.sweep(clock.wall_ms())
         if lost:
             log.warning("%d accepted activations of an earlier run ended as unknown", lost)
         await first_start(entities, url)
@@ -501,13 +501,26 @@ def spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-async def sweep(controller: Controller, activations: ActivationStore) -> None:
-    """See to it that every accepted activation ends in a record, whatever went wrong."""
+async def sweep(
+    controller: Controller,
+    activations: ActivationStore,
+    of_the_dead: Callable[[list[str]], Awaitable[list[str]]] | None = None,
+) -> None:
+    """See to it that every accepted activation ends in a record, whatever went wrong.
+
+    What a controller holds it ends itself, by its monotonic clock.  So the clock on the wall, which
+    may jump and which others read differently, is asked of the rest alone; of several controllers
+    ``of_the_dead`` tells which ids are of none that lives.
+    """
     while True:
         await asyncio.sleep(SWEEP_S)
         try:
             controller.sweep()
-            await activations.sweep(clock.wall_ms())
+            ids = await activations.overdue_ids(clock.wall_ms())
+            ids = [id_ for id_ in ids if not controller.is_pending(id_)]
+            if ids and of_the_dead is not None:
+                ids = await of_the_dead(ids)
+            await activations.end_as_unknown(ids, clock.wall_ms())
         except Exception:
             log.exception("a sweep failed; the next one is in %g s", SWEEP_S)
 

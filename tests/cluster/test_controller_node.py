@@ -11,7 +11,9 @@ from acs_node.cluster import controller
 from acs_node.cluster.controller import ControllerHouse
 from acs_node.cluster.process import Node
 from acs_node.cluster.routing import CUT_OFF
+from acs_node.cluster.sharing import Sharing
 from acs_node.grpc_link import Peer
+from acs_node.ids import ActivationIds
 from acs_node.links import Result
 
 
@@ -140,3 +142,17 @@ def test_a_node_that_counts_as_gone_elsewhere_ends_unless_its_lease_certainly_ho
     node: Any = SimpleNamespace(lease=lease)
     Node._disowned(node)
     assert lost == ([] if valid else ["lost"])
+
+
+async def test_what_other_controllers_have_that_live_is_not_of_the_dead() -> None:
+    mine, living, dead = (ActivationIds(number).next(0) for number in (1, 2, 3))
+
+    async def numbers(prefix: str) -> tuple[list[Any], int]:
+        assert prefix == "acs/number/"
+        keys = ((b"acs/number/1", b"c0-1"), (b"acs/number/2", b"c1-1"))
+        return [SimpleNamespace(key=key, value=value) for key, value in keys], 5
+
+    sharing = Sharing.__new__(Sharing)
+    sharing._cluster, sharing._instance = "acs", "c0-1"
+    sharing._etcd = SimpleNamespace(list=numbers)  # type: ignore[assignment]
+    assert await sharing.of_the_dead([mine, living, dead]) == [mine, dead]

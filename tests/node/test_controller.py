@@ -691,7 +691,7 @@ async def test_a_result_of_what_another_controller_accepted_completes_its_record
         assert (await asyncio.wait_for(caller.answered, 5)).status == 202
         house.controller._pending.clear()  # as after a start anew
         await house.activations.flush()
-        assert await house.activations.sweep(clock.wall_ms(), everything=True) == 1
+        assert await house.activations.sweep(clock.wall_ms()) == 1
         unknown = await house.document(activation_id)
         assert "not known whether" in unknown["response"]["result"]["error"]
         house.controller.receive(result_of(activation_id))

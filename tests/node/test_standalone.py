@@ -501,6 +501,33 @@ async def test_sweeps_go_on_after_one_that_fails(
         assert ended.rank == UNKNOWN, "it was overdue"
 
 
+async def test_a_wall_clock_that_jumps_ends_nothing_that_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standalone, "SWEEP_S", 0.001)
+    ids = ["0" * 31 + digit for digit in "123"]  # under way here, at another controller, nowhere
+    config = standalone.StandaloneConfig(data=folder)
+    async with standalone.stores(config) as (entities, activations):
+        controller = Controller(entities, activations, 1)
+        monkeypatch.setattr(controller, "is_pending", lambda id_: id_ == ids[0])
+        asked: list[list[str]] = []
+
+        async def of_the_dead(some: list[str]) -> list[str]:
+            asked.append(some)
+            return [id_ for id_ in some if id_ != ids[1]]
+
+        for id_ in ids:  # whose deadline has passed, as the wall has it
+            await activations.accept(id_, "guest", "act", 1, 2, b'{"a":1')
+        sweeping = asyncio.ensure_future(standalone.sweep(controller, activations, of_the_dead))
+        await until(lambda: len(asked) >= 2, "two sweeps")
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
+        assert asked[0] == ids[1:]
+        assert asked[1] == [ids[1]]
+        ended = [await activations.get("guest", id_) for id_ in ids]
+        assert [each is not None for each in ended] == [False, False, True]
+
+
 # --- functions that misbehave --------------------------------------------------------------------
 
 

@@ -102,7 +102,7 @@ class ControllerHouse:
         entities, activations = await self._stack.enter_async_context(standalone.stores(config))
         self._entities = entities
         if not config.shared:
-            _warn(await activations.sweep(clock.wall_ms(), everything=True))
+            _warn(await activations.sweep(clock.wall_ms()))
         await self._first_start(entities)
         number = await self._claim_number()
         self._node.number = number
@@ -139,7 +139,10 @@ class ControllerHouse:
             )
         )
         self._listener = listener
-        self._sweeping = asyncio.ensure_future(standalone.sweep(controller, activations))
+        of_the_dead = None if self._sharing is None else self._sharing.of_the_dead
+        self._sweeping = asyncio.ensure_future(
+            standalone.sweep(controller, activations, of_the_dead)
+        )
         told = None if self._sharing is None else self._sharing.namespaces_changed
         self._refreshing = asyncio.ensure_future(standalone.refresh_when_poked(entities, told))
         self._looking = asyncio.ensure_future(self._look())

@@ -38,6 +38,7 @@ class Sharing:
         self._cluster = node.config.cluster
         self._entities = entities
         self._activations = activations
+        self._instance = node.me.instance
         self._stale = asyncio.Event()  # the namespaces in memory
         here = node.etcd, node.config.cluster, node.me.instance, node.lease
         self._changes = Changes(*here, entities, self._stale.set)
@@ -73,10 +74,19 @@ class Sharing:
         accepted = await self._activations.accepted_ids()
         if not accepted:
             return 0
-        keys, _ = await self._etcd.list(f"{self._cluster}/number/")
-        alive = {int(kv.key.rpartition(b"/")[2]) for kv in keys}
-        dead = [id_ for id_ in accepted if controller_of(id_) not in alive]
+        dead = await self.of_the_dead(accepted)
         return await self._activations.end_as_unknown(dead, clock.wall_ms())
+
+    async def of_the_dead(self, activation_ids: list[str]) -> list[str]:
+        """Return those ids that are of no controller that lives, or of this one.
+
+        Raises: EtcdError.
+        """
+        keys, _ = await self._etcd.list(f"{self._cluster}/number/")
+        others = {
+            int(kv.key.rpartition(b"/")[2]) for kv in keys if kv.value.decode() != self._instance
+        }
+        return [id_ for id_ in activation_ids if controller_of(id_) not in others]
 
     async def _keep_refreshing(self) -> None:
         tries = 0
