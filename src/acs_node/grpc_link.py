@@ -232,11 +232,7 @@ class GrpcLink:
             if task is not None and task is not asyncio.current_task():
                 if served:
                     await asyncio.wait([task], timeout=CLOSE_S)
-                while not task.done():
-                    # More than once: gRPC takes a cancellation that meets the end of a stream for
-                    # that, and the task would go on dialling.
-                    task.cancel()
-                    await asyncio.wait([task], timeout=CLOSE_S)
+                await _end(task)
 
     # --- streams -------------------------------------------------------------------------------
 
@@ -324,12 +320,13 @@ class GrpcLink:
             for future in done:
                 future.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._broken.cancel()
-            self._stream = None
-            self._set_up(False)
+            try:
+                for task in tasks:
+                    await _end(task)
+            finally:
+                self._broken.cancel()
+                self._stream = None
+                self._set_up(False)
 
     def _set_up(self, up: bool) -> None:
         self.up = up
@@ -429,6 +426,19 @@ class GrpcLink:
             self._broken.set_exception(
                 LinkBroken(f"the {self.peer} was silent for {SILENCE_S:g} s")
             )
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task that uses a stream, until it has ended.
+
+    More than once: gRPC takes a cancellation that meets the end of a stream for that, and the task
+    would go on dialling, or waiting for something to write.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CLOSE_S)
+    if not task.cancelled():
+        task.exception()  # nobody else asks for it
 
 
 def check_hello(frame: pb.Frame, to_instance: str) -> pb.Hello:

@@ -1,6 +1,7 @@
 """Links between processes: order, batches, cuts, silence, floods, and who is refused."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -360,6 +361,29 @@ async def test_a_cancellation_that_gets_lost_does_not_keep_a_link_from_ending(
     await asyncio.wait_for(link.close(), 20)
     assert link._dialling.done()
     assert lost == ["one", "one"]
+
+
+async def test_a_cancellation_that_gets_lost_does_not_keep_a_stream_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_link, "CLOSE_S", 0.0)
+    states: list[bool] = []
+    link = GrpcLink(SERVER, lambda message: None, lambda link: states.append(link.up))
+    writing = asyncio.Event()
+
+    async def read() -> Any:
+        await writing.wait()
+        return grpc.aio.EOF
+
+    async def write(frame: pb.Frame) -> None:
+        writing.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    link.send(Cancel("a"))
+    await asyncio.wait_for(link.converse(pb.Hello(), read, write), 20)
+    assert states == [True, False]
+    await link.close()
 
 
 async def test_after_close_nothing_is_dialled_and_nobody_is_told() -> None:
