@@ -20,6 +20,7 @@ cdef class SchedulerRoom(SchedulerDelivery):
         where=dict, holders=dict, container=ContainerEntry, other=QueueEntry, there=Py_ssize_t,
         turn_us='long long', holder_count=Py_ssize_t, totals=dict, richest=dict, longest=dict,
         namespace=str, name=str, containers=Py_ssize_t, spares_floors=bint,
+        poorest=Py_ssize_t,
     )
     cdef object _give_back(self, QueueEntry queue, bint in_namespace, long long now_us, list out)
     cdef Py_ssize_t _there(self, QueueEntry queue) except? -1

@@ -64,11 +64,14 @@ class SchedulerRoom(SchedulerDelivery):
             )
         return len(names) < count
 
-    def _starve(self, queue: QueueEntry, lacks_memory: bool) -> None:
-        """Note that the queue found no room, or how rich it has become meanwhile."""
+    def _starve(self, queue: QueueEntry, lacks_memory: bool) -> bool:
+        """Note that the queue found no room, or how rich it has become meanwhile.
+
+        Tell whether its place in the line is another one now.
+        """
         share, containers = self._wealth(queue)
         spec = queue.spec
-        self._starving.put(spec.queue, spec.namespace, lacks_memory, share, containers)
+        return bool(self._starving.put(spec.queue, spec.namespace, lacks_memory, share, containers))
 
     def _line(self, namespace: str | None) -> list[QueueEntry]:
         """Return who is first in the line for a place of the namespace; None: for memory.
@@ -78,9 +81,13 @@ class SchedulerRoom(SchedulerDelivery):
         """
         if not self._starving:
             return []
-        for name in self._starving.first(namespace):
-            self._starve(self._queues[name], self._starving.lacks_memory(name))
-        return [self._queues[name] for name in self._starving.first(namespace)]
+        names = self._starving.first(namespace)
+        moved = False
+        for name in names:
+            moved |= self._starve(self._queues[name], self._starving.lacks_memory(name))
+        return [
+            self._queues[name] for name in (self._starving.first(namespace) if moved else names)
+        ]
 
     def _needier(self, queue: QueueEntry, in_namespace: bool) -> list[QueueEntry]:
         """Return the first LINE_MAX queues that room belongs to before this one.
@@ -197,6 +204,9 @@ class SchedulerRoom(SchedulerDelivery):
         richest: dict[str, tuple[int, int, str]] = {}
         longest: dict[str, tuple[int, str]] = {}
         containers = holder_count = 0
+        # With a container of its own it takes no turns: within the namespace only who would have
+        # more than it even afterwards gives one (``fairness.giver``).
+        poorest = self._there(queue) + 2 if in_namespace and self._there(queue) > 0 else 0
         for name, other in holders.items():
             there = self._there(other)
             containers += there
@@ -205,13 +215,15 @@ class SchedulerRoom(SchedulerDelivery):
             holder_count += 1
             namespace = other.spec.namespace
             totals[namespace] = totals.get(namespace, 0) + there
-            if other is queue or not self._can_give(other, spares_floors):
+            if other is queue or there < poorest or not self._can_give(other, spares_floors):
                 continue
             turn_us = self._turn_us(other, spares_floors, now_us)
             if (there, turn_us, name) > richest.get(namespace, _POOREST):
                 richest[namespace] = (there, turn_us, name)
             if (turn_us, name) > longest.get(namespace, _SHORTEST):
                 longest[namespace] = (turn_us, name)
+        if not richest:
+            return
         best = [name for _, _, name in richest.values()] + [name for _, name in longest.values()]
         holdings = [self._holding(self._queues[name], spares_floors, now_us) for name in best]
         # Everybody's turn has to come within the wait bound.

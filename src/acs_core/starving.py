@@ -55,21 +55,30 @@ class Starving:
 
     def put(
         self, queue: str, namespace: str, lacks_memory: bool, share: float, containers: int
-    ) -> None:
-        """Put the queue where it belongs; one that is here starves for as long as before."""
+    ) -> bool:
+        """Put the queue where it belongs, and tell whether that is another place than before.
+
+        One that is here starves for as long as before.
+        """
         known = self._entries.get(queue)
-        since = known.since if known is not None else self._since
-        entry = _Entry(namespace, lacks_memory, share, containers, since)
-        if entry == known:
-            return
         if known is not None:
+            # Mostly so: whoever reads a line tells it of those in front each time.
+            if (
+                containers == known.containers
+                and share == known.share
+                and lacks_memory == known.lacks_memory
+            ):
+                return False
+            since = known.since
             self.drop(queue)
         else:
+            since = self._since
             self._since += 1
-        self._entries[queue] = entry
+        self._entries[queue] = _Entry(namespace, lacks_memory, share, containers, since)
         self._places.setdefault(namespace, SortedList()).add((containers, since, queue))
         if lacks_memory:
             self._memory.add((share, containers, since, queue))
+        return True
 
     def drop(self, queue: str) -> None:
         """Forget the queue; one that is not here is fine."""

@@ -60,6 +60,13 @@ def test_a_call_waits_for_no_place_behind_others() -> None:
     assert desk.where == {"a1": "c-1", "d1": "c-2"}
 
 
+def test_for_a_call_of_itself_an_action_needs_another_container() -> None:
+    desk = Desk(cap=3, reserve=1)
+    desk.arrive("n/a", "a1")
+    desk.arrive("n/a", "a2", "a1", now_us=10_000)
+    assert desk.where == {"a1": "c-1", "a2": "c-2"}
+
+
 def test_a_call_takes_the_place_that_other_work_may_not_take() -> None:
     desk = Desk(cap=2, reserve=1)
     desk.arrive("n/a", "a1")

@@ -506,6 +506,17 @@ def test_what_a_joining_invoker_holds_is_not_delivered_again() -> None:
     assert made.pull("old", ended="a1") == ["deliver a2 to old"]
 
 
+def test_a_closing_queue_releases_no_container_that_goes_already() -> None:
+    made = desk()
+    made.arrive("a1")
+    made.do(ev.Reserved("n/a", 1, ("c-1",)))
+    made.pull("c-1")
+    made.pull("c-1", ended="a1")
+    made.do(ev.ContainerLeaving("c-1", "idle"))
+    assert made.do(ev.QueueClosing("n/a", "updated")) == []
+    assert made.do(ev.ContainerGone("c-1", "idle")) == ["close n/a epoch 1"]
+
+
 def test_what_a_joining_invoker_holds_of_a_closing_queue_goes_first() -> None:
     made = desk()
     made.do(ev.InvokerReported("i2", 500))
