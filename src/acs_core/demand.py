@@ -63,7 +63,7 @@ from math import inf, log, sqrt
 from typing import Final, Protocol
 
 from .limits import CONTAINERS_MAX, COUNT_MAX, CREATION_US
-from .queue_states import QueueState
+from .queue_states import STATES, QueueState
 
 CREATION_MS: Final = CREATION_US / 1000
 """C while no creation has been measured."""
@@ -219,7 +219,7 @@ class Snapshot:
     @property
     def state(self) -> QueueState:
         """The queue's state as a member of ``QueueState``."""
-        return QueueState(self.state_index)
+        return STATES[self.state_index]
 
 
 class Decision:

@@ -33,6 +33,10 @@ class QueueState(IntEnum):
     REMOVED = 7
 
 
+STATES: Final = tuple(QueueState)
+"""The states by their numbers."""
+
+
 class Signal(IntEnum):
     """What can move a queue from one state to another."""
 
@@ -122,7 +126,7 @@ class QueueLife:
     @property
     def state(self) -> QueueState:
         """The state as a member of ``QueueState``."""
-        return QueueState(self.state_index)
+        return STATES[self.state_index]
 
     def can(self, signal: int) -> bool:
         """Tell whether ``signal`` is legal now.  Cost: O(1)."""

@@ -6,6 +6,7 @@ from acs_core.events cimport Activation, QueueSpec
 from acs_core.forecast cimport Forecast
 from acs_core.ledger cimport ContainerEntry, Ledger, NamespaceEntry, QueueEntry
 from acs_core.load cimport QueueLoad
+from acs_core.starving cimport Starving
 
 cdef int _IDLE
 cdef int _NAMESPACE_THROTTLED
@@ -27,7 +28,7 @@ cdef class SchedulerBase:
     cdef dict _invokers
     cdef DeadlineIndex _due
     cdef object _soon
-    cdef object _starving
+    cdef Starving _starving
     cdef long long _accepted
     cdef long long _ended
     cdef long long _rejected

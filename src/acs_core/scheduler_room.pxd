@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.ledger cimport ContainerEntry, QueueEntry
+from acs_core.ledger cimport ContainerEntry, NamespaceEntry, QueueEntry
 from acs_core.scheduler_delivery cimport SchedulerDelivery
 
 cdef bint _may_go(ContainerEntry container, bint spares_floors) except -1
@@ -28,3 +28,9 @@ cdef class SchedulerRoom(SchedulerDelivery):
     cdef long long _turn_us(self, QueueEntry queue, bint spares_floors, long long now_us)
     @cython.locals(container=ContainerEntry)
     cdef bint _can_give(self, QueueEntry queue, bint spares_floors) except -1
+    cdef bint _starve(self, QueueEntry queue, bint lacks_memory) except -1
+    @cython.locals(names=list, moved=bint, name=str)
+    cdef list _line(self, str namespace)
+    cdef list _needier(self, QueueEntry queue, bint in_namespace)
+    @cython.locals(namespace=NamespaceEntry, held=Py_ssize_t, own=Py_ssize_t)
+    cdef tuple _wealth(self, QueueEntry queue)

@@ -71,7 +71,7 @@ class SchedulerRoom(SchedulerDelivery):
         """
         share, containers = self._wealth(queue)
         spec = queue.spec
-        return bool(self._starving.put(spec.queue, spec.namespace, lacks_memory, share, containers))
+        return self._starving.put(spec.queue, spec.namespace, lacks_memory, share, containers)
 
     def _line(self, namespace: str | None) -> list[QueueEntry]:
         """Return who is first in the line for a place of the namespace; None: for memory.

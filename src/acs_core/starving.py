@@ -5,7 +5,6 @@ Leaves out what makes a queue rich or poor, who gives (``fairness``), and when s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import islice
 
 from sortedcontainers import SortedList
@@ -13,13 +12,17 @@ from sortedcontainers import SortedList
 from .limits import LINE_MAX
 
 
-@dataclass(frozen=True, slots=True)
 class _Entry:
-    namespace: str
-    lacks_memory: bool
-    share: float
-    containers: int
-    since: int
+    """Where a queue stands, and why."""
+
+    def __init__(
+        self, namespace: str, lacks_memory: bool, share: float, containers: int, since: int
+    ) -> None:
+        self.namespace = namespace
+        self.lacks_memory = lacks_memory
+        self.share = share
+        self.containers = containers
+        self.since = since
 
 
 class Starving:

@@ -129,6 +129,29 @@ def too_large_file():
     assert await container.run() == (200, seen), "the container outlives it"
 
 
+def session_nice(pid: int) -> str | None:
+    """Return how nice the session is; None where the kernel does not share by sessions."""
+    try:
+        return Path(f"/proc/{pid}/autogroup").read_text().split(" nice ")[1].strip()
+    except FileNotFoundError:
+        return None
+
+
+@pytest.mark.parametrize("nice", [process.SESSION_NICE, 99])
+async def test_a_functions_session_comes_after_the_platforms(
+    engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch, nice: int
+) -> None:
+    monkeypatch.setattr(process, "SESSION_NICE", nice)  # 99 is none that the kernel takes
+    before = session_nice(os.getpid())
+    container = Container(await engine.start(spec()))
+    pid = await result(container, "import os\ndef main(args):\n    return {'pid': os.getpid()}")
+    if before is None:
+        assert session_nice(pid["pid"]) is None
+    else:
+        assert session_nice(pid["pid"]) == (str(nice) if nice != 99 else "0")
+    assert session_nice(os.getpid()) == before
+
+
 FAMILY = """
 import os, signal, sys
 def main(args):

@@ -48,6 +48,7 @@ END_SECONDS = 5.0  # from SIGKILL to the end: only a process stuck in the kernel
 ENDING_SECONDS = 2.0  # the interface's bound on ``ending``
 DELETE_TRIES = 6  # of a folder; the pauses between them double from 10 ms
 SOCKET_PATH_BYTES_MAX = 107  # sun_path without its closing zero
+SESSION_NICE = 10  # of a function's session, where sessions share the processors; see ``_give_way``
 LOOK_SECONDS = 0.5  # between two looks at how busy the event loop is
 NICE = 5  # of functions, above the platform's own; 6 % more throughput on two busy processors
 OPEN_FILES_MAX = 1024  # as a container of OpenWhisk gets
@@ -368,6 +369,7 @@ class _Child:
                 [ready, self.ended], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
             if ready.done() and ready.exception() is None:
+                self._give_way()
                 return
             said = "\n".join(logs.take_rest(time.time_ns()))[-SAID_CHARACTERS_MAX:]
             message = f"container {self.spec.container}: the proxy does not listen: it"
@@ -375,6 +377,19 @@ class _Child:
         finally:
             ready.cancel()
             await asyncio.wait([ready])
+
+    def _give_way(self) -> None:
+        """Have the functions' sessions come after the platform's.
+
+        Where the kernel groups processes by session (``sched_autogroup_enabled``), each session
+        gets the same share of a processor and ``nice`` counts within one alone: a hundred
+        containers would get a hundred shares beside the platform's one.  Only when the proxy
+        listens, since until then it may still be in the session of who forked it.
+        """
+        assert self._process is not None
+        # Without this file, or with a kernel that lets only root set it often, it stays as it is.
+        with suppress(OSError):
+            Path(f"/proc/{self._process.pid}/autogroup").write_text(str(SESSION_NICE))
 
     def ending(self) -> str:
         """Say what became of the process, in words that complete "it ..."."""
