@@ -68,7 +68,12 @@ TESTS = {
         "tests/core/test_scenarios.py",
         "proofs/test_containers.py",
     ],
-    "demand": ["tests/core/test_demand.py", "tests/core/test_limits.py", "proofs/test_demand.py"],
+    "demand": [
+        "tests/core/test_demand.py",
+        "tests/core/test_demand_edges.py",
+        "tests/core/test_limits.py",
+        "proofs/test_demand.py",
+    ],
     "effects": ["tests/core/test_events.py", "proofs/test_events.py", "tests/core/test_trace.py"],
     "engine_speed": ["tests/core/test_engine_speed.py"],
     "events": ["tests/core/test_events.py", "proofs/test_events.py", *_TRACE],

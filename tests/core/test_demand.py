@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demand_cases import fit, old, snapshot
 
 from acs_core import demand
 from acs_core.demand import (
     COUNT_MAX,
     MS_MAX,
-    Decision,
     DemandRule,
     OpenWhiskRule,
     RuntimeFitRule,
@@ -38,40 +38,6 @@ VERDICTS = {
     "Pausing": Verdict.PAUSE,
 }
 THROTTLE, UNTHROTTLE = Verdict.THROTTLE_NAMESPACE, Verdict.UNTHROTTLE_NAMESPACE
-
-
-def snapshot(**changes: Any) -> Snapshot:
-    """Return one busy container of many allowed, one waiting; the namespace holds no other."""
-    fields: dict[str, Any] = {
-        "state": QueueState.RUNNING,
-        "initialized": True,
-        "incoming": 0,
-        "waiting": 1,
-        "existing": 1,
-        "in_progress": 0,
-        "stale": 0,
-        "average_duration_ms": 20.0,
-        "namespace_limit": 1000,
-        "action_limit": 1000,
-        "concurrency": 1,
-        "creation_ms": 300.0,
-        "running": 1,
-    }
-    fields.update(changes)
-    fields.setdefault("namespace_existing", fields["existing"])
-    fields.setdefault("namespace_in_progress", fields["in_progress"])
-    return Snapshot(**fields)
-
-
-def fit(**changes: Any) -> Decision:
-    return RuntimeFitRule().decide(snapshot(**changes))
-
-
-def old(rule: OpenWhiskRule | None = None, **changes: Any) -> tuple[Verdict, int, bool]:
-    decision = (rule or OpenWhiskRule()).decide(snapshot(**changes))
-    assert decision.reason
-    assert decision.rejected
-    return decision.verdict, decision.count, decision.drop
 
 
 # --- the original ----------------------------------------------------------------------------

@@ -1,0 +1,42 @@
+"""Snapshots and decisions for tests of the demand rules: what a case does not name is usual."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from acs_core.demand import Decision, OpenWhiskRule, RuntimeFitRule, Snapshot, Verdict
+from acs_core.queue_states import QueueState
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    """Return one busy container of many allowed, one waiting; the namespace holds no other."""
+    fields: dict[str, Any] = {
+        "state": QueueState.RUNNING,
+        "initialized": True,
+        "incoming": 0,
+        "waiting": 1,
+        "existing": 1,
+        "in_progress": 0,
+        "stale": 0,
+        "average_duration_ms": 20.0,
+        "namespace_limit": 1000,
+        "action_limit": 1000,
+        "concurrency": 1,
+        "creation_ms": 300.0,
+        "running": 1,
+    }
+    fields.update(changes)
+    fields.setdefault("namespace_existing", fields["existing"])
+    fields.setdefault("namespace_in_progress", fields["in_progress"])
+    return Snapshot(**fields)
+
+
+def fit(**changes: Any) -> Decision:
+    return RuntimeFitRule().decide(snapshot(**changes))
+
+
+def old(rule: OpenWhiskRule | None = None, **changes: Any) -> tuple[Verdict, int, bool]:
+    decision = (rule or OpenWhiskRule()).decide(snapshot(**changes))
+    assert decision.reason
+    assert decision.rejected
+    return decision.verdict, decision.count, decision.drop
