@@ -43,7 +43,7 @@ DEEP_SEED ?= 0
 .PHONY: proofs-deep
 proofs-deep: .venv/.installed
 	HYPOTHESIS_PROFILE=deep DEEP_EXAMPLES=$(DEEP_EXAMPLES) .venv/bin/pytest -q --durations=0 \
-	    --hypothesis-seed=$(DEEP_SEED) proofs
+	    --hypothesis-seed=$(DEEP_SEED) --ignore=proofs/protocol proofs
 
 # Every fault of tests/cluster/faults on real processes, as root, some 40 minutes; docs/faults.md has
 # the last table.  FAULTS="kill -9" runs those with these words in their names.

@@ -7,6 +7,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from models import at_least
 
 from acs_core import events as ev
 from acs_core.effects import (
@@ -326,4 +327,4 @@ class PushPoolMachine(RuleBasedStateMachine):
 
 
 TestPushPool = PushPoolMachine.TestCase
-TestPushPool.settings = settings(stateful_step_count=60, max_examples=200)
+TestPushPool.settings = settings(at_least(200), stateful_step_count=60)

@@ -62,7 +62,7 @@ def cluster_of(kind: type[Cluster], config: SimulationConfig, seed: int) -> Clus
 
 
 @pytest.mark.parametrize("kind", [PullCluster, PushCluster])
-@settings(max_examples=60)
+@settings(max_examples=max(60, settings().max_examples // 10))  # each is a whole cluster
 @given(config=configs, seed=st.integers(0, 2**64))
 def test_whatever_fails_each_ends_once(
     kind: type[Cluster], config: SimulationConfig, seed: int
@@ -82,7 +82,7 @@ def test_whatever_fails_each_ends_once(
 
 
 @pytest.mark.parametrize("kind", [PullCluster, PushCluster])
-@settings(max_examples=15)
+@settings(max_examples=max(15, settings().max_examples // 50))
 @given(config=configs, seed=st.integers(0, 2**64), pieces=st.integers(2, 9))
 def test_a_simulation_in_pieces_is_the_same(
     kind: type[Cluster], config: SimulationConfig, seed: int, pieces: int

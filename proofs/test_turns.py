@@ -117,7 +117,7 @@ class Busy:
                 self.owed[effect.activation.queue] += 1
 
 
-@settings(max_examples=30)
+@settings(max_examples=max(30, settings().max_examples // 10))  # each is a long simulation
 @given(worlds())
 def test_every_turn_comes_within_the_bound(world: World) -> None:
     busy = Busy(world)
