@@ -251,9 +251,9 @@ function main({ meet, n }) {
         while not container.rest():
             await asyncio.wait([running], timeout=0.005)
         container.sandbox.logs.close()
-        ending = await engine.ending(container.sandbox)
         with pytest.raises((http.client.HTTPException, OSError)):
             await running
+        ending = await engine.ending(container.sandbox)
         assert "SIGKILL" in ending.cause or "status 137" in ending.cause
 
     async def test_the_proxy_ends_with_its_host(

@@ -137,11 +137,11 @@ def session_nice(pid: int) -> str | None:
         return None
 
 
-@pytest.mark.parametrize("nice", [process.SESSION_NICE, 99])
+@pytest.mark.parametrize("nice", [process.NICE, 99])
 async def test_a_functions_session_comes_after_the_platforms(
     engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch, nice: int
 ) -> None:
-    monkeypatch.setattr(process, "SESSION_NICE", nice)  # 99 is none that the kernel takes
+    monkeypatch.setattr(process, "NICE", nice)  # 99 is none that the kernel takes
     before = session_nice(os.getpid())
     container = Container(await engine.start(spec()))
     pid = await result(container, "import os\ndef main(args):\n    return {'pid': os.getpid()}")

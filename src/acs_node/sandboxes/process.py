@@ -48,7 +48,6 @@ END_SECONDS = 5.0  # from SIGKILL to the end: only a process stuck in the kernel
 ENDING_SECONDS = 2.0  # the interface's bound on ``ending``
 DELETE_TRIES = 6  # of a folder; the pauses between them double from 10 ms
 SOCKET_PATH_BYTES_MAX = 107  # sun_path without its closing zero
-SESSION_NICE = 10  # of a function's session, where sessions share the processors; see ``_give_way``
 LOOK_SECONDS = 0.5  # between two looks at how busy the event loop is
 NICE = 5  # of functions, above the platform's own; 6 % more throughput on two busy processors
 OPEN_FILES_MAX = 1024  # as a container of OpenWhisk gets
@@ -389,7 +388,7 @@ class _Child:
         assert self._process is not None
         # Without this file, or with a kernel that lets only root set it often, it stays as it is.
         with suppress(OSError):
-            Path(f"/proc/{self._process.pid}/autogroup").write_text(str(SESSION_NICE))
+            Path(f"/proc/{self._process.pid}/autogroup").write_text(str(NICE))
 
     def ending(self) -> str:
         """Say what became of the process, in words that complete "it ..."."""
