@@ -13,7 +13,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from acs_core.containers import ContainerPool
@@ -31,7 +31,6 @@ from acs_core.effects import (
 )
 from acs_core.engine_speed import EngineSpeed
 from acs_core.events import (
-    Activation,
     Adopted,
     ContainerGone,
     ContainerLeaving,
@@ -62,7 +61,9 @@ from acs_core.sharding_supervision import InvocationResult
 from . import clock, runtime_protocol
 from .container_connection import ContainerConnection, ContainerConnections, FreshConnections
 from .entity_types import Action, has_network
+from .invoker_container import Container, RunningActivation
 from .links import Link, Logs, Result
+from .log_collection import LogCollection
 from .runtime_protocol import Response
 from .sandboxes import ImageUnavailable, Sandbox, SandboxEngine, SandboxError, SandboxSpec
 from .stepper import Stepper
@@ -70,17 +71,11 @@ from .waits import WaitHistogram
 
 log = logging.getLogger(__name__)
 
-LOG_TICK_S = 0.02
-"""How often the logs of busy containers are read: a pipe of 1 MiB takes 50 MB/s in between."""
-
-LOG_GRACE_US = 2_000_000
-"""How long the end of a log is waited for after the result, as upstream."""
-
-UNMARKED_LOG_US = 100_000
-"""How long after the result a log is taken whose end nothing marks: it comes by the engine."""
-
 REMOVE_RETRY_S = 1.0
 """Between two tries to remove a sandbox that the engine could not remove."""
+
+LOOK_S = 0.02
+"""Between two looks whether a drain is over."""
 
 PAUSE_S = 30.0
 """How long an engine may take to pause or to resume; then the container is given up.  Four starts
@@ -89,48 +84,9 @@ that come first take 0.6 s."""
 UNRESERVED = FailureClass.RECOVERABLE, "its reservation is gone, or cannot be confirmed"
 """Why a container may not serve that has lost its place while it was created."""
 
-LOGS_INCOMPLETE = "There was an issue while collecting your logs. Data might be missing."
-LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data might be missing."
-CONTAINER_FAILED = "The container failed: it {}."
-"""The error of the result is OpenWhisk's, and does not say why."""
-
 
 _GOOD = InvocationResult.SUCCESS
 _BAD = InvocationResult.SYSTEM_ERROR
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """An activation in a container, from its ``/init`` or ``/run`` to its end; as in ``Result``.
-
-    ``started_us`` is when ``/init`` was sent, and then ``/run``.
-    """
-
-    activation: Activation
-    started_us: int
-    started_ms: int
-    wait_us: int
-    initialising: bool = False
-    init_us: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Container:
-    """A container with its sandbox and what runs in it, by activation id.
-
-    ``spec`` and ``action`` are not set while it is prewarmed, for nobody yet.
-    """
-
-    name: str
-    spec: QueueSpec = field(init=False, repr=False)
-    action: Action = field(init=False, repr=False)
-    sandbox: Sandbox | None = None
-    connection: ContainerConnection | ContainerConnections | FreshConnections | None = None
-    runs: dict[str, _Run] = field(default_factory=dict)
-    # How it ended under its last run, if it did.
-    failed: str = ""
-    # Ended runs whose logs were not handed on, with the time until which they are waited for.
-    unlogged: list[tuple[str, int]] = field(default_factory=list)
 
 
 class Invoker:
@@ -160,12 +116,8 @@ class Invoker:
         self._observe = observe
         self._scheduler: Link | None = None
         self._controller: Link | None = None
-        self._containers: dict[str, _Container] = {}
-        # Containers that run something or owe a log; read on every tick.
-        self._talking: dict[str, _Container] = {}
-        # What was read of them and not handed on yet.
-        self._collected: list[tuple[str, list[str]]] = []
-        self._tick: asyncio.TimerHandle | None = None
+        self._containers: dict[str, Container] = {}
+        self._logs = LogCollection(self._to_controller)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._speed = EngineSpeed()
@@ -234,15 +186,14 @@ class Invoker:
         while self._containers or self._tasks:
             # Runs end by themselves or at their time limit, so this does end.
             await asyncio.wait(
-                [*self._tasks, asyncio.ensure_future(asyncio.sleep(LOG_TICK_S))],
+                [*self._tasks, asyncio.ensure_future(asyncio.sleep(LOOK_S))],
                 return_when=asyncio.FIRST_COMPLETED,
             )
 
     async def close(self) -> None:
         """Stop at once: end tasks, answer nothing more, remove every sandbox."""
         self._stepper.close()
-        if self._tick is not None:
-            self._tick.cancel()
+        self._logs.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -259,7 +210,7 @@ class Invoker:
         assert self._scheduler is not None
         self._scheduler.send(event)
 
-    def _to_controller(self, message: Reject) -> None:
+    def _to_controller(self, message: Reject | Logs) -> None:
         assert self._controller is not None
         self._controller.send(message)
 
@@ -271,10 +222,10 @@ class Invoker:
         now_ms = clock.wall_ms()
         run = container.runs.get(activation.activation_id)
         if run is None:  # not the one that was initialised for
-            run = _Run(activation, now_us, now_ms, now_us - activation.arrived_us)
+            run = RunningActivation(activation, now_us, now_ms, now_us - activation.arrived_us)
             container.runs[activation.activation_id] = run
             self.waits.add(run.wait_us)
-            self._listen(name, container)
+            self._logs.listen(container)
         else:
             run.initialising = False
             run.started_us = now_us
@@ -289,7 +240,13 @@ class Invoker:
             )
 
     def _on_run(
-        self, name: str, container: _Container, run: _Run, status: int, body: bytes, size: int
+        self,
+        name: str,
+        container: Container,
+        run: RunningActivation,
+        status: int,
+        body: bytes,
+        size: int,
     ) -> None:
         if run.activation.activation_id in container.runs:  # else it was given up
             self._end(name, container, run, runtime_protocol.run_response(status, body, size))
@@ -297,8 +254,8 @@ class Invoker:
     def _end(
         self,
         name: str,
-        container: _Container,
-        run: _Run,
+        container: Container,
+        run: RunningActivation,
         response: Response,
         *,
         timed_out: bool = False,
@@ -329,7 +286,7 @@ class Invoker:
             failed = response.outcome == runtime_protocol.PLATFORM_ERROR
             self._observe(Trial.RUN, _BAD if failed else _GOOD)
         if logs_follow:
-            container.unlogged.append((activation_id, now_us + LOG_GRACE_US))
+            self._logs.expect(container, activation_id, now_us)
         self._stepper.step(
             RunEnded(name, activation_id, 0 if initialising else run_us, response.outcome)
         )
@@ -342,7 +299,9 @@ class Invoker:
         activation = effect.activation
         now_us = clock.now_us()
         now_ms = clock.wall_ms()
-        run = _Run(activation, now_us, now_ms, now_us - activation.arrived_us, initialising=True)
+        run = RunningActivation(
+            activation, now_us, now_ms, now_us - activation.arrived_us, initialising=True
+        )
         container.runs[activation.activation_id] = run
         sandbox, connection = container.sandbox, container.connection
         if sandbox is not None:
@@ -351,7 +310,7 @@ class Invoker:
                 connection = container.connection = ContainerConnections(
                     connection, partial(_connect, sandbox)
                 )
-        self._listen(name, container)
+        self._logs.listen(container)
         body = runtime_protocol.init_body(
             container.action,
             container.spec.namespace,
@@ -370,7 +329,13 @@ class Invoker:
             )
 
     def _on_init(
-        self, name: str, container: _Container, run: _Run, status: int, body: bytes, size: int
+        self,
+        name: str,
+        container: Container,
+        run: RunningActivation,
+        status: int,
+        body: bytes,
+        size: int,
     ) -> None:
         if run.activation.activation_id not in container.runs:
             return
@@ -398,7 +363,7 @@ class Invoker:
     # --- the life of sandboxes -----------------------------------------------------------------
 
     def _start_sandbox(self, effect: StartSandbox) -> None:
-        container = _Container(effect.container)
+        container = Container(effect.container)
         self._belongs_to(container, effect.spec)
         action = container.action
         spec = self._sandbox_spec(effect.container, action.exec.kind, effect.spec.memory_mb)
@@ -406,9 +371,9 @@ class Invoker:
         self._start(self._create(container, spec))
 
     def _prewarm_sandbox(self, effect: PrewarmSandbox) -> None:
-        self._start(self._prewarm(_Container(effect.container), effect.kind, effect.memory_mb))
+        self._start(self._prewarm(Container(effect.container), effect.kind, effect.memory_mb))
 
-    async def _prewarm(self, container: _Container, kind: str, memory_mb: int) -> None:
+    async def _prewarm(self, container: Container, kind: str, memory_mb: int) -> None:
         async with self._prewarming:
             if self._draining:
                 failure = FailureClass.RECOVERABLE
@@ -427,19 +392,19 @@ class Invoker:
         else:
             self._start(self._confirm(container))
 
-    async def _confirm(self, container: _Container) -> None:
+    async def _confirm(self, container: Container) -> None:
         """Let a container whose sandbox was prewarmed serve, or give that one up."""
         if await self._may_serve(container):
             self._stepper.step(SandboxReady(container.name))
         else:
             await self._refuse(container, UNRESERVED)
 
-    async def _refuse(self, container: _Container, failure: tuple[FailureClass, str]) -> None:
+    async def _refuse(self, container: Container, failure: tuple[FailureClass, str]) -> None:
         """Answer that a container whose sandbox is up is none, once that one is removed."""
         await self._dismiss(container)
         self._creation_failed(container.name, *failure)
 
-    def _belongs_to(self, container: _Container, spec: QueueSpec) -> None:
+    def _belongs_to(self, container: Container, spec: QueueSpec) -> None:
         """Say whose container it is.  Raises: whatever ``action_of`` does."""
         container.spec = spec
         container.action = self._action_of(spec.queue)
@@ -448,7 +413,7 @@ class Invoker:
         return SandboxSpec(name, kind, memory_mb, self._environment)
 
     async def _create(
-        self, container: _Container, spec: SandboxSpec, *, confirm: bool = True
+        self, container: Container, spec: SandboxSpec, *, confirm: bool = True
     ) -> None:
         """Start the sandbox of a container, connect to it, and tell the pool."""
         name = container.name
@@ -464,7 +429,7 @@ class Invoker:
         self._stepper.step(SandboxReady(name))
 
     async def _start_and_connect(
-        self, container: _Container, spec: SandboxSpec, confirm: bool
+        self, container: Container, spec: SandboxSpec, confirm: bool
     ) -> tuple[FailureClass, str] | None:
         """Give the container its sandbox and connection; return why not, if it has none."""
         try:
@@ -502,7 +467,7 @@ class Invoker:
         elif failure[0] == FailureClass.RECOVERABLE and not (failure is UNRESERVED or spec.image):
             self._observe(Trial.CREATION, _BAD)
 
-    async def _dismiss(self, container: _Container) -> None:
+    async def _dismiss(self, container: Container) -> None:
         """Remove the sandbox of a container that never served."""
         connection, container.connection = container.connection, None
         if connection is not None:
@@ -511,7 +476,7 @@ class Invoker:
         if sandbox is not None:
             await self._removed(container.name, sandbox)
 
-    async def _may_serve(self, container: _Container) -> bool:
+    async def _may_serve(self, container: Container) -> bool:
         assert self._convert is not None
         try:
             return await self._convert(container.name, container.spec)
@@ -524,7 +489,7 @@ class Invoker:
         self._containers.pop(name, None)
         self._stepper.step(SandboxFailed(name, failure, cause))
 
-    def _on_lost(self, container: _Container) -> None:
+    def _on_lost(self, container: Container) -> None:
         """The connection to a container ended: by our removal, or because it died."""
         connection, container.connection = container.connection, None
         if connection is None:
@@ -537,7 +502,7 @@ class Invoker:
         else:
             self._start(self._find_out(name, container))
 
-    async def _find_out(self, name: str, container: _Container) -> None:
+    async def _find_out(self, name: str, container: Container) -> None:
         """Answer for the run of a container that died, and tell the pool."""
         cause, out_of_memory = "closed its connection", False
         if container.sandbox is not None:
@@ -595,7 +560,7 @@ class Invoker:
         if connection is not None:
             connection.close()
         try:
-            self._last_logs(name, container)
+            self._logs.take_last(container)
         except Exception:
             log.exception("the last logs of container %s are lost", name)
         sandbox, container.sandbox = container.sandbox, None
@@ -620,79 +585,6 @@ class Invoker:
                 log.exception("container %s is not removed yet", name)
             await asyncio.sleep(REMOVE_RETRY_S)
 
-    # --- logs ----------------------------------------------------------------------------------
-
-    def _listen(self, name: str, container: _Container) -> None:
-        """Have the container's logs read from the next tick on."""
-        if container.sandbox is None:
-            return
-        self._talking[name] = container
-        if self._tick is None:
-            self._tick = self._loop.call_later(LOG_TICK_S, self._on_tick)
-
-    def _on_tick(self) -> None:
-        self._tick = None
-        now_ns = clock.wall_ns()
-        now_us = clock.now_us()
-        for name, container in list(self._talking.items()):
-            try:
-                self._collect(container, now_ns, now_us)
-            except Exception:
-                log.exception("the logs of container %s are lost", name)
-                container.unlogged.clear()
-            if not container.runs and not container.unlogged:
-                del self._talking[name]
-        self._send_logs()
-        if self._talking:
-            self._tick = self._loop.call_later(LOG_TICK_S, self._on_tick)
-
-    def _collect(self, container: _Container, now_ns: int, now_us: int) -> None:
-        sandbox = container.sandbox
-        if sandbox is None:
-            return
-        logs = sandbox.logs
-        logs.drain(now_ns)
-        told = 0
-        for activation_id, until_us in container.unlogged:
-            if not sandbox.sentinels:
-                if now_us < until_us - LOG_GRACE_US + UNMARKED_LOG_US:
-                    break
-                told += 1
-                self._collected.append((activation_id, logs.take_rest(now_ns)))
-                continue
-            lines = logs.next_log()
-            if lines is None:
-                if now_us < until_us:
-                    break
-                lines = [*logs.take_rest(now_ns), logs.stderr_line(LOGS_INCOMPLETE, now_ns)]
-            told += 1
-            self._collected.append((activation_id, lines))
-        del container.unlogged[:told]
-
-    def _last_logs(self, name: str, container: _Container) -> None:
-        """Hand on what a container that goes has printed, for the run that it ended with."""
-        self._talking.pop(name, None)
-        sandbox = container.sandbox
-        if sandbox is None:
-            return
-        now_ns = clock.wall_ns()
-        self._collect(container, now_ns, clock.now_us())
-        for activation_id, _ in container.unlogged:
-            lines = sandbox.logs.take_rest(now_ns)
-            if container.failed:
-                said = CONTAINER_FAILED.format(container.failed)
-                lines.append(sandbox.logs.stderr_line(said, now_ns))
-            lines.append(sandbox.logs.stderr_line(LOGS_AFTER_FAILURE, now_ns))
-            self._collected.append((activation_id, lines))
-        container.unlogged.clear()
-        self._send_logs()
-
-    def _send_logs(self) -> None:
-        if self._collected:
-            assert self._controller is not None
-            self._controller.send(Logs(self._collected))
-            self._collected = []
-
     # --- faults of ours ------------------------------------------------------------------------
 
     def _failed(self, effect: object, cause: str) -> None:
@@ -701,7 +593,8 @@ class Invoker:
             container = self._containers[effect.container]
             activation = effect.activation
             run = container.runs.setdefault(
-                activation.activation_id, _Run(activation, clock.now_us(), clock.wall_ms(), 0)
+                activation.activation_id,
+                RunningActivation(activation, clock.now_us(), clock.wall_ms(), 0),
             )
             response = runtime_protocol.failure(
                 runtime_protocol.PLATFORM_ERROR, f"The invoker failed: {cause}"

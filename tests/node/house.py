@@ -146,7 +146,7 @@ class House:
             "opening": scheduler._opening,
             "scheduler_tasks": scheduler._tasks,
             "containers": invoker._containers,
-            "talking": invoker._talking,
+            "talking": invoker._logs.talking,
             "invoker_tasks": invoker._tasks,
             "inbox": self.inbox._waiting,
             "core_queues": scheduler.scheduler.queues(),

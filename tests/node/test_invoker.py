@@ -34,7 +34,7 @@ from acs_core.events import (
 from acs_core.health import Trial
 from acs_core.prewarm import Prewarm
 from acs_core.sharding_supervision import InvocationResult
-from acs_node import clock, invoker, runtime_protocol
+from acs_node import clock, invoker, log_collection, runtime_protocol
 from acs_node.container_connection import ContainerConnection
 from acs_node.entity_types import Action, ActionLimits, Exec
 from acs_node.invoker import Invoker
@@ -231,7 +231,7 @@ async def test_a_cold_and_a_warm_run() -> None:
         assert await s.logs("a1") == ["stdout: seen {'n': 1}"]
         assert await s.logs("a2") == ["stdout: seen {'n': 2}"]
         assert s.invoker.waits.percentile_us(99) is not None
-        await until(lambda: not s.invoker._talking, "the end of listening")
+        await until(lambda: not s.invoker._logs.talking, "the end of listening")
         reports = s.sent(InvokerReported)
         assert reports[-1].creation_us > 0
 
@@ -311,7 +311,7 @@ async def test_a_container_that_dies_under_its_work_is_answered_for(
         lines = await s.logs("a1")
         assert lines[-2:] == [
             f"stderr: The container failed: it {how}.",
-            f"stderr: {invoker.LOGS_AFTER_FAILURE}",
+            f"stderr: {log_collection.AFTER_FAILURE}",
         ]
         assert s.invoker._containers == {}
 
@@ -500,7 +500,7 @@ async def test_logs_that_cannot_be_read_cost_only_themselves(
         monkeypatch.setattr(sandbox.logs, "drain", broken)
         s.deliver("a1")
         await s.result("a1")
-        await until(lambda: not s.invoker._talking, "the end of listening")
+        await until(lambda: not s.invoker._logs.talking, "the end of listening")
         s.invoker.receive(Release("c1", "i0", EPOCH, "planted"))
         await s.gone()
 
@@ -508,7 +508,7 @@ async def test_logs_that_cannot_be_read_cost_only_themselves(
 async def test_a_log_without_its_end_is_given_up_after_the_grace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(invoker, "LOG_GRACE_US", 20_000)
+    monkeypatch.setattr(log_collection, "GRACE_US", 20_000)
     code = (
         "import os\n"
         "def main(args):\n"
@@ -524,7 +524,7 @@ async def test_a_log_without_its_end_is_given_up_after_the_grace(
         await s.serving()
         s.deliver("a1")
         await s.result("a1")
-        assert await s.logs("a1") == ["stdout: said", f"stderr: {invoker.LOGS_INCOMPLETE}"]
+        assert await s.logs("a1") == ["stdout: said", f"stderr: {log_collection.INCOMPLETE}"]
 
 
 async def test_drain_lets_the_run_end_and_removes_everything() -> None:
