@@ -103,6 +103,22 @@ cdef class Denied(Event):
 
 
 @cython.final
+cdef class HungerElsewhere(Event):
+    cdef readonly str queue
+    cdef readonly str namespace
+    cdef readonly long long containers
+    cdef readonly long long namespace_containers
+    cdef readonly bint lacks_memory
+    cdef readonly str giver
+    cdef readonly long long giver_containers
+
+
+@cython.final
+cdef class HungerEnded(Event):
+    cdef readonly str queue
+
+
+@cython.final
 cdef class InvokerReported(Event):
     cdef readonly str invoker
     cdef readonly long long memory_mb

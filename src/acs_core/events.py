@@ -270,6 +270,52 @@ class Denied(Event):
         self.reason = reason
 
 
+class HungerElsewhere(Event):
+    """A queue of another scheduler, or one of this that was denied, finds no room.
+
+    Richer ones take none before another scheduler's, until ``HungerEnded`` or the next word on it.
+
+    Args:
+      queue, namespace: Whose hunger it is.
+      containers: What that queue has and will have, 0..COUNT_MAX.
+      namespace_containers: What its namespace has in the whole cluster, 0..COUNT_MAX.
+      lacks_memory: It lacks memory; else a place of its namespace.
+      giver: The queue that is asked for a container, if that is here; empty: nobody is.
+      giver_containers: What the giver's namespace has in the whole cluster, 0..COUNT_MAX.
+    Raises: ValueError that names the field, the value and the limit.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        namespace: str,
+        containers: int,
+        namespace_containers: int,
+        lacks_memory: bool,
+        giver: str = "",
+        giver_containers: int = 0,
+    ) -> None:
+        _check_name("queue", queue)
+        _check_name("namespace", namespace)
+        _check_range("containers", containers, 0, COUNT_MAX)
+        _check_range("namespace_containers", namespace_containers, 0, COUNT_MAX)
+        _check_range("giver_containers", giver_containers, 0, COUNT_MAX)
+        self.queue = queue
+        self.namespace = namespace
+        self.containers = containers
+        self.namespace_containers = namespace_containers
+        self.lacks_memory = lacks_memory
+        self.giver = giver
+        self.giver_containers = giver_containers
+
+
+class HungerEnded(Event):
+    """The queue of a ``HungerElsewhere`` has what it wanted, or wants it no more."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+
+
 class InvokerReported(Event):
     """An invoker lives: its memory for containers and how fast its engine creates them.
 

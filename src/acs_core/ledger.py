@@ -341,9 +341,13 @@ class Ledger:
         return min([view.ready_us() for view in views]) if views else limits.CREATION_US
 
     def largest_mb(self) -> int:
-        """Return the memory of the largest invoker, in use or not; 0 without invokers."""
+        """Return the most memory that an invoker has for us, in use or not; 0 without invokers."""
         reports = [entry.report for entry in self.invokers.values()]
         return max([report.memory_mb - report.elsewhere_mb for report in reports], default=0)
+
+    def whole_mb(self) -> int:
+        """Return the memory of the largest invoker, whoever uses it; 0 without invokers."""
+        return max([entry.report.memory_mb for entry in self.invokers.values()], default=0)
 
     def places(self, memory_mb: int) -> int:
         """Return how many containers of that size all invokers could hold, were they empty."""

@@ -209,3 +209,6 @@ highest throughput takes, where it would swing.  Functions that compute leave it
 
 LOOP_CALM: Final = 0.15
 """Share below which it gives that back; well below LOOP_BUSY, so that nothing swings."""
+
+HUNGER_LOOKS_MAX: Final = 60
+"""For so many looks the hunger of a queue is told to other schedulers while nothing comes of it."""

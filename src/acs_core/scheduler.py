@@ -32,6 +32,8 @@ from .events import (
     CreationFailed,
     Denied,
     Event,
+    HungerElsewhere,
+    HungerEnded,
     InvokerGone,
     InvokerReported,
     LeadershipLost,
@@ -46,6 +48,7 @@ from .events import (
     refused_time,
 )
 from .explanation import binds, explain
+from .hunger import Hunger
 from .ledger import QueueEntry
 from .queue_states import QueueState, Signal
 from .scheduler_config import SchedulerConfig, UnknownQueue
@@ -146,6 +149,35 @@ class Scheduler(SchedulerContainers):
         if entry is None or entry.life.state_index == _REMOVING:
             return False
         return not (entry.reserving or entry.in_progress or entry.adopting)
+
+    def hungers(self) -> list[Hunger]:
+        """Return the queues that wait for room which others may have, those with the fewest first.
+
+        Those that lack memory, and those whose reservation was denied; not those that lack a place
+        which queues of this scheduler have: they get theirs here.  At most LINE_MAX.
+        Cost: O(n log n) of those.
+        """
+        lacking = dict.fromkeys(self._starving.first(None), True)
+        lacking.update(self._starving.elsewhere.lacking)
+        queues = [self._queues[name] for name in lacking]
+        hungry = sorted([(self._there(q), q.spec.queue) for q in queues if q.line.waiting > 0])
+        return [
+            Hunger(
+                name,
+                self._queues[name].spec.namespace,
+                containers,
+                self._queues[name].namespace.containers_max,
+                lacking[name],
+            )
+            for containers, name in hungry[: limits.LINE_MAX]
+        ]
+
+    def gives(self) -> dict[str, int]:
+        """Count, by the other schedulers' queues that are to have the room, what is on its way out.
+
+        Cost: O(given).
+        """
+        return self._starving.elsewhere.gives(self._containers)
 
     def counts(self) -> dict[str, int]:
         """Return the account of activations: accepted is the sum of the rest.  Cost: O(queues)."""
@@ -396,6 +428,8 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     Cancelled: Scheduler._cancelled,
     Reserved: Scheduler._reserved,
     Denied: Scheduler._denied,
+    HungerElsewhere: Scheduler._hunger_elsewhere,
+    HungerEnded: Scheduler._hunger_ended,
     InvokerReported: Scheduler._invoker_reported,
     InvokerGone: Scheduler._invoker_gone,
     Adopted: Scheduler._adopted,

@@ -279,6 +279,7 @@ class SchedulerBase:
         del self._queues[key]
         self._due.discard(key)
         self._starving.drop(key)
+        self._starving.elsewhere.end(key)
         for invoker in self._invokers.values():
             invoker.unheard.pop(key, None)
         queue.namespace.queues -= 1

@@ -72,6 +72,7 @@ class SchedulerContainers(SchedulerQueues):
             return
         level = queue.reserving_level
         self._ledger.end_reservation(queue)
+        self._starving.elsewhere.end(event.queue)
         if usable and queue.life.state_index == _REMOVING and queue.line.waiting == 0:
             self._drop_reservation(queue, tuple(usable), out)
             usable = []
@@ -97,6 +98,8 @@ class SchedulerContainers(SchedulerQueues):
         if queue is None or not queue.reserving or event.serial != queue.reserving_serial:
             return
         self._ledger.end_reservation(queue)
+        self._starving.lack(event.queue, False)
+        self._starving.drop(event.queue)  # it lacks that from before it asked
         self._failed(queue, event.reason, _RECOVERABLE, now_us, out)
         self._settle(queue, now_us, out)
 

@@ -173,6 +173,8 @@ class SchedulerDecisions(SchedulerRoom):
                 lacks_place = True
             else:
                 lacks_memory = self._reserve(queue, decision.count, True, now_us, out)
+        elif self._starving.elsewhere.lacking:
+            self._starving.elsewhere.end(queue.spec.queue)  # it wishes no more
         if lacks_place or lacks_memory:
             self._starve(queue, lacks_memory)
         elif self._starving:

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from . import limits
 from .effects import Adopt, Forward
-from .events import Activation, Adopted, LeadershipLost, LimitsChanged, QueueClosing, QueueOpened
+from .events import (
+    Activation,
+    Adopted,
+    HungerElsewhere,
+    HungerEnded,
+    LeadershipLost,
+    LimitsChanged,
+    QueueClosing,
+    QueueOpened,
+)
 from .ledger import ContainerEntry, NamespaceEntry, QueueEntry
 from .load import QueueLoad
 from .queue_states import QueueState, Signal
@@ -101,6 +110,19 @@ class SchedulerQueues(SchedulerDecisions):
         queue.cause = event.why
         self._consider(queue, now_us, out)
         self._settle(queue, now_us, out)
+
+    def _hunger_elsewhere(self, event: HungerElsewhere, now_us: int, out: list[object]) -> None:
+        if event.queue not in self._queues:
+            self._starving.hear(event)
+        giver = self._queues.get(event.giver)
+        if giver is not None and not giver.adopting and self.config.give_back:
+            self._give_elsewhere(giver, event, now_us, out)
+            self._wake(giver, self._next_look_us(giver, now_us))
+
+    def _hunger_ended(self, event: HungerEnded, now_us: int, out: list[object]) -> None:
+        ended = self._starving.elsewhere.forget(event.queue)
+        if ended is not None:
+            self._feed_starved(ended.namespace, now_us, out)
 
     def _leadership_lost(self, event: LeadershipLost, now_us: int, out: list[object]) -> None:
         queue = self._entry(event.queue)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from . import fairness, limits
 from .effects import Place, Reserve
-from .events import FailureClass
+from .events import FailureClass, HungerElsewhere
 from .ledger import ContainerEntry, QueueEntry
 from .placement import place
 from .scheduler_delivery import SchedulerDelivery
@@ -40,6 +40,8 @@ class SchedulerRoom(SchedulerDelivery):
         memory_mb = queue.spec.memory_mb
         largest_mb = self._ledger.largest_mb()
         if memory_mb > largest_mb:
+            if memory_mb <= self._ledger.whole_mb():
+                self._starving.lack(queue.spec.queue, True)  # others hold it
             cause = f"no invoker has {memory_mb} MB (the largest: {largest_mb} MB)"
             self._failed(queue, cause, _RECOVERABLE, now_us, out)
             return False
@@ -50,6 +52,8 @@ class SchedulerRoom(SchedulerDelivery):
             self._make_room(queue, count - len(names), False, give_back, now_us, out)
         if names:
             # It is served: what it still lacks, it lacks from now on, behind those who wait.
+            if self._starving.lacks_memory(queue.spec.queue):
+                self._starving.lack(queue.spec.queue, True)  # until that is certain
             self._starving.drop(queue.spec.queue)
             places = []
             for name in names:
@@ -98,8 +102,9 @@ class SchedulerRoom(SchedulerDelivery):
         line = self._line(queue.spec.namespace if in_namespace else None)
         if queue in line:
             return line[: line.index(queue)]
-        own = self._wealth(queue)
-        return [other for other in line if self._wealth(other) <= own]
+        own = *self._wealth(queue), self._starving.since(queue.spec.queue)
+        since = self._starving.since
+        return [q for q in line if (*self._wealth(q), since(q.spec.queue)) < own]
 
     def _wealth(self, queue: QueueEntry) -> tuple[float, int]:
         """Return the share of the queue's namespace, and the queue's own containers."""
@@ -111,10 +116,17 @@ class SchedulerRoom(SchedulerDelivery):
     def _is_overtaking(self, queue: QueueEntry, in_namespace: bool, now_us: int) -> bool:
         """Tell whether memory, or a place of the namespace, belongs to another queue first.
 
-        To one that could take it now.  Calls wait for no place behind others.
+        To one that could take it now, or to a poorer one of another scheduler.  Calls wait for no
+        place behind others.
         """
-        if not self._starving or (in_namespace and queue.line.depth() > 0):
+        elsewhere = self._starving.elsewhere
+        if not (self._starving or elsewhere.hungers) or (in_namespace and queue.line.depth() > 0):
             return False
+        if elsewhere.hungers:
+            spec = queue.spec
+            wealth = *self._wealth(queue), self._starving.since(spec.queue)
+            if elsewhere.comes_before(spec.queue, spec.namespace, in_namespace, wealth):
+                return True
         return bool(
             [
                 other
@@ -247,6 +259,53 @@ class SchedulerRoom(SchedulerDelivery):
                 self._release(container, why, now_us, out)
                 return
 
+    def _give_elsewhere(
+        self, giver: QueueEntry, hunger: HungerElsewhere, now_us: int, out: list[object]
+    ) -> None:
+        """Let the asked queue give a container to another scheduler's, if it should.
+
+        An idle one, as within a scheduler; else by the same rule of fairness, after the run that is
+        in it.  One at a time: nobody is asked again while it is on its way out.
+        """
+        creation_us = self._ledger.creation_us()
+        going = [c for c in giver.serving.values() if _may_go(c, True)]
+        idle = [
+            c
+            for c in (*giver.paused.values(), *going)
+            if _may_go(c, True)
+            and not c.outstanding
+            and giver.line.waiting == 0
+            and (hunger.containers == 0 or _can_spare(c, creation_us, now_us))
+        ]
+        idle.sort(key=lambda c: c.idle_since_us)
+        chosen = [*idle, *going]
+        if giver.leaving or not chosen:
+            return
+        if not idle:
+            entry = self._namespaces.get(hunger.namespace)
+            weight = 1.0 if entry is None else entry.weight
+            needy = fairness.Holding(
+                hunger.queue, hunger.namespace, hunger.containers, weight=weight
+            )
+            turn_us = fairness.quantum_us(
+                max(1, hunger.giver_containers),
+                creation_us,
+                self._ledger.swaps_per_s(),
+                min(self._wait_max_us, giver.wait_max_us) // 4,
+            )
+            totals = {
+                giver.spec.namespace: hunger.giver_containers,
+                hunger.namespace: hunger.namespace_containers,
+            }
+            holding = self._holding(giver, True, now_us)
+            in_namespace = not hunger.lacks_memory
+            if fairness.giver([holding], needy, turn_us, in_namespace, totals) is None:
+                return
+        container = chosen[0]
+        self._starving.elsewhere.given[container.container] = hunger.queue
+        why = f"{hunger.queue} has too few containers"
+        self._release(container, why, now_us, out)
+
     def _can_give(self, queue: QueueEntry, spares_floors: bool) -> bool:
         """Tell whether the queue has a serving container that may go for another queue."""
         if not queue.kept or not spares_floors:
@@ -269,7 +328,9 @@ class SchedulerRoom(SchedulerDelivery):
             # What waits for a call is of no use to it; else two queues would seem equally rich.
             held = [c for c in queue.serving.values() if self._calls.hold(c)]
             there -= len([c for c in held if c.container not in queue.leaving])
-        return there + len(queue.reserving)
+        if queue.reserving and self._starving.elsewhere.lacking.get(queue.spec.queue, True):
+            there += len(queue.reserving)  # not of one that was denied: it asks in vain again
+        return there
 
     def _turn_us(self, queue: QueueEntry, spares_floors: bool, now_us: int) -> int:
         """Return how long the container that serves longest and may go has served; 0: none."""

@@ -27,3 +27,4 @@ cdef class Starving:
     @cython.locals(entry=_Entry)
     cpdef object drop(self, str queue)
     cpdef list first(self, str namespace)
+    cdef readonly object elsewhere

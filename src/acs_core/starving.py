@@ -9,6 +9,8 @@ from itertools import islice
 
 from sortedcontainers import SortedList
 
+from .events import HungerElsewhere
+from .hunger import Elsewhere
 from .limits import LINE_MAX
 
 
@@ -32,10 +34,13 @@ class Starving:
     line of one namespace), then the fewest containers, then who starves longest.  How rich a
     queue is, is what ``put`` was told last: a caller that reads a line tells it of those anew.
 
+    ``elsewhere``: what is known of room that is shared with other schedulers.
+
     Cost of each call: O(log n), of reading a line O(LINE_MAX).
     """
 
     def __init__(self) -> None:
+        self.elsewhere = Elsewhere()
         self._entries: dict[str, _Entry] = {}
         self._memory = SortedList()
         self._places: dict[str, SortedList] = {}
@@ -46,6 +51,30 @@ class Starving:
 
     def __contains__(self, queue: str) -> bool:
         return queue in self._entries
+
+    def hear(self, hunger: HungerElsewhere) -> None:
+        """Note what another scheduler's queue lacks; it has lacked it since the first word."""
+        self.elsewhere.hungers[hunger.queue] = hunger
+        if hunger.queue not in self.elsewhere.since:
+            self.elsewhere.since[hunger.queue] = self._since
+            self._since += 1
+
+    def lack(self, queue: str, lacks_memory: bool) -> None:
+        """Note that the queue may lack what other schedulers have: memory, or it was denied.
+
+        Until something is granted to it, it keeps its place in the order, also while it asks again.
+        """
+        elsewhere = self.elsewhere
+        elsewhere.lacking[queue] = lacks_memory or elsewhere.lacking.get(queue, False)
+        if queue not in elsewhere.since:
+            elsewhere.since[queue] = self.since(queue)
+            self._since += 1
+
+    def since(self, queue: str) -> int:
+        """Return the place of the queue in the order in which all here began to lack room."""
+        entry = self._entries.get(queue)
+        starves = self._since if entry is None else entry.since
+        return min(starves, self.elsewhere.since.get(queue, starves))
 
     def names(self) -> list[str]:
         """Return all of them.  Cost: O(n)."""

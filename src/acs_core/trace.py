@@ -711,6 +711,16 @@ _FIELDS: dict[type, dict[str, _Read]] = {
     events.Cancelled: {"activation_id": _text},
     events.Reserved: {"queue": _text, "serial": _integer, "containers": _texts},
     events.Denied: {"queue": _text, "serial": _integer, "reason": _text},
+    events.HungerElsewhere: {
+        "queue": _text,
+        "namespace": _text,
+        "containers": _integer,
+        "namespace_containers": _integer,
+        "lacks_memory": _flag,
+        "giver": _text,
+        "giver_containers": _integer,
+    },
+    events.HungerEnded: {"queue": _text},
     events.InvokerReported: {
         "invoker": _text,
         "memory_mb": _integer,

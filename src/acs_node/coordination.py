@@ -34,15 +34,23 @@ class Coordination(Protocol):
         ...
 
     async def reserve(
-        self, namespace: str, containers_max: int, memory_mb: int, places: Sequence[Place]
+        self,
+        namespace: str,
+        containers_max: int,
+        memory_mb: int,
+        places: Sequence[Place],
+        queue: str = "",
     ) -> tuple[list[str], str]:
         """Reserve as many of the places as the caps allow, in one transaction.
 
+        ``queue`` is whose they are; others may see it.
         Returns the names of the granted containers, and why the others were not granted.
         """
         ...
 
-    async def convert(self, namespace: str, container: str, invoker: str, memory_mb: int) -> bool:
+    async def convert(
+        self, namespace: str, container: str, invoker: str, memory_mb: int, queue: str = ""
+    ) -> bool:
         """Say, as its invoker, that a reserved container is up; no run may start in it before.
 
         Returns False when its reservation is gone: then it must not serve.  May be repeated.
@@ -74,7 +82,12 @@ class MemoryCoordination:
         """Nothing is kept of a leader in a single process."""
 
     async def reserve(
-        self, namespace: str, containers_max: int, memory_mb: int, places: Sequence[Place]
+        self,
+        namespace: str,
+        containers_max: int,
+        memory_mb: int,
+        places: Sequence[Place],
+        queue: str = "",
     ) -> tuple[list[str], str]:
         held = sum(owner == namespace for owner, _, _ in self._containers.values())
         free_mb = dict(self._invokers)
@@ -97,7 +110,9 @@ class MemoryCoordination:
             granted.append(place.container)
         return granted, reason
 
-    async def convert(self, namespace: str, container: str, invoker: str, memory_mb: int) -> bool:
+    async def convert(
+        self, namespace: str, container: str, invoker: str, memory_mb: int, queue: str = ""
+    ) -> bool:
         return self._containers.get(container) == (namespace, invoker, memory_mb)
 
     def release(self, container: str) -> None:

@@ -3,7 +3,8 @@
 Keys, below the cluster's name:
 
   queue/{queue}                      who leads it; its creation revision is the epoch
-  held/namespace/{ns}/{container}    a container, reserved (scheduler's lease) or serving
+  held/namespace/{ns}/{container}    a container, reserved (scheduler's lease) or serving; the value
+                                     is the queue that it is of
   held/invoker/{invoker}/{container} the same one; the value is its memory in MB
   guard/namespace/{ns}, guard/invoker/{invoker}
                                      touched by every reservation: two that read the same
@@ -95,21 +96,31 @@ class EtcdCoordination:
     # --- reservations --------------------------------------------------------------------------
 
     async def reserve(
-        self, namespace: str, containers_max: int, memory_mb: int, places: Sequence[Place]
+        self,
+        namespace: str,
+        containers_max: int,
+        memory_mb: int,
+        places: Sequence[Place],
+        queue: str = "",
     ) -> tuple[list[str], str]:
         if self._deleting:
             await asyncio.wait(self._deleting)
         granted: list[str] = []
         reason = ""
         for part in split(places, RESERVE_PART):
-            more, reason = await self._reserve(namespace, containers_max, memory_mb, part)
+            more, reason = await self._reserve(namespace, containers_max, memory_mb, part, queue)
             granted += more
             if len(more) < len(part):
                 break
         return granted, reason
 
     async def _reserve(
-        self, namespace: str, containers_max: int, memory_mb: int, places: Sequence[Place]
+        self,
+        namespace: str,
+        containers_max: int,
+        memory_mb: int,
+        places: Sequence[Place],
+        queue: str,
     ) -> tuple[list[str], str]:
         invokers = list(dict.fromkeys(place.invoker for place in places))
         for tries in range(CONFLICTS_MAX):
@@ -117,7 +128,7 @@ class EtcdCoordination:
             granted, reason = _choose(answer, namespace, containers_max, memory_mb, places)
             if not granted:
                 return [], reason
-            if await self._commit(answer, namespace, memory_mb, granted):
+            if await self._commit(answer, namespace, (queue.encode(), b"%d" % memory_mb), granted):
                 for place in granted:
                     self._keys[place.container] = self._held_keys(namespace, place)
                 return [place.container for place in granted], reason
@@ -139,27 +150,29 @@ class EtcdCoordination:
         return _Read(invokers, [each.response_range for each in answer.responses])
 
     async def _commit(
-        self, read: _Read, namespace: str, memory_mb: int, granted: Sequence[Place]
+        self, read: _Read, namespace: str, values: tuple[bytes, bytes], granted: Sequence[Place]
     ) -> bool:
         guards = {self._guard("namespace", namespace): read.namespace_guard}
         for place in granted:
             guards[self._guard("invoker", place.invoker)] = read.invoker_guards[place.invoker]
         operations = [put(guard, b"") for guard in guards]
-        value = str(memory_mb).encode()
         for place in granted:
-            operations += (put(k, value, self._lease.id) for k in self._held_keys(namespace, place))
+            keys = self._held_keys(namespace, place)
+            operations += map(put, keys, values, (self._lease.id,) * 2)
         answer = await self._etcd.transaction(
             [was_changed_at(guard, revision) for guard, revision in guards.items()], operations
         )
         return answer.succeeded
 
-    async def convert(self, namespace: str, container: str, invoker: str, memory_mb: int) -> bool:
+    async def convert(
+        self, namespace: str, container: str, invoker: str, memory_mb: int, queue: str = ""
+    ) -> bool:
         """Turn the reservation into a serving container that hangs on this invoker's lease."""
         keys = self._held_keys(namespace, Place(container, invoker))
         # Before the answer, which may get lost: whatever is written is deleted in the end.
         self._keys[container] = keys
-        value = str(memory_mb).encode()
-        operations = [put(key, value, self._lease.id) for key in keys]
+        values = queue.encode(), b"%d" % memory_mb
+        operations = list(map(put, keys, values, (self._lease.id,) * 2))
         # Names are unique for ever and nobody else writes: a version of 1 is the reservation.
         conditions = [has_version(key, 1) for key in keys]
         answer = await self._etcd.transaction(conditions, operations, [get(keys[0])])

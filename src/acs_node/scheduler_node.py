@@ -286,7 +286,11 @@ class SchedulerNode:
     async def _ask(self, effect: Reserve) -> None:
         try:
             granted, reason = await self._coordination.reserve(
-                effect.namespace, self._containers_max, effect.memory_mb, effect.places
+                effect.namespace,
+                self._containers_max,
+                effect.memory_mb,
+                effect.places,
+                effect.queue,
             )
         except Exception as error:
             log.exception("containers for %s could not be reserved", effect.queue)

@@ -117,6 +117,8 @@ def eventful_day(config: SchedulerConfig, *, payloads: bool = True) -> tuple[lis
     arrive("n/b", "kept", b"y")
     pair.advance(50_000)
     pair.denial = ""
+    pair.tell(events.HungerElsewhere("n/elsewhere", "n", 0, 3, False, "n/a", 3))
+    pair.tell(events.HungerEnded("n/elsewhere"))
     pair.advance(4_000_000)
     pair.run_us["long"] = 90_000_000
     arrive("n/b", "long", b"")

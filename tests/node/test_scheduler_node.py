@@ -72,12 +72,17 @@ class SlowCoordination(MemoryCoordination):
             raise self.failing
 
     async def reserve(
-        self, namespace: str, containers_max: int, memory_mb: int, places: Sequence[Place]
+        self,
+        namespace: str,
+        containers_max: int,
+        memory_mb: int,
+        places: Sequence[Place],
+        queue: str = "",
     ) -> tuple[list[str], str]:
         await self.may_reserve.wait()
         if self.failing:
             raise self.failing
-        return await super().reserve(namespace, containers_max, memory_mb, places)
+        return await super().reserve(namespace, containers_max, memory_mb, places, queue)
 
 
 class Stage:

@@ -359,7 +359,7 @@ class InvokerHouse:
 
     async def _convert(self, container: str, spec: QueueSpec) -> bool:
         return await self._node.coordination.convert(
-            spec.namespace, container, self._config.name, spec.memory_mb
+            spec.namespace, container, self._config.name, spec.memory_mb, spec.queue
         )
 
     # --- to others -----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ..links import Misdirected
 from ..scheduler_node import SchedulerNode
 from ..trace_file import TraceFile
 from .config import NodeConfig
+from .hunger import GivingBack
 from .process import Node, NodeError, data_folder, run
 from .reach import Reach
 from .spreading import Spreading
@@ -57,6 +58,13 @@ class SchedulerHouse:
             self.scheduler,
             lambda: [each.instance for each in node.membership.members("scheduler")],
         )
+        self._giving_back = GivingBack(
+            node.etcd,
+            node.config.cluster,
+            node.me.instance,
+            node.lease,
+            self.scheduler,
+        )
         self.scheduler.connect(_ToControllers(node, self._controllers), self._invokers)
 
     async def start(self) -> None:
@@ -65,6 +73,7 @@ class SchedulerHouse:
     async def joined(self) -> None:
         await self._spreading.start()
         await self._reach.start()
+        await self._giving_back.start()
 
     def serving(self) -> str:
         return "leads queues"
@@ -148,6 +157,7 @@ class SchedulerHouse:
             self._looking.cancel()
         await self._spreading.close()
         await self._reach.close()
+        await self._giving_back.close()
         await self._held.close()
         await self.scheduler.close()
         if self._trace is not None:
