@@ -26,7 +26,7 @@ from acs_node import wskprops
 from acs_node.demo import ServerProcess
 from acs_node.docker_client import connect
 from acs_node.sandboxes import SandboxError
-from acs_node.sandboxes.docker import INSTANCE_LABEL
+from acs_node.sandboxes.docker_containers import INSTANCE_LABEL
 
 CONTAINERS = 4
 CONTAINER_MB = 256

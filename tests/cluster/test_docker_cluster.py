@@ -16,7 +16,7 @@ from waiting import until
 
 from acs_node.cluster.local import LocalCluster
 from acs_node.images import image_reference
-from acs_node.sandboxes.docker import INSTANCE_LABEL
+from acs_node.sandboxes.docker_containers import INSTANCE_LABEL
 
 pytestmark = pytest.mark.usefixtures("docker_images")
 

@@ -17,7 +17,8 @@ from docker import DockerClient
 from node.house import ECHO, House, open_house
 from waiting import eventually
 
-from acs_node.sandboxes.docker import CONTAINER_LABEL, INSTANCE_LABEL, DockerEngine
+from acs_node.sandboxes.docker import DockerEngine
+from acs_node.sandboxes.docker_containers import CONTAINER_LABEL, INSTANCE_LABEL
 
 AGREE_S = 20.0
 """How long engine and pool may take to agree: some removals of a busy engine."""

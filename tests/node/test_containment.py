@@ -28,12 +28,8 @@ pytest.register_assert_rewrite("node.runtime_cases")
 from node.runtime_cases import DEADLINE_S, Container  # noqa: E402
 
 from acs_node.sandboxes import Sandbox, SandboxSpec  # noqa: E402
-from acs_node.sandboxes.docker import (  # noqa: E402
-    FILES_MAX,
-    METADATA_ADDRESS,
-    PIDS_MAX,
-    DockerEngine,
-)
+from acs_node.sandboxes.docker import DockerEngine  # noqa: E402
+from acs_node.sandboxes.docker_containers import FILES_MAX, METADATA_ADDRESS, PIDS_MAX  # noqa: E402
 
 ATTACKER = (Path(__file__).parent / "attacker.py").read_text()
 MEMORY_MB = 128

@@ -21,7 +21,7 @@ from waiting import until, wait_until
 
 from acs_node import images
 from acs_node.images import image_reference
-from acs_node.sandboxes.docker import CONTAINER_LABEL, INSTANCE_LABEL
+from acs_node.sandboxes.docker_containers import CONTAINER_LABEL, INSTANCE_LABEL
 
 pytestmark = pytest.mark.usefixtures("docker_images")
 

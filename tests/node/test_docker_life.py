@@ -23,7 +23,8 @@ from waiting import until, wait_until
 from acs_core.prewarm import Prewarm
 from acs_node.images import image_reference
 from acs_node.sandboxes import Sandbox, SandboxSpec
-from acs_node.sandboxes.docker import CONTAINER_LABEL, INSTANCE_LABEL, DockerEngine
+from acs_node.sandboxes.docker import DockerEngine
+from acs_node.sandboxes.docker_containers import CONTAINER_LABEL, INSTANCE_LABEL
 
 pytestmark = pytest.mark.usefixtures("docker_images")
 

@@ -42,7 +42,8 @@ from acs_node.sandboxes import (  # noqa: E402
     SandboxSpec,
     docker,
 )
-from acs_node.sandboxes.docker import INSTANCE_LABEL, DockerEngine  # noqa: E402
+from acs_node.sandboxes.docker import DockerEngine  # noqa: E402
+from acs_node.sandboxes.docker_containers import INSTANCE_LABEL  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("docker_images")
 

@@ -10,7 +10,7 @@ from node.server import rest_client, running_server
 from node.test_standalone import invoke, processes, put, start_again, start_fails, status
 from waiting import wait_until
 
-from acs_node.sandboxes.docker import INSTANCE_LABEL
+from acs_node.sandboxes.docker_containers import INSTANCE_LABEL
 
 SHARDING = ("--scheduler", "sharding")
 SMALL = (*SHARDING, "--controllers", "2", "--invokers", "2", "--memory", "1024")

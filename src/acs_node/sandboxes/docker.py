@@ -1,7 +1,7 @@
 """Sandboxes as hardened containers of a Docker Engine on this machine.
 
-Every call of the engine blocks and is made in one bounded thread pool.  What a container may do
-is written in ``_host_config``; which image it starts from, in ``acs_node.images``.
+Every call of the engine blocks and is made in one bounded thread pool; the calls, and what a
+container may do, are in ``docker_containers``; which image it starts from, in ``acs_node.images``.
 
 A container shares one directory with the host, ``DATA/sandboxes/CONTAINER``, mounted at /acs:
 
@@ -26,15 +26,11 @@ import shutil
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
 from docker import DockerClient
-from docker.errors import APIError, ImageNotFound, NotFound
-from docker.types import LogConfig, Mount, Ulimit
 
-from acs_node.docker_client import CALL_S, connect, engine_calls, refused
-from acs_node.image_recipes import SHARED_DIRECTORY
+from acs_node.docker_client import CALL_S
 from acs_node.images import KIND_LABEL, image_reference
 from acs_node.manifest import Manifest
 from acs_node.sandboxes import (
@@ -45,6 +41,7 @@ from acs_node.sandboxes import (
     SandboxSpec,
     stock,
 )
+from acs_node.sandboxes.docker_containers import ENDING_S, Containers
 from acs_node.sandboxes.leash import Leash
 from acs_node.sandboxes.logpipes import LogPipes
 from acs_node.sandboxes.pulls import Pulls, cannot_be_had, moves
@@ -53,30 +50,13 @@ READY_S = 30.0
 """The longest wait for the proxy; it takes 20 ms on an idle machine."""
 LOOK_S = 1.0
 """How often a container that is not ready is looked at, to see that it has ended."""
-ENDING_S = 2.0
-"""How long ``ending`` waits for a container to have ended."""
 ANSWER_S = 1.0
 """How long it waits for the engine to say so, beside that: a run's answer waits for it."""
-PIDS_MAX = 1024
-FILES_MAX = 1024
-OUTPUT_SIZE = "64k"
-"""What the engine keeps of what a container prints before the proxy has opened its FIFOs."""
 OWED_S = 1.0
 """Between two looks for what an engine made of starts that it did not answer."""
 OWED_LOOKS = 3
 """Looks in a row that must find nothing: an engine that hung works off late what it was sent."""
 SOCKET_PATH_BYTES_MAX = 107
-METADATA_ADDRESS = "169.254.169.254"
-"""Where clouds hand the credentials of the machine to whoever asks.
-
-A container gets it as an address of its own, so that what asks there asks itself; the /16 that
-comes with it keeps all other link-local addresses on the container's own wire.  That needs no
-packet filter, and so no more rights than the engine's socket gives."""
-
-INSTANCE_LABEL = "acs.instance"
-CONTAINER_LABEL = "acs.container"
-
-_TRAFFIC = "com.docker.network.bridge.enable_icc"
 _CONTAINER_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -121,28 +101,22 @@ class DockerEngine:
                 f"network is '{network}', must be 'none' or the name of a network of its own"
             )
         self._directory = Path(data_dir).resolve() / "sandboxes"
-        self._instance = instance
-        self._client = client
-        self._owns_client = client is None
-        self._network = network
         self._leash = Leash(silence_s)
         self._runtimes = {} if manifest is None else manifest.runtimes()
         self._blackboxes = frozenset() if manifest is None else manifest.blackboxes
-        self._call_s = call_s
         if host_memory_mb is None:
             host_memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-        self._host_memory_mb = host_memory_mb
         # A container's user must not own the shared directory, or it could open it again.
         uid = 65532 if os.getuid() != 65532 else 65533
-        self._user = f"{uid}:{uid}"
+        self._containers = Containers(
+            instance, client, network, f"{uid}:{uid}", call_s, host_memory_mb
+        )
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="docker")
         # Somebody waits for a resume, and it takes a tenth of a start: it queues behind none.
         self._resuming = ThreadPoolExecutor(1, thread_name_prefix="docker-resume")
         self._unhurried = asyncio.Semaphore(workers // 2)  # removals and pauses
         self._pulls = Pulls()
-        self._preparing = Lock()
-        self._prepared = False
         self._sandboxes: dict[str, Sandbox | None] = {}  # by container; None: it starts
         # While the engine may have, or may still make, containers of starts that it did not answer.
         self._owing: asyncio.Task[None] | None = None
@@ -152,7 +126,7 @@ class DockerEngine:
 
     async def ping(self) -> None:
         """Check that the engine answers and that the network is there.  Raises: SandboxError."""
-        await self._call(self._prepare)
+        await self._call(self._containers.prepare)
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
         """Create and start a container and return once its proxy listens.
@@ -176,12 +150,12 @@ class DockerEngine:
     async def pause(self, sandbox: Sandbox) -> None:
         """Freeze the container's processes; see ``SandboxEngine``.  Cost: some ms in the engine."""
         async with self._unhurried:
-            await self._call(self._freeze, str(sandbox.handle), "pause")
+            await self._call(self._containers.freeze, str(sandbox.handle), "pause")
 
     async def resume(self, sandbox: Sandbox) -> None:
         """Let the container's processes run on; see ``SandboxEngine``.  Cost: as ``pause``."""
         await asyncio.get_running_loop().run_in_executor(
-            self._resuming, self._freeze, str(sandbox.handle), "unpause"
+            self._resuming, self._containers.freeze, str(sandbox.handle), "unpause"
         )
 
     async def remove(self, sandbox: Sandbox) -> None:
@@ -202,7 +176,7 @@ class DockerEngine:
         """Say how a container ended; see ``SandboxEngine``."""
         try:
             async with asyncio.timeout(ENDING_S + ANSWER_S):
-                state = await self._call(self._wait_and_inspect, str(sandbox.handle))
+                state = await self._call(self._containers.wait_and_inspect, str(sandbox.handle))
         except TimeoutError:
             raise EngineUnavailable("inspect container: the engine does not answer") from None
         if state is None:
@@ -218,7 +192,7 @@ class DockerEngine:
 
         Returns the number of containers.  Raises: SandboxError, EngineUnavailable.
         """
-        found = await self._call(self._list)
+        found = await self._call(self._containers.list)
         leftovers = [handle for handle, name in found.items() if name not in self._sandboxes]
         await asyncio.gather(*map(self._remove_container, leftovers))
         if self._directory.is_dir():
@@ -245,15 +219,12 @@ class DockerEngine:
             self._leash.close()
             sandboxes = [sandbox for sandbox in self._sandboxes.values() if sandbox is not None]
             await self._remove_all(sandboxes)
-            if self._client is not None:
+            if self._containers.connected:
                 await self.remove_leftovers()
         finally:
             for pool in (self._pool, self._resuming):
                 pool.shutdown(wait=False, cancel_futures=True)
-            if self._owns_client and self._client is not None:
-                self._client.close()
-
-    # --- on the event loop
+            self._containers.close()
 
     async def _call(self, function: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
@@ -279,11 +250,13 @@ class DockerEngine:
             else:
                 output = stock.Output(str(directory))
                 logs = output.logs
-            handle = await self._call(self._create_and_start, spec, image, directory, output)
+            handle = await self._call(
+                self._containers.create_and_start, spec, image, directory, output
+            )
             if output is None:
                 ready = logs.ready()
             else:
-                port = await self._call(self._port_of, handle)
+                port = await self._call(self._containers.port_of, handle)
                 ready = stock.accepts(port)
             await self._wait_ready(ready, handle)
             directory.chmod(0o711)
@@ -310,16 +283,16 @@ class DockerEngine:
         pulled = image not in self._blackboxes
         labels = None
         if not (pulled and moves(image)):
-            labels = await self._call(self._labels_of, image)
+            labels = await self._call(self._containers.labels_of, image)
         if labels is None:
             if not pulled:
                 raise SandboxError(f"image {image} is missing; it is not pulled", final=True)
             await self._pulls.pull(image)
-            labels = await self._call(self._labels_of, image)
+            labels = await self._call(self._containers.labels_of, image)
             if labels is None:
                 raise cannot_be_had(image)
         ours = bool(labels.get(KIND_LABEL))
-        if not ours and self._network_of(spec) == "none":
+        if not ours and self._containers.network_of(spec) == "none":
             message = f"image {image} is reached by TCP, and the network of containers is none"
             raise SandboxError(message, final=True)
         return image, ours
@@ -357,7 +330,7 @@ class DockerEngine:
                 # open itself.  So a container that is late is looked at.
                 await asyncio.wait([ready], timeout=LOOK_S)
                 if not ready.done():
-                    ended = await self._call(self._why_ended, handle)
+                    ended = await self._call(self._containers.why_ended, handle)
                     if ended is not None:
                         raise SandboxError(f"the container ended at its start: {ended}")
                     if loop.time() > deadline_s:
@@ -379,7 +352,7 @@ class DockerEngine:
         if not owes:
             try:
                 # By the labels, for a name that was taken belongs to somebody else.
-                for handle in await self._call(self._list, spec.container):
+                for handle in await self._call(self._containers.list, spec.container):
                     await self._remove_container(handle)
             except SandboxError as failure:
                 error, owes = failure, True
@@ -439,7 +412,7 @@ class DockerEngine:
 
     async def _remove_container(self, handle: str) -> None:
         async with self._unhurried:
-            await self._call(self._remove, handle)
+            await self._call(self._containers.remove, handle)
 
     def _remove_directory(self, container: str) -> None:
         self._leash.drop(str(self._directory / container))
@@ -450,211 +423,3 @@ class DockerEngine:
             pass
         except OSError as error:
             _log.warning("the directory of container %s stays: %s", container, error)
-
-    # --- in a thread of the pool
-
-    def _prepare(self) -> DockerClient:
-        """Return the client; the first call connects and sees to the network."""
-        with self._preparing:
-            if self._client is None:
-                self._client = connect(self._call_s)
-            if not self._prepared:
-                with engine_calls("prepare the network"):
-                    self._ensure_network(self._client)
-                self._prepared = True
-            return self._client
-
-    def _ensure_network(self, client: DockerClient) -> None:
-        if self._network == "none":
-            return
-        try:
-            try:
-                found = client.api.inspect_network(self._network)
-                if found["Driver"] == "bridge" and found["Options"].get(_TRAFFIC) != "false":
-                    _log.warning(
-                        "network %s lets its containers reach each other; remove it, and it is "
-                        "made without that, or make it with the option %s=false",
-                        self._network,
-                        _TRAFFIC,
-                    )
-            except NotFound:
-                client.api.create_network(
-                    self._network,
-                    driver="bridge",
-                    options={_TRAFFIC: "false"},
-                    check_duplicate=True,
-                )
-        except APIError as error:
-            if error.status_code != 409:  # another node was faster
-                raise refused(f"create network {self._network}", error) from error
-
-    def _labels_of(self, image: str) -> dict[str, str] | None:
-        client = self._prepare()
-        with engine_calls(f"look for image {image}"):
-            try:
-                return dict(client.api.inspect_image(image)["Config"]["Labels"] or {})
-            except ImageNotFound:
-                return None
-            except APIError as error:
-                raise refused(f"look for image {image}", error) from error
-
-    def _port_of(self, handle: str) -> int:
-        client = self._prepare()
-        with engine_calls("inspect container"):
-            try:
-                return stock.port_of(client, handle)
-            except APIError as error:
-                raise refused("inspect container", error) from error
-
-    def _create_and_start(
-        self, spec: SandboxSpec, image: str, directory: Path, output: stock.Output | None
-    ) -> str:
-        what = f"start container {spec.container}"
-        client = self._prepare()
-        host_config = self._host_config(client, spec, directory)
-        with engine_calls(what):
-            try:
-                created: dict[str, str] = client.api.create_container(
-                    image,
-                    name=f"acs_{spec.container}",
-                    user=self._user if output is None else None,  # its files are its user's
-                    ports=None if output is None else [stock.PORT],
-                    environment=dict(spec.environment),
-                    labels={INSTANCE_LABEL: self._instance, CONTAINER_LABEL: spec.container},
-                    host_config=host_config if output is None else stock.published(host_config),
-                    networking_config=self._networking_config(client, spec),
-                    use_config_proxy=False,  # the environment is the spec's alone
-                )
-                if output is not None:
-                    output.attach(client, created["Id"])
-                client.api.start(created["Id"])
-            except ImageNotFound as error:
-                raise SandboxError(
-                    f"{what}: image {image} of kind '{spec.kind}' is missing; make it with "
-                    "`acs images build`",
-                    final=True,
-                ) from error
-            except APIError as error:
-                self._prepared = False  # the network may be gone: look again next time
-                raise refused(what, error) from error
-        return created["Id"]
-
-    def _host_config(
-        self, client: DockerClient, spec: SandboxSpec, directory: Path
-    ) -> dict[str, Any]:
-        """Return the bounds of a container: all that stands between a function and the host."""
-        memory = f"{spec.memory_mb}m"
-        # Half the memory, for what lies in /tmp counts as the container's memory: a function that
-        # fills /tmp gets ENOSPC, it is not killed.  exec: actions bring shared libraries.
-        scratch = f"rw,nosuid,nodev,exec,mode=1777,size={max(1, spec.memory_mb // 2)}m"
-        config: dict[str, Any] = client.api.create_host_config(
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],  # seccomp: the engine's default profile
-            read_only=True,
-            tmpfs={"/tmp": scratch},
-            mounts=[Mount(SHARED_DIRECTORY, str(directory), type="bind")],
-            mem_limit=memory,
-            memswap_limit=memory,  # both: no swap
-            cpu_shares=max(2, 1024 * spec.memory_mb // self._host_memory_mb),
-            pids_limit=PIDS_MAX,
-            ulimits=[
-                Ulimit(name="nofile", soft=FILES_MAX, hard=FILES_MAX),
-                Ulimit(name="core", soft=0, hard=0),
-            ],
-            network_mode=self._network_of(spec),
-            # The proxy as process 1 would have to reap what functions leave behind.
-            init=True,
-            # Logs go through the FIFOs.  Not `none`: why a proxy does not start is said before.
-            log_config=LogConfig(
-                type="json-file", config={"max-size": OUTPUT_SIZE, "max-file": "1"}
-            ),
-        )
-        return config
-
-    def _network_of(self, spec: SandboxSpec) -> str:
-        return self._network if spec.network else "none"
-
-    def _networking_config(self, client: DockerClient, spec: SandboxSpec) -> dict[str, Any] | None:
-        network = self._network_of(spec)
-        if network == "none":
-            return None
-        endpoint = client.api.create_endpoint_config(link_local_ips=[METADATA_ADDRESS])
-        config: dict[str, Any] = client.api.create_networking_config({network: endpoint})
-        return config
-
-    def _why_ended(self, handle: str) -> str | None:
-        """Return None while the container runs, else its exit status and last output."""
-        client = self._prepare()
-        with engine_calls("inspect container"):
-            try:
-                state = client.api.inspect_container(handle)["State"]
-                if state["Running"]:
-                    return None
-                output = client.api.logs(handle, tail=20).decode("utf-8", "replace").strip()
-            except NotFound:
-                return "removed by somebody else"
-            except APIError as error:
-                raise refused("inspect container", error) from error
-        return f"exit status {state['ExitCode']}, output: {output or 'none'}"
-
-    def _wait_and_inspect(self, handle: str) -> dict[str, Any] | None:
-        """Return the engine's State of a container, once it has ended or after 2 s."""
-        client = self._prepare()
-        with engine_calls("inspect container"):
-            try:
-                try:
-                    client.api.wait(handle, timeout=ENDING_S)
-                except APIError:
-                    raise
-                except OSError:
-                    pass  # not ended: a read that timed out
-                state: dict[str, Any] = client.api.inspect_container(handle)["State"]
-            except NotFound:
-                return None
-            except APIError as error:
-                raise refused("inspect container", error) from error
-        return state
-
-    def _list(self, container: str | None = None) -> dict[str, str]:
-        """Return this data folder's containers, or one of them: the engine's id to ours."""
-        client = self._prepare()
-        labels = [f"{INSTANCE_LABEL}={self._instance}"]
-        if container is not None:
-            labels.append(f"{CONTAINER_LABEL}={container}")
-        with engine_calls("list containers"):
-            try:
-                found = client.api.containers(all=True, filters={"label": labels})
-            except APIError as error:
-                raise refused("list containers", error) from error
-        return {entry["Id"]: entry["Labels"][CONTAINER_LABEL] for entry in found}
-
-    def _freeze(self, handle: str, verb: str) -> None:
-        what = f"{verb} container {handle[:12]}"
-        client = self._prepare()
-        with engine_calls(what):
-            try:
-                getattr(client.api, verb)(handle)
-            except APIError as error:
-                raise refused(what, error) from error
-
-    def _remove(self, handle: str) -> None:
-        what = f"remove container {handle[:12]}"
-        client = self._prepare()
-        with engine_calls(what):
-            try:
-                client.api.remove_container(handle, force=True, v=True)
-            except NotFound:
-                return
-            except APIError as error:
-                if error.status_code != 409:
-                    raise refused(what, error) from error
-                self._wait_removed(client, handle, what)
-
-    def _wait_removed(self, client: DockerClient, handle: str, what: str) -> None:
-        """Wait for a removal that somebody else has begun."""
-        try:
-            client.api.wait(handle, timeout=self._call_s, condition="removed")
-        except NotFound:
-            return
-        except APIError as error:
-            raise refused(what, error) from error
