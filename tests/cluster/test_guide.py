@@ -209,3 +209,40 @@ def test_the_unit_starts_a_node_and_leaves_a_drained_one_stopped() -> None:
     assert "Restart=on-failure\n" in unit
     example = dict(re.findall(r"^#   (ACS_\w+)=(\S+)$", unit, re.M))
     assert read_config("invoker", environ={**example, "ACS_TLS_CA": "/etc/acs/certs/ca.pem"})
+
+
+def test_compose_takes_its_file(tmp_path: Path) -> None:
+    """What it makes of it: every node with the files, names and ports that it is told of."""
+    if shutil.which("docker-compose") is None:
+        missing("compose", "docker-compose is not installed")
+    file = ROOT / "examples" / "cluster" / "compose.yaml"
+    command = ["docker-compose", "-f", str(file), "config"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    services = yaml.safe_load(ran.stdout)["services"]
+    assert set(services) == {"etcd", "postgres", "c0", "c1", "s0", "s1", "i0", "i1"}
+    for name in ("c0", "c1", "s0", "s1", "i0", "i1"):
+        service = services[name]
+        assert "etcd" in service["depends_on"], name
+        assert service["environment"]["ACS_NAME"] == name
+        assert any(volume.endswith(":/certs:ro") for volume in map(str, service["volumes"])), name
+    broken = tmp_path / "compose.yaml"
+    broken.write_text(file.read_text().replace("restart:", "restarts:"))
+    command[2] = str(broken)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode != 0, "it would say of a misspelled word"
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        missing("systemd", "systemd-analyze is not installed")
+    unit = (ROOT / "examples" / "cluster" / "acs@.service").read_text()
+
+    def verify(text: str) -> str:
+        (tmp_path / "acs@.service").write_text(text)
+        command = ["systemd-analyze", "verify", str(tmp_path / "acs@.service")]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        return ran.stdout + ran.stderr
+
+    assert "acs@" not in verify(unit)
+    assert "'Restarts'" in verify(unit.replace("Restart=", "Restarts="))
