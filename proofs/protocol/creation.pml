@@ -27,6 +27,12 @@ inline check_cap() { assert((COUNTS(0) -> 1 : 0) + (COUNTS(1) -> 1 : 0) <= CAP) 
     && ((box[me] == CREATING && !i_lease[at[me]]) \
         || (box[me] == ABSENT && !i_lease[0] && !i_lease[1])))
 
+#ifdef FAULT_RETRY
+#define LIVES(i) true
+#else
+#define LIVES(i) i_lease[i]
+#endif
+
 proctype Scheduler(byte me) {
     byte guard, seen, tries = 2;
 endloop:
@@ -44,10 +50,8 @@ endloop:
             :: else
             fi;
             guard = 0; seen = 0 }
-    :: atomic { reserved[me] && box[me] == ABSENT && i_lease[0] ->
-        box[me] = CREATING; at[me] = 0 }
-    :: atomic { reserved[me] && box[me] == ABSENT && i_lease[1] ->
-        box[me] = CREATING; at[me] = 1 }
+    :: atomic { reserved[me] && box[me] == ABSENT && LIVES(0) -> box[me] = CREATING; at[me] = 0 }
+    :: atomic { reserved[me] && box[me] == ABSENT && LIVES(1) -> box[me] = CREATING; at[me] = 1 }
 #ifndef FAULT_LEAK
     /* The invoker that was to create it is gone: the reservation goes. */
     :: atomic { CREATOR_GONE -> reserved[me] = false }
@@ -89,9 +93,13 @@ endloop:
     do
     :: atomic { at[0] == me && box[0] == CREATING -> convert(0) }
     :: atomic { at[1] == me && box[1] == CREATING -> convert(1) }
-    /* A run starts: an orphan takes none. */
-    :: atomic { at[0] == me && box[0] == UP && MAY_START -> assert(serving[0] == me) }
-    :: atomic { at[1] == me && box[1] == UP && MAY_START -> assert(serving[1] == me) }
+    /* A run starts: an orphan takes none.  That may go on for ever, and nothing else. */
+    :: at[0] == me && box[0] == UP && MAY_START ->
+progress0:
+        assert(!(at[0] == me && box[0] == UP && MAY_START) || serving[0] == me)
+    :: at[1] == me && box[1] == UP && MAY_START ->
+progress1:
+        assert(!(at[1] == me && box[1] == UP && MAY_START) || serving[1] == me)
     /* It has idled out: the key goes only after the engine has removed it. */
     :: atomic { at[0] == me && box[0] == UP -> stop(0) }
     :: atomic { at[1] == me && box[1] == UP -> stop(1) }

@@ -17,7 +17,11 @@ bool i_lease[2] = true;    /* invokers */
 byte epoch_seen[2];        /* invokers */
 byte owner[2] = NONE;      /* the scheduler that a container pulls from */
 byte running[2] = NONE;    /* activation in the invoker's container */
+#ifdef SMALL
+byte refusals = 0;
+#else
 byte refusals = 1;         /* deliveries that cross a container's leaving */
+#endif
 
 bool adopted[4];           /* [scheduler * 2 + invoker] */
 bool busy[4];              /* what the scheduler believes of the slot */
@@ -81,6 +85,13 @@ endloop:
     od
 }
 
+#ifdef FAULT_BOUNCE
+#define MAY_REFUSE true
+#define REFUSED skip
+#else
+#define MAY_REFUSE (refusals > 0)
+#define REFUSED refusals--
+#endif
 inline take(s) {
     link[s * 2 + me] ? kind, epoch, a;
     if
@@ -93,8 +104,8 @@ inline take(s) {
         :: kind == ADOPT ->
             epoch_seen[me] = epoch; owner[me] = s; adopted[s * 2 + me] = true;
             busy[s * 2 + me] = (running[me] != NONE)
-        :: kind == DELIVER && refusals > 0 -> /* given back: known not to have started */
-            refusals--; busy[s * 2 + me] = false;
+        :: kind == DELIVER && MAY_REFUSE -> /* given back: known not to have started */
+            REFUSED; busy[s * 2 + me] = false;
 #ifndef FAULT_RETURN
             holder[s * 2 + a] = NONE
 #endif
@@ -177,7 +188,11 @@ endloop:
 
 /* Leases end at any step; etcd takes what hangs on them with it. */
 proctype Fate() {
+#ifdef SMALL
+    bool scheduler_ends = true, invoker_ends = false;
+#else
     bool scheduler_ends = true, invoker_ends = true;
+#endif
 endloop:
     do
     :: atomic { scheduler_ends -> scheduler_ends = false; lease[0] = false;
