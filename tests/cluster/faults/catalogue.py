@@ -117,10 +117,14 @@ def _slept(name: str) -> Fault:
     )
 
 
+def _member(world: World, name: str) -> str:
+    role = world.nodes[name].role
+    return world.etcdctl("get", f"acs/member/{role}/{name}", "--print-value-only").strip()
+
+
 def _is_member(world: World, name: str) -> bool:
     node = world.nodes[name]
-    text = world.etcdctl("get", f"acs/member/{node.role}/{name}", "--print-value-only")
-    return node.is_running() and "health on" in node.output() and bool(text.strip())
+    return node.is_running() and "health on" in node.output() and bool(_member(world, name))
 
 
 def _apart(one: str, other: str, ways: str) -> Fault:
@@ -263,6 +267,17 @@ def _clock_jumps(name: str) -> Fault:
     )
 
 
+def _engine_restarted(world: World, moment: Moment) -> None:
+    """Stop the Docker Engine of i0, its containers with it, and start it again."""
+    assert world.engine is not None
+    moment.hurt()
+    world.engine.stop()
+    time.sleep(world.lease_s + DOWN_S)
+    world.engine.start()
+    moment.healed()
+    world.until(lambda: '"status": "up"' in _member(world, "i0"), "i0 to be well again")
+
+
 def catalogue() -> list[Fault]:
     """Return all faults, in the order of the table."""
     kinds = (("c0", "s0"), ("c0", "i0"), ("s0", "i0"), ("c0", "e0"), ("s0", "e0"), ("i0", "e0"))
@@ -299,4 +314,12 @@ def catalogue() -> list[Fault]:
         ),
         *(_apart(*pair, ways) for pair in kinds for ways in ("both", "there", "back")),
         *(_clock_jumps(name) for name in ("c0", "s0", "i0")),
+        Fault(
+            "Docker Engine of i0 stopped and started",
+            _engine_restarted,
+            unknown_of=("i0",),
+            # What ran in containers that the engine took with it.
+            may_fail=("The action did not produce a valid response",),
+            world={"engine_of": "i0"},
+        ),
     ]

@@ -121,6 +121,7 @@ async def suffer(fault: Fault, plan: Plan, folder: Path, checkers: Executor | No
         await asyncio.to_thread(world.start)
         await history.start()
         load = SteadyLoad(world.api, world.auth, folder / "runs", rate=plan.rate)
+        load.port = 0 if world.run_server is None else world.run_server.port
         await load.deploy()
         moment = Moment(history)
         ended_s, failure = await _under_load(fault, plan, world, load, moment)
@@ -176,6 +177,7 @@ async def _under_load(
 async def _left(world: World, history: History) -> list[str]:
     """Return what is still there although every node has ended."""
     keys = [key for key in await history.left() if not key.startswith("guard/")]
+    keys += await asyncio.to_thread(world.left_in_engine)
     return keys + [
         f"process {pid}" for name in world.nodes for pid in world.network.processes(name)
     ]

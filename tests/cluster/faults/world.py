@@ -18,10 +18,14 @@ from typing import Final
 from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import NodeFailed, NodeProcess
 
+from .engine import Engine, RunServer
 from .network import Network
 
 CLUSTER: Final = "acs"
 API_PORT: Final = 3233
+ENGINE_MB: Final = 1_024
+"""Of an invoker with an engine: eight containers, for an engine makes a few in a second."""
+
 _KEY: Final = re.compile(r"--auth (\S+)")
 _WALL_CLOCK: Final = Path(__file__).parent / "wall_clock.c"
 
@@ -95,6 +99,7 @@ class World:
 
     ``preload`` names nodes whose wall clock can be moved (``set_clock``); ``nodes`` that end by
     themselves are started anew, as a service manager does, unless they were told to stay down.
+    ``engine_of`` is an invoker whose containers are those of a Docker Engine of its own.
     """
 
     def __init__(
@@ -110,12 +115,15 @@ class World:
         sandbox: str = "process",
         quota_bytes: int = 0,
         preload: tuple[str, ...] = (),
+        engine_of: str = "",
         settings: dict[str, dict[str, str]] | None = None,
     ) -> None:
         self.folder = folder
         self.network = Network()
         self.lease_s = lease_s
         self.containers = containers
+        self.engine = Engine(folder / "engine") if engine_of else None
+        self.run_server = RunServer(folder / "runs") if engine_of else None
         self.exits: list[tuple[str, int]] = []
         self._stay_down: set[str] = set()
         self._watching: threading.Thread | None = None
@@ -141,7 +149,15 @@ class World:
                 "memory-mb": str(memory_mb),
                 "api-url": f"http://{api}:{API_PORT}",
             }
+            if f"i{n}" == engine_of:
+                own |= {"sandbox": "docker", "memory-mb": str(ENGINE_MB)}
             self._add("invoker", f"i{n}", {**common, **own}, preload, more)
+            if f"i{n}" == engine_of and self.engine is not None:
+                node = self.nodes[engine_of]
+                inside = (*self.network.hosts[engine_of].command, "env")
+                node.command = (  # type: ignore[assignment]
+                    *inside, f"DOCKER_HOST={self.engine.host}", *NodeProcess.command,
+                )  # fmt: skip
 
     def _add(
         self,
@@ -206,6 +222,8 @@ class World:
 
     def start(self) -> None:
         """Start everything and wait until it serves.  Raises: EtcdMissing, NodeFailed."""
+        if self.engine is not None:
+            self.engine.prepare()
         for each in self.etcds:
             each.spawn()
         for node in self.nodes.values():
@@ -252,6 +270,17 @@ class World:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.network.close()
+        if self.engine is not None:
+            self.engine.stop()
+        if self.run_server is not None:
+            self.run_server.close()
+
+    def left_in_engine(self) -> list[str]:
+        """Return the containers that an engine still has."""
+        if self.engine is None:
+            return []
+        found = [self.engine.containers(f"{CLUSTER}-{name}") for name in self.of("invoker")]
+        return [f"container {each}" for some in found for each in some]
 
     # --- what can be done to it ------------------------------------------------------------------
 
