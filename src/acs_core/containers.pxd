@@ -53,6 +53,7 @@ cdef class ContainerPool:
     cdef long long _drained_us
     cdef long long _pause_grace_us
     cdef dict _kept_idle
+    cdef bint _idle_held
 
     @cython.locals(out=list)
     cpdef list step(self, object event, long long now_us)

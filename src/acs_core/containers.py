@@ -44,6 +44,7 @@ from .events import (
     Event,
     FailureClass,
     Held,
+    IdleHeld,
     Initialised,
     Outcome,
     Pulled,
@@ -184,6 +185,7 @@ class ContainerPool:
         self._keep_alive_us = self.config.keep_alive_us
         self._pause_grace_us = self.config.pause_grace_us
         self._created = 0
+        self._idle_held = False
 
     # --- the public face -----------------------------------------------------------------
 
@@ -223,7 +225,7 @@ class ContainerPool:
         due_us = self._next_abort_us
         if self._prewarms:
             due_us = min(due_us, self._prewarmed.next_deadline_us())
-        for since_us in self._idle.values():
+        for since_us in () if self._idle_held else self._idle.values():
             due_us = min(due_us, since_us + self._keep_alive_us)
             break
         for since_us in self._awake.values():
@@ -614,6 +616,9 @@ class ContainerPool:
             if container.state_index not in (_LEAVING, _REMOVING):
                 self._leave(container, "the invoker is draining", True, out)
 
+    def _hold_idle(self, event: IdleHeld, now_us: int, out: list[object]) -> None:
+        self._idle_held = event.on
+
     def _adopt(self, event: Adopt, now_us: int, out: list[object]) -> None:
         if event.epoch < self._epochs.get(event.queue, 0):
             return
@@ -643,7 +648,7 @@ class ContainerPool:
         out.extend(news)
 
     def _time_reached(self, event: TimeReached, now_us: int, out: list[object]) -> None:
-        while self._idle:
+        while self._idle and not self._idle_held:
             name = next(iter(self._idle))
             if self._idle[name] + self._keep_alive_us > now_us:
                 break
@@ -691,5 +696,6 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     SandboxResumed: ContainerPool._sandbox_resumed,
     Initialised: ContainerPool._initialised,
     DrainRequested: ContainerPool._drain_requested,
+    IdleHeld: ContainerPool._hold_idle,
     TimeReached: ContainerPool._time_reached,
 }

@@ -249,3 +249,8 @@ cdef class RunEnded(Event):
 @cython.final
 cdef class DrainRequested(Event):
     cdef readonly long long limit_us
+
+
+@cython.final
+cdef class IdleHeld(Event):
+    cdef readonly bint on

@@ -568,6 +568,13 @@ class DrainRequested(Event):
         self.limit_us = limit_us
 
 
+class IdleHeld(Event):
+    """Keep what idles from now on, or no longer: what goes could not be created again."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+
+
 def _check_name(field: str, text: str) -> None:
     if not isinstance(text, str) or not 0 < len(text) <= NAME_MAX:
         shown = f"{text!r:.80}"

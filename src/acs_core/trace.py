@@ -764,6 +764,7 @@ _FIELDS: dict[type, dict[str, _Read]] = {
         "outcome": _small,
     },
     events.DrainRequested: {"limit_us": _integer},
+    events.IdleHeld: {"on": _flag},
     # --- a scheduler asks an invoker
     effects.Adopt: {"queue": _text, "epoch": _integer, "invoker": _text},
     effects.Create: {

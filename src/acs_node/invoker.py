@@ -40,6 +40,7 @@ from acs_core.events import (
     DrainRequested,
     Event,
     FailureClass,
+    IdleHeld,
     Initialised,
     InvokerReported,
     Pulled,
@@ -175,6 +176,10 @@ class Invoker:
             creation_us=self._speed.creation_us,
             creations_per_s=self._speed.creations_per_s,
         )
+
+    def hold_idle(self, on: bool) -> None:
+        """Keep containers however long they idle, or no longer."""
+        self._stepper.step(IdleHeld(on))
 
     async def drain(self, limit_us: int = 0) -> None:
         """Take no more work and wait until every run has ended and every container is gone.

@@ -29,6 +29,7 @@ OF_UNKNOWN: list[tuple[ev.Event, list[str]]] = [
     (ev.SandboxPaused("x"), []),
     (ev.SandboxResumed("x"), []),
     (ev.DrainRequested(), []),
+    (ev.IdleHeld(True), []),
     (ev.TimeReached(), []),
 ]
 
@@ -319,6 +320,17 @@ def test_the_limit_of_a_drain_is_any_time(limit_us: int, due_us: int) -> None:
 
 
 # --- several runs in one container -----------------------------------------------------------
+
+
+def test_what_idles_is_kept_while_nothing_could_replace_it() -> None:
+    pool = ready()
+    pool.end("c1", "a1")
+    pool.now_us = 1_000
+    assert pool.do(ev.IdleHeld(True), ev.TimeReached()) == []
+    assert pool.pool.next_deadline_us() is None
+    assert pool.do(ev.IdleHeld(False)) == []
+    assert pool.pool.next_deadline_us() == 500
+    assert pool.do(ev.TimeReached())[1] == "remove c1: it was idle for its keep-alive"
 
 
 def test_runs_end_in_any_order_and_each_frees_its_slot() -> None:

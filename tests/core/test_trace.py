@@ -137,6 +137,8 @@ def eventful_day(config: SchedulerConfig, *, payloads: bool = True) -> tuple[lis
     arrive("n/a", "starved", b"z", pair.now_us + 2_000_000)
     pair.tell(events.QueueClosing("n/a", "n/a was deleted"))
     pair.advance(20_000_000)
+    for on in (True, False):
+        pair.tell_pool("i1", events.IdleHeld(on))
     for invoker in ("i1", "i2"):
         pair.tell_pool(invoker, events.DrainRequested())
     pair.run_until_quiet(200_000_000)

@@ -60,6 +60,9 @@ ACTIONS_MAX: Final = 1_000
 RESULTS_WAITING_MAX: Final = 10_000
 """Results that are kept while there is no controller at all."""
 
+LOOK_S: Final = 0.5
+"""Between two looks whether etcd is there."""
+
 DRAIN_S: Final = 600.0
 """At the end: how long what runs may go on; then it is given up."""
 
@@ -94,6 +97,7 @@ class InvokerHouse:
         self._test: HealthTest | None = None
         self._health: HealthWatch | None = None
         self._draining = False
+        self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life ----------------------------------------------------------------------------------
@@ -146,8 +150,19 @@ class InvokerHouse:
             link.send(self.report())
 
     async def joined(self) -> None:
+        self._looking = asyncio.ensure_future(self._look())
         # It may have changed on the way.
         self._node.tell_health(self._status())
+
+    async def _look(self) -> None:
+        """Let no container go for idling while etcd is away: none would come in its place."""
+        held = False
+        while True:
+            await asyncio.sleep(LOOK_S)
+            doubtful = not self._node.lease.is_valid()
+            if doubtful is not held and self._invoker is not None:
+                held = doubtful
+                self._invoker.hold_idle(held)
 
     def _asked_to_leave(self) -> None:
         log.warning("this invoker is drained: it takes no more work, and ends when none is left")
@@ -187,6 +202,9 @@ class InvokerHouse:
 
     async def close(self) -> None:
         await self._drain.close()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         if self._health is not None and self._test is not None:
             await self._health.close()
             await self._test.close()

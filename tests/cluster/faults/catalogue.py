@@ -270,6 +270,7 @@ def _clock_jumps(name: str) -> Fault:
 def _engine_restarted(world: World, moment: Moment) -> None:
     """Stop the Docker Engine of i0, its containers with it, and start it again."""
     assert world.engine is not None
+    world.until(world.in_engine, "a container in the engine")
     moment.hurt()
     world.engine.stop()
     time.sleep(world.lease_s + DOWN_S)

@@ -177,7 +177,7 @@ async def _under_load(
 async def _left(world: World, history: History) -> list[str]:
     """Return what is still there although every node has ended."""
     keys = [key for key in await history.left() if not key.startswith("guard/")]
-    keys += await asyncio.to_thread(world.left_in_engine)
+    keys += await asyncio.to_thread(world.in_engine)
     return keys + [
         f"process {pid}" for name in world.nodes for pid in world.network.processes(name)
     ]

@@ -23,9 +23,6 @@ from .network import Network
 
 CLUSTER: Final = "acs"
 API_PORT: Final = 3233
-ENGINE_MB: Final = 1_024
-"""Of an invoker with an engine: eight containers, for an engine makes a few in a second."""
-
 _KEY: Final = re.compile(r"--auth (\S+)")
 _WALL_CLOCK: Final = Path(__file__).parent / "wall_clock.c"
 
@@ -150,7 +147,7 @@ class World:
                 "api-url": f"http://{api}:{API_PORT}",
             }
             if f"i{n}" == engine_of:
-                own |= {"sandbox": "docker", "memory-mb": str(ENGINE_MB)}
+                own["sandbox"] = "docker"
             self._add("invoker", f"i{n}", {**common, **own}, preload, more)
             if f"i{n}" == engine_of and self.engine is not None:
                 node = self.nodes[engine_of]
@@ -275,7 +272,7 @@ class World:
         if self.run_server is not None:
             self.run_server.close()
 
-    def left_in_engine(self) -> list[str]:
+    def in_engine(self) -> list[str]:
         """Return the containers that an engine still has."""
         if self.engine is None:
             return []
