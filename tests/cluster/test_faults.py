@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cluster.faults.catalogue import catalogue
 from cluster.faults.evidence import RunLog, Verdict
 from cluster.faults.network import Network, NetworkMissing
 from cluster.faults.runner import Plan, suffer
-from cluster.faults.steady import Sent
+from cluster.faults.steady import MIX, Sent
 from cluster.faults.world import wall_clock
 from models import Outside
 from requirements import missing
@@ -25,7 +26,16 @@ from acs_core.trace import TraceReader
 from acs_node.cluster.etcd_process import EtcdMissing
 
 PLAN = Plan(
-    rate=60.0, lease_s=3, warm_s=3.0, before_s=2.0, after_s=6.0, load_min_s=10.0, accepted_min=300
+    rate=60.0,
+    lease_s=3,
+    warm_s=2.0,
+    before_s=1.0,
+    after_s=3.0,
+    load_min_s=0.0,
+    accepted_min=300,
+    # Nothing of 5 s: the end of a load is waited for.
+    mix=[replace(kind, ms=min(kind.ms, 1_500)) for kind in MIX],
+    invokers=2,
 )
 
 SIX = (

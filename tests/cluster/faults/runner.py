@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +16,11 @@ from acs_node.cluster.local import NodeFailed
 
 from .catalogue import Fault, Moment
 from .evidence import History, Records, RunLog, Verdict, broken_invariants
-from .steady import SteadyLoad
+from .steady import MIX, Kind, SteadyLoad
 from .world import CLUSTER, World
+
+NORMAL_MIN: Final = 0.9
+"""Of what was asked for: below it the machine had no time for this, and no time means anything."""
 
 SETTLE_S: Final = 90.0
 """How long what was accepted may take to end after the load has."""
@@ -33,11 +38,16 @@ class Plan:
     after_s: float = 8.0
     load_min_s: float = 30.0
     accepted_min: int = 10_000
+    mix: Sequence[Kind] = MIX
+    invokers: int = 3
 
 
 @dataclass
 class Row:
-    """What a fault cost.  ``broken``: promises that were not kept; ``slow``: times and rates."""
+    """What a fault cost.  ``broken``: promises that were not kept; ``slow``: times and rates.
+
+    ``busy`` is the machine's load average at the end.
+    """
 
     name: str
     verdict: Verdict
@@ -49,6 +59,7 @@ class Row:
     unknown_max: int
     held_max: int
     running_max: int
+    busy: float = 0.0
     steps: int = 0
     broken: list[str] = field(default_factory=list)
     slow: list[str] = field(default_factory=list)
@@ -75,6 +86,7 @@ class Row:
             f"{self.verdict.unknown} (≤ {self.unknown_max})",
             f"{self.during:.2f}",
             back,
+            f"{self.busy:.0f}",
             "; ".join(self.broken + self.slow) or "ok",
         )
 
@@ -87,6 +99,7 @@ HEAD: Final = (
     "unknown",
     "throughput during",
     "back after s",
+    "load average",
     "verdict",
 )
 
@@ -115,12 +128,12 @@ async def suffer(fault: Fault, plan: Plan, folder: Path, checkers: Executor | No
 
     With ``checkers`` the traces are checked there, and ``row.finish`` waits for that.
     """
-    world = World(folder, lease_s=plan.lease_s, **fault.world)
+    world = World(folder, lease_s=plan.lease_s, invokers=plan.invokers, **fault.world)
     history = History(world.endpoints, CLUSTER)
     try:
         await asyncio.to_thread(world.start)
         await history.start()
-        load = SteadyLoad(world.api, world.auth, folder / "runs", rate=plan.rate)
+        load = SteadyLoad(world.api, world.auth, folder / "runs", rate=plan.rate, mix=plan.mix)
         load.port = 0 if world.run_server is None else world.run_server.port
         await load.deploy()
         moment = Moment(history)
@@ -213,7 +226,7 @@ def _judge(
     running_max = log.running_max(orphans)
     row = Row(
         fault.name, verdict, load.answers, normal, during, after, back_s, unknown_max,
-        history.held_max, running_max,
+        history.held_max, running_max, os.getloadavg()[0],
     )  # fmt: skip
     says = row.broken.append
     for what in ("lost", "twice", "unrun", "wrong"):
@@ -236,6 +249,8 @@ def _judge(
     back_max_s = fault.back_leases * plan.lease_s + 1
     if back_s is None or back_s > back_max_s:
         row.slow.append(f"not back within {back_max_s:g} s")
+    if normal < NORMAL_MIN * plan.rate:
+        row.slow.append(f"void: {normal:.0f}/s ran before the fault")
     if during < fault.during_min:
         row.slow.append(f"throughput during below {fault.during_min:g}")
     return row
