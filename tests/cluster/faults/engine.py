@@ -13,7 +13,7 @@ from docker import DockerClient
 
 from acs_node.cluster.local import NodeFailed
 from acs_node.images import build_images
-from acs_node.sandboxes.docker import INSTANCE_LABEL
+from acs_node.sandboxes.docker_containers import INSTANCE_LABEL
 
 _TOOL: Final = Path(__file__).parents[3] / "tools" / "private_dockerd"
 
