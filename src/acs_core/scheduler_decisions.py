@@ -175,7 +175,8 @@ class SchedulerDecisions(SchedulerRoom):
                 lacks_memory = self._reserve(queue, decision.count, True, now_us, out)
         elif self._starving.elsewhere.lacking:
             self._starving.elsewhere.end(queue.spec.queue)  # it wishes no more
-        if lacks_place or lacks_memory:
+        # Who has no work lacks nothing, whatever a rule asks for.
+        if (lacks_place or lacks_memory) and queue.line.waiting > 0:
             self._starve(queue, lacks_memory)
         elif self._starving:
             self._starving.drop(queue.spec.queue)

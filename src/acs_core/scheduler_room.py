@@ -199,7 +199,8 @@ class SchedulerRoom(SchedulerDelivery):
             container = self._containers[name]
             wanted -= 1 if in_namespace else container.queue.spec.memory_mb
             self._release(container, f"{queue.spec.action} needs the room", now_us, out)
-        if wanted > 0 and give_back and self.config.give_back:
+        # Who works gives nothing to who has no work: the original's rule asks for a container then.
+        if wanted > 0 and give_back and queue.line.waiting > 0 and self.config.give_back:
             self._give_back(queue, in_namespace, now_us, out)
 
     def _give_back(

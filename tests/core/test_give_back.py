@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from harness import SchedulerPair, Times
+from harness import Desk, SchedulerPair, Times
 
-from acs_core.events import LimitsChanged, QueueSpec
+from acs_core.demand import OpenWhiskRule
+from acs_core.events import (
+    Adopted,
+    ContainerServing,
+    CreationFailed,
+    FailureClass,
+    InvokerReported,
+    LimitsChanged,
+    QueueSpec,
+    Reserved,
+)
 from acs_core.scheduler import SchedulerConfig
 
 MEMORY = 100
@@ -190,3 +200,27 @@ def test_who_calls_seldom_keeps_its_container_for_a_second() -> None:
     assert int(str(pair.scheduler.explain("calls")["serving"])) == 1
     pair.advance(1_500_000)
     assert int(str(pair.scheduler.explain("calls")["serving"])) == 0
+
+
+def test_who_works_gives_nothing_to_who_has_no_work() -> None:
+    # The original's rule asks for a container of a queue whose creation failed, work or not.
+    desk = Desk(rule=OpenWhiskRule())
+    desk.do(InvokerReported("i1", 2 * MEMORY))
+    for queue in ("n/a", "n/b"):
+        desk.open(queue, memory_mb=MEMORY, action_limit=1)
+        desk.do(Adopted("i1", queue, 1))
+    desk.arrive("a1", "a2")
+    desk.do(Reserved("n/a", 1, ("c-1",)), ContainerServing("c-1", "i1"))
+    assert desk.pull("c-1") == ["deliver a1 to c-1"]
+    desk.wait(20_000_000)  # its turn is over
+    desk.arrive("b1", queue="n/b")
+    desk.do(Reserved("n/b", 2, ("c-2",)))
+    failed = CreationFailed("c-2", int(FailureClass.FINAL), "no such image")
+    assert any("no such image" in word for word in desk.do(failed))
+    desk.do(InvokerReported("i1", MEMORY))
+    assert desk.wait(1_000_000) == []
+    assert desk.do(LimitsChanged("n", 5)) == []  # all are looked at
+    shown = desk.scheduler.explain("n/b")
+    assert (shown["waiting"], shown["count"], shown["serving"]) == (0, 1, 0)
+    # It has the room as soon as it has work for it.
+    assert desk.arrive("b2", queue="n/b") == ["release c-1: b has too few containers"]
