@@ -117,6 +117,7 @@ TESTS = {
     "simulation_engine": _SIMULATION,
     "simulation_push": _SIMULATION,
     "simulation_report": _SIMULATION,
+    "hunger": ["tests/core/test_hunger.py", "proofs/test_hunger.py"],
     "health": ["tests/core/test_health.py", "proofs/test_health.py"],
     "spreading": ["tests/core/test_spreading.py", "proofs/test_spreading.py"],
     "starving": ["tests/core/test_starving.py", *_SCHEDULER],
