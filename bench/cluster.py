@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +35,26 @@ from standalone import (
 from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster, NodeFailed
 
+IDLE_S = 10
+"""How long an idle cluster is looked at."""
+
 
 class Cluster(Server):
     """A cluster with ``actions`` no-ops and exactly so many containers."""
 
     def __init__(
-        self, folder: Path, sandbox: str, actions: int, containers: int, users: int = USERS
+        self,
+        folder: Path,
+        sandbox: str,
+        actions: int,
+        containers: int,
+        users: int = USERS,
+        *,
+        tls: bool = False,
     ) -> None:
         super().__init__(folder, sandbox, actions, containers, users)
-        self.name = f"cluster, {self.name}"
+        self.name = f"cluster{' with TLS' if tls else ''}, {self.name}"
+        self._tls = tls
         self.cluster = LocalCluster(
             folder,
             schedulers=1,
@@ -49,6 +63,7 @@ class Cluster(Server):
             memory_mb=max(4_000, 400 * containers),
             # Of a cap one place is kept for calls between functions.
             namespace_containers=containers + 1,
+            tls=tls,
         )
         self.process = self.cluster  # type: ignore[assignment]  # it has url and auth as well
 
@@ -81,17 +96,40 @@ class Cluster(Server):
             "added_wait_us": document["added_wait_us"],
         }
 
-    def print_costs(self, seconds: int) -> None:
-        """Load once more, and print what an activation costs each process."""
-        before = {node.name: _cpu_s(node.pid) for node in self.cluster.nodes}
-        before["etcd"] = _cpu_s(self.cluster.etcd.pid)
-        requests = self.load(seconds).requests
-        after = {node.name: _cpu_s(node.pid) for node in self.cluster.nodes}
-        after["etcd"] = _cpu_s(self.cluster.etcd.pid)
-        costs = {name: round((after[name] - before[name]) * 1e6 / requests) for name in before}
-        print(
-            f"  CPU per activation, us: {costs}; added wait, us: {self.status()['added_wait_us']}"
-        )
+    def costs(self, seconds: int) -> dict[str, Any]:
+        """Load once more, then wait; return what that cost each process, and etcd's calls."""
+        idle, _ = self._cpu_of(lambda: time.sleep(IDLE_S))
+        self.load(2)  # containers that idled away are there again
+        calls = self._etcd_calls()
+        used, requests = self._cpu_of(lambda: self.load(seconds).requests)
+        calls = {name: count - calls.get(name, 0) for name, count in self._etcd_calls().items()}
+        return {
+            "requests": requests,
+            "cpu_us_per_activation": {n: round(s * 1e6 / requests) for n, s in used.items()},
+            "idle_cpu_share": {name: round(s / IDLE_S, 4) for name, s in idle.items()},
+            "etcd_calls": {name: count for name, count in calls.items() if count},
+            "added_wait_us": self.status()["added_wait_us"],
+        }
+
+    def _cpu_of(self, work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+        """Return the CPU seconds of each process while the work is done, and what it returns."""
+        pids = {node.name: node.pid for node in self.cluster.nodes}
+        pids["etcd"] = self.cluster.etcd.pid
+        before = {name: _cpu_s(pid) for name, pid in pids.items()}
+        result = work()
+        return {name: _cpu_s(pid) - before[name] for name, pid in pids.items()}, result
+
+    def _etcd_calls(self) -> dict[str, int]:
+        """Return how often each method of etcd was called; with TLS it does not tell us."""
+        if self._tls:
+            return {}
+        url = f"http://{self.cluster.etcd.endpoint}/metrics"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text = answer.read().decode()
+        return {name: int(count) for name, count in _STARTED.findall(text)}
+
+
+_STARTED = re.compile(r'^grpc_server_started_total{grpc_method="(\w+)",[^}]*} (\d+)$', re.MULTILINE)
 
 
 def _cpu_s(pid: int) -> float:
@@ -105,22 +143,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--pairs", type=int, default=3)
     options.add_argument("--containers", type=counts, default=[32])
     options.add_argument("--actions", type=counts, default=[1, 100])
+    options.add_argument("--tls", action="store_true", help="and 1 action once more over TLS")
     chosen = options.parse_args(arguments)
     document = {"sandbox": chosen.sandbox, "seconds": chosen.seconds, "machine": machine()}
     print(f"sandbox {chosen.sandbox}, {chosen.seconds} s each, {document['machine']}")
     results: list[Comparison] = []
+    costs: dict[str, Any] = {}
     try:
         require_wrk()
         if 1 in chosen.actions:
-            for containers in chosen.containers:
+            for containers, tls in product(chosen.containers, (False, True)[: 1 + chosen.tls]):
                 with (
                     folder() as here,
                     folder() as there,
                     Yardstick(here) as yardstick,
-                    Cluster(there, chosen.sandbox, 1, containers) as cluster,
+                    Cluster(there, chosen.sandbox, 1, containers, tls=tls) as cluster,
                 ):
                     results.append(compare(yardstick, cluster, chosen.pairs, chosen.seconds))
-                    cluster.print_costs(chosen.seconds)
+                    costs[cluster.name] = cluster.costs(chosen.seconds)
+                    for what, value in costs[cluster.name].items():
+                        print(f"  {what}: {value}")
         for actions in chosen.actions:
             if actions > 1:
                 users = max(USERS, 2 * actions)
@@ -134,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BenchFailed, EtcdMissing, NodeFailed, httpx.HTTPError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    document["costs"] = costs
     document["comparisons"] = [result.document() for result in results]
     write_json(chosen.json, document)
     return 1 if any(result.errors() for result in results) else 0
