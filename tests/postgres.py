@@ -75,11 +75,11 @@ class PostgresServer:
     def is_running(self) -> bool:
         return self._process is not None
 
-    def new_database(self) -> str:
+    def new_database(self, options: str = "") -> str:
         """Create an empty database and return its URL."""
         name = f"acs_{secrets.token_hex(6)}"
         with self._connect("postgres") as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name} {options}")
         return self.url(name)
 
     def drop(self, url: str) -> None:

@@ -160,6 +160,9 @@ def _postgresql(url: URL, connections: int, **more: Any) -> Engine:
     """Make an engine of so many connections, each of which is looked at before it is used."""
     arguments: dict[str, Any] = {
         "application_name": "acs",
+        # A database without an encoding (SQL_ASCII, as of initdb in the locale C) holds it as well;
+        # the driver would take its texts for bytes.
+        "client_encoding": "utf8",
         "connect_timeout": CONNECT_TIMEOUT_S,
         "keepalives_idle": SILENT_S // 2,
         "keepalives_interval": 1,

@@ -202,6 +202,12 @@ async def test_code_may_have_any_character(database_url: str) -> None:
     await database.close()
 
 
+async def test_a_database_without_an_encoding_serves_as_well(postgres: PostgresServer) -> None:
+    url = postgres.new_database("ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    await test_code_may_have_any_character(url)
+    postgres.drop(url)
+
+
 # --- one server on a database of PostgreSQL ------------------------------------------------------
 
 
