@@ -14,6 +14,7 @@ from acs_core.demand import (
     Verdict,
     predicted_wait_ms,
     resumptions,
+    starts_within,
     steady_containers,
 )
 from acs_core.limits import TIME_MAX_US
@@ -214,3 +215,83 @@ def test_predicted_wait_is_found_wherever_it_lies(changes: dict[str, Any], wait_
 def test_who_is_about_to_wait_is_resumed_for_as_well() -> None:
     asleep: dict[str, Any] = {"existing": 3, "paused": 3, "running": 0} | LONG
     assert resumptions(snapshot(**asleep, waiting=1, incoming=2)) == 3
+
+
+def test_who_is_about_to_wait_is_counted_with_those_who_do() -> None:
+    assert fit(**LONG, waiting=1, incoming=2).count == 3
+    steady = {"arrivals_per_s": 37.5, "wait_target_ms": 50.0, "steady_short_ms": 1_500.0}
+    assert fit(**steady, waiting=0, incoming=1).count == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "within_ms", "starts"),
+    [
+        # No run, so none that lasts too long.
+        ({"running": 0, "oldest_run_ms": 100.0}, 200.0, 11),
+        # Both have just begun, and end close together.
+        ({"existing": 2, "running": 2, "oldest_run_ms": 0.5}, 15.0, 0),
+        ({"existing": 2, "running": 2, "oldest_run_ms": 1.0}, 19.5, 1),
+        # It sleeps for longer than a run.
+        ({"running": 0, "paused": 1}, 0.0, 0),
+    ],
+)
+def test_starts_are_counted_from_when_a_slot_is_ready(
+    changes: dict[str, Any], within_ms: float, starts: int
+) -> None:
+    given = snapshot(**changes)
+    assert starts_within(given, given.existing, within_ms) == starts
+
+
+def test_a_wait_is_rounded_up_by_a_microsecond_at_most() -> None:
+    for run_ms in range(1, 50):
+        found_ms = predicted_wait_ms(snapshot(average_duration_ms=float(run_ms)), 1)
+        assert run_ms <= found_ms <= run_ms + 0.001
+
+
+def test_the_steady_term_says_nothing_before_a_run_has_ended() -> None:
+    unknown: dict[str, Any] = {"average_duration_ms": None, "arrivals_per_s": 100.0}
+    assert fit(**unknown, oldest_run_ms=10.0).steady == 0
+    assert fit(**unknown, oldest_run_ms=30.0, namespace_existing=11).steady == 0
+    assert fit().steady == 0
+    assert fit(waiting=0).steady == 0
+
+
+def test_a_steady_load_shares_the_slots_of_a_container() -> None:
+    heavy = {"arrivals_per_s": 5_000.0, "wait_target_ms": 50.0}
+    assert fit(**heavy, concurrency=2, running=2).steady == 2
+
+
+def test_a_slot_is_asked_for_each_that_is_overdue_and_not_a_container() -> None:
+    overdue: dict[str, Any] = {"average_duration_ms": 100.0, "oldest_wait_ms": 3_000.0}
+    assert fit(**overdue, existing=4, waiting=3, running=12, concurrency=2).count == 2
+
+
+def test_half_as_many_again_is_rounded_up() -> None:
+    closed: dict[str, Any] = {"average_duration_ms": 30.0, "steady_short_ms": 5_000.0}
+    four = {"existing": 4, "running": 4, "waiting": 4, "arrivals_per_s": 120.0}
+    assert fit(**closed, **four).steady == 6
+    # One, of even runs, which a second would not make wait less: saturated all the same.
+    even = {"creation_ms": 1_000.0, "duration_spread_ms": 0.0, "arrivals_per_s": 30.0}
+    assert fit(**closed, **even).count == 1
+    # One is in the making: whether that is enough is not known yet.
+    making = {"existing": 5, "in_progress": 1, "running": 6, "waiting": 6, "arrivals_per_s": 180.0}
+    assert fit(**closed, **making).steady_short is False
+
+
+def test_what_is_in_the_making_has_its_place() -> None:
+    making: dict[str, Any] = LONG | {"waiting": 5, "in_progress": 1, "namespace_limit": 4}
+    assert fit(**making).room == 2
+    assert fit(**making, contending_queues=1).room == 1
+
+
+def test_original_tells_what_it_would_add() -> None:
+    rule = OpenWhiskRule()
+    assert rule.decide(snapshot(average_duration_ms=1_000.0, waiting=5, stale=5)).wanted == 5
+    assert rule.decide(snapshot()).wanted == 0
+
+
+def test_as_many_steady_containers_as_may_be_and_no_more() -> None:
+    assert steady_containers(37.5, 20.0, 20.0, 1, 50.0, 1) == 1
+    # Erlang's formula is exact up to a load of 100,000, and needs fewer than what is taken above.
+    assert steady_containers(5e6, 20.0, 20.0, 1, 50.0, 10**6) < 100_791
+    assert steady_containers(1e7, 20.0, 20.0, 2, 50.0, 10**6) == 100_560
