@@ -626,6 +626,6 @@ async def first_start(entities: EntityStore, url: str) -> None:
         return
     uuid, key = await entities.create_namespace("guest")
     path = wskprops.default_path()
-    print("acs standalone: created the namespace 'guest'; its key is shown this once:")
+    print("acs: created the namespace 'guest'; its key is shown this once:")
     print(f"  --apihost {url} --auth {uuid}:{key}")
     print(f"  {wskprops.write_if_ours(path, url, f'{uuid}:{key}')}", flush=True)
