@@ -222,9 +222,10 @@ class Crowd:
         await self.join(plan.prime_users)
         most, grown_s = -1, begun_s
         while (now_s := time.monotonic()) - begun_s < plan.prime_max_s:
-            containers = (await self._status())["containers"]
-            if containers > most:
-                most, grown_s = containers, now_s
+            engine = (await self._status())["engine"]
+            there = engine["started"] - engine["removed"]
+            if there > most:
+                most, grown_s = there, now_s
             elif now_s - grown_s >= plan.still_s:
                 break
             await asyncio.sleep(LOOK_S)

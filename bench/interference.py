@@ -6,9 +6,9 @@ and the same load; each cell is measured for one and then for the other.  Parts,
 
 a  two actions of 2 ms with the same home invoker, called in turn (650 times as long as alone)
 b  one slot busy for 20 ms, and a second call arrives (520 ms instead of 40 ms)
-c  1, 10, 50, 100 actions, 2,000 users, 180 slots (14,000 against 90 TPS at 100 actions)
+c  1, 10, 50, 100 actions, 11 users for each slot (14,000 against 90 TPS at 100 actions)
 d  twice and four times as many actions as containers
-e  throughput by actions and users: what c measures on its way to 2,000 users
+e  throughput by actions and users: what c measures on its way there
 
 Before c is measured both sides make their containers, for runs so long that they want all that
 the baseline may have: memory of one invoker in ten is for blackbox actions there.
@@ -81,8 +81,8 @@ class Sizes:
 
 
 FULL = Sizes(
-    turns=10, pairs=6, slots=180, controllers=3, invokers=10, users=(20, 200, 2_000),
-    actions=(1, 10, 50, 100), seconds=(5, 5, 15), still_s=3, warm_max_s=10, prime_max_s=75,
+    turns=10, pairs=6, slots=120, controllers=3, invokers=10, users=(120, 1_320),
+    actions=(1, 10, 50, 100), seconds=(5, 15), still_s=5, warm_max_s=10, prime_max_s=60,
     scarce_times=(2, 4), scarce_slots=4, scarce_users=4, scarce_seconds=60, scarce_warm_s=15,
 )  # fmt: skip
 QUICK = Sizes(
@@ -155,7 +155,7 @@ class Server:
     def load(self, names: Sequence[str], stages: Sequence[Stage], sizes: Sizes) -> list[Loop]:
         """Let users call the actions, n-th user n-th action, and measure each stage.
 
-        Before the second one containers are made; where there is one stage they are not.
+        Where there are several, containers are made before the first one.
         """
         plan = Plan(
             port=self.process.port,
@@ -163,7 +163,7 @@ class Server:
             requests=self._requests(names, RUN_MS),
             stages=list(stages),
             still_s=sizes.still_s,
-            prime_before=1,
+            prime_before=0 if len(stages) > 1 else 1,
             prime_requests=self._requests(names, PRIME_RUN_MS),
             prime_users=sizes.primed(),
             prime_max_s=sizes.prime_max_s,
@@ -396,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.actions:
         sizes = replace(sizes, actions=tuple(options.actions))
     if options.slots:
-        sizes = replace(sizes, slots=options.slots, users=(20, options.slots, 11 * options.slots))
+        sizes = replace(sizes, slots=options.slots, users=(options.slots, 11 * options.slots))
     document: Row = {
         "sandbox": options.sandbox, "sizes": asdict(sizes), "machine": machine(), "parts": {},
     }  # fmt: skip

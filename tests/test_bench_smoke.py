@@ -377,7 +377,8 @@ def test_interference_measures_both_sides(tmp_path: Path) -> None:
             assert row["errors"] == 0
             assert min(row["mean_ms"], row["at_least_mean_ms"]) > 0
             assert row["little_mean_ms"] == pytest.approx(1_000 * row["users"] / row["tps"])
-    assert [row["prime_s"] > 0 for row in found["parts"]["c"]] == [False, True, False, True]
+    assert min(row["prime_s"] for row in found["parts"]["c"]) > 0
+    assert {row["prime_s"] for row in found["parts"]["d"]} == {0}
     assert found["keys"]["baseline_1_action_over_ours"] > 0
     assert found["keys"]["flatness_1_over_1"] == 1
 

@@ -2,5 +2,5 @@ cimport cython
 
 
 @cython.final
-cdef class Abi3:
+cdef class Abi4:
     pass

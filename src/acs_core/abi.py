@@ -17,11 +17,11 @@ from typing import Final, NoReturn
 COMPILED: Final = not __file__.endswith(".py")
 
 
-class Abi3:
+class Abi4:
     """Stands for the layout; has no instances worth making."""
 
 
-ABI: Final = int(Abi3.__name__.removeprefix("Abi"))
+ABI: Final = int(Abi4.__name__.removeprefix("Abi"))
 
 
 def __getattr__(name: str) -> NoReturn:

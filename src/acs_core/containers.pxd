@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.effects cimport Deliver
+from acs_core.effects cimport Adopt, Deliver
 from acs_core.events cimport Activation, QueueSpec, RunEnded
 
 cdef int _STARTING
@@ -72,3 +72,6 @@ cdef class ContainerPool:
     )
     cdef object _rest(self, PoolContainer container, long long now_us)
     cdef object _stir(self, PoolContainer container)
+    # Once for each queue that opens, at each invoker.
+    @cython.locals(container=PoolContainer, state=int, queue=str)
+    cpdef object _adopt(self, Adopt event, long long now_us, list out)

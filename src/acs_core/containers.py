@@ -620,16 +620,17 @@ class ContainerPool:
         self._idle_held = event.on
 
     def _adopt(self, event: Adopt, now_us: int, out: list[object]) -> None:
-        if event.epoch < self._epochs.get(event.queue, 0):
+        queue = event.queue
+        if event.epoch < self._epochs.get(queue, 0):
             return
-        self._epochs.pop(event.queue, None)
-        self._epochs[event.queue] = event.epoch
+        self._epochs.pop(queue, None)
+        self._epochs[queue] = event.epoch
         if len(self._epochs) > limits.EPOCHS_MAX:
             del self._epochs[next(iter(self._epochs))]
         held = []
         news: list[object] = []
         for name, container in self._containers.items():
-            if container.spec.queue != event.queue:
+            if container.spec.queue != queue:
                 continue
             container.epoch = event.epoch
             state = container.state_index
@@ -644,7 +645,7 @@ class ContainerPool:
                 news.append(Pulled(name, event.epoch, 1))
             elif state == _READY:
                 self._offer_all(container, news)
-        out.append(Adopted(self.config.invoker, event.queue, event.epoch, tuple(held)))
+        out.append(Adopted(self.config.invoker, queue, event.epoch, tuple(held)))
         out.extend(news)
 
     def _time_reached(self, event: TimeReached, now_us: int, out: list[object]) -> None:

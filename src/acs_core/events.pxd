@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.abi cimport Abi3
+from acs_core.abi cimport Abi4
 
 cpdef object _check_name(str field, object text)
 @cython.locals(number='long long')

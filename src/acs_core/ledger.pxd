@@ -1,9 +1,10 @@
 cimport cython
 
 from acs_core.action_queue cimport ActionQueue
-from acs_core.events cimport QueueSpec
+from acs_core.events cimport InvokerReported, QueueSpec
 from acs_core.forecast cimport Forecast
 from acs_core.load cimport QueueLoad
+from acs_core.placement cimport InvokerView, ready_us
 from acs_core.queue_states cimport QueueLife
 
 
@@ -98,3 +99,19 @@ cdef class Ledger:
     cdef readonly dict namespaces
     cdef readonly dict invokers
     cdef readonly dict reserving
+
+    # Over all invokers, at each look at a queue.
+    @cython.locals(
+        entry=InvokerEntry, report=InvokerReported, free_mb='long long', creation_us='long long',
+    )
+    cpdef list views(self, str queue=*)
+    @cython.locals(
+        entry=InvokerEntry, report=InvokerReported, least_us='long long', there_us='long long',
+        created_us='long long',
+    )
+    cpdef object creation_us(self)
+    @cython.locals(
+        entry=InvokerEntry, report=InvokerReported, largest_mb='long long', there_mb='long long',
+        number=Py_ssize_t,
+    )
+    cpdef object largest_mb(self)

@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.abi cimport Abi3
+from acs_core.abi cimport Abi4
 
 
 @cython.final
@@ -13,3 +13,9 @@ cdef class InvokerView:
     cpdef long long ready_us(self)
 
 
+cpdef long long ready_us(Py_ssize_t creations, long long creation_us, double creations_per_s)
+
+
+@cython.locals(view=InvokerView, best=InvokerView)
+cpdef list place(list invokers, long long memory_mb, Py_ssize_t count)
+cdef tuple _rank(InvokerView view)

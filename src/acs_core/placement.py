@@ -38,9 +38,14 @@ class InvokerView:
         The unloaded time, and behind the creations in flight at the engine's measured rate; an
         engine whose rate is unknown is taken to work them off one by one.
         """
-        if self.creations_per_s > 0.0:
-            return self.creation_us + int(self.creations * 1_000_000 / self.creations_per_s)
-        return self.creation_us * (self.creations + 1)
+        return ready_us(self.creations, self.creation_us, self.creations_per_s)
+
+
+def ready_us(creations: int, creation_us: int, creations_per_s: float) -> int:
+    """Return the same of an engine that has so many creations in flight."""
+    if creations_per_s > 0.0:
+        return creation_us + int(creations * 1_000_000 / creations_per_s)
+    return creation_us * (creations + 1)
 
 
 def place(invokers: list[InvokerView], memory_mb: int, count: int) -> list[str]:
@@ -54,11 +59,18 @@ def place(invokers: list[InvokerView], memory_mb: int, count: int) -> list[str]:
     """
     chosen: list[str] = []
     while len(chosen) < count:
-        fitting = [view for view in invokers if view.free_mb >= memory_mb]
-        if not fitting:
+        best = None
+        for view in invokers:
+            if view.free_mb >= memory_mb and (best is None or _rank(view) < _rank(best)):
+                best = view
+        if best is None:
             break
-        best = min(fitting, key=lambda view: (view.ready_us(), -view.free_mb, view.invoker))
         best.free_mb -= memory_mb
         best.creations += 1
         chosen.append(best.invoker)
     return chosen
+
+
+def _rank(view: InvokerView) -> tuple[int, int, str]:
+    """Return what is smallest of the best place."""
+    return view.ready_us(), -view.free_mb, view.invoker

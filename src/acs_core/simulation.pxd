@@ -97,6 +97,7 @@ cdef class Cluster:
     cdef object _container_us
     cdef object _memory_mb_us
     cdef object _busy_us
+    cdef object _soon
 
     @cython.locals(agenda=list, entry=tuple, now_us='long long', kind=int)
     cpdef object run_until(self, long long until_us)
@@ -120,6 +121,7 @@ cdef class Cluster:
     cpdef object send(
         self, Link link, Host host, int kind, object target, object what, long long now_us
     )
+    cpdef object _put_soon(self, long long at_us, int kind, object target, object what)
 
 
 cdef class PullCluster(Cluster):

@@ -203,7 +203,7 @@ class PushCluster(Cluster):
         if controller >= 0:
             ack = (activation_id, host.index, InvocationResult.SUCCESS)
             at_us = now_us + self.config.link_us
-            self._put(at_us, _TO_CONTROLLER, controller, ack)
+            self._put_soon(at_us, _TO_CONTROLLER, controller, ack)
 
     def _arm(self, host: Host, now_us: int) -> None:
         due_us = host.pool.next_deadline_us()

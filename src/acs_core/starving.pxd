@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.abi cimport Abi3
+from acs_core.abi cimport Abi4
 
 
 @cython.final
