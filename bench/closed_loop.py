@@ -1,8 +1,8 @@
 """A closed loop of users against one server: each waits for its answer and asks again.
 
 A program of its own, so that it has a processor of its own: ``python closed_loop.py`` reads a
-``Plan`` as JSON from standard input and writes what came of it to standard output.  Users only
-join, none leaves: what waits in the server when measuring begins is work of the same users.
+``Plan`` as JSON from standard input and writes what came of it to standard output.  After its
+containers are made no user leaves: what waits in the server when measuring begins is their work.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Plan:
     """What to do: user ``u`` sends ``requests[u % len(requests)]`` again and again.
 
     Before the stage of this index, ``prime_users`` send ``prime_requests`` instead, until their
-    server has had no more containers than before for ``still_s``, ``prime_max_s`` at the longest.
+    server has ``prime_to`` containers and, for ``still_s``, no more than before, ``prime_max_s`` at
+    the longest.
     """
 
     port: int
@@ -55,6 +56,7 @@ class Plan:
     prime_before: int
     prime_requests: list[str]
     prime_users: int
+    prime_to: int
     prime_max_s: float
 
     def longest_s(self) -> float:
@@ -212,8 +214,8 @@ class Crowd:
         _, here = await loop.create_connection(lambda: user, "127.0.0.1", self._plan.port)
         return here
 
-    async def prime(self) -> None:
-        """Have the server make its containers; see ``Plan``."""
+    async def prime(self, stay: int) -> None:
+        """Have the server make its containers, see ``Plan``; so many users stay."""
         plan = self._plan
         own, self._bodies = self._bodies, [each.encode() for each in plan.prime_requests]
         for number, user in enumerate(self._users):
@@ -226,9 +228,12 @@ class Crowd:
             there = engine["started"] - engine["removed"]
             if there > most:
                 most, grown_s = there, now_s
-            elif now_s - grown_s >= plan.still_s:
+            elif now_s - grown_s >= plan.still_s and there >= plan.prime_to:
                 break
             await asyncio.sleep(LOOK_S)
+        for user in self._users[stay:]:
+            user.leave()
+        del self._users[stay:]
         self._bodies = own
         for number, user in enumerate(self._users):
             user.body = own[number % len(own)]
@@ -300,7 +305,7 @@ async def measure(plan: Plan) -> list[Loop]:
         crowd = Crowd(plan, client)
         for number, stage in enumerate(plan.stages):
             if number == plan.prime_before:
-                await crowd.prime()
+                await crowd.prime(stage.users)
             loops.append(await crowd.measure(stage))
         crowd.leave()
     if faults:

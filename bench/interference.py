@@ -10,8 +10,9 @@ c  1, 10, 50, 100 actions, 11 users for each slot (14,000 against 90 TPS at 100 
 d  twice and four times as many actions as containers
 e  throughput by actions and users: what c measures on its way there
 
-Before c is measured both sides make their containers, for runs so long that they want all that
-the baseline may have: memory of one invoker in ten is for blackbox actions there.
+Before c is measured both sides make their containers, for runs so long that they want as many as
+the baseline may have (memory of one invoker in ten is for blackbox actions there).  Ours may not
+have more, and would be content with fewer: what is compared has the same number of containers.
 
 Needs ``acs images build`` for Docker; honours ``DOCKER_HOST``; leaves no container behind.
 """
@@ -50,6 +51,9 @@ START_S = 180.0
 """A start removes what the last one left: up to 180 containers."""
 
 CALL_S = 120.0
+OURS_PRIME = 4
+"""Users for each container that ours is to make."""
+
 Row = dict[str, Any]
 
 
@@ -81,13 +85,13 @@ class Sizes:
 
 
 FULL = Sizes(
-    turns=10, pairs=6, slots=120, controllers=3, invokers=10, users=(120, 1_320),
+    turns=10, pairs=6, slots=180, controllers=3, invokers=10, users=(180, 2_000),
     actions=(1, 10, 50, 100), seconds=(5, 15), still_s=5, warm_max_s=10, prime_max_s=60,
     scarce_times=(2, 4), scarce_slots=4, scarce_users=4, scarce_seconds=60, scarce_warm_s=15,
 )  # fmt: skip
 QUICK = Sizes(
     turns=1, pairs=1, slots=4, controllers=2, invokers=2, users=(4, 12), actions=(1, 3),
-    seconds=(0.5, 0.5), still_s=0.3, warm_max_s=0.5, prime_max_s=2, scarce_times=(2,),
+    seconds=(1, 1), still_s=0.3, warm_max_s=1, prime_max_s=2, scarce_times=(2,),
     scarce_slots=2, scarce_users=2, scarce_seconds=1, scarce_warm_s=0.5,
 )  # fmt: skip
 
@@ -96,9 +100,19 @@ class Server:
     """An ``acs standalone`` of one side, with so many slots; its folder is used again."""
 
     def __init__(
-        self, folder: Path, sandbox: str, side: str, slots: int, controllers: int, invokers: int
+        self,
+        folder: Path,
+        sandbox: str,
+        side: str,
+        slots: int,
+        controllers: int,
+        invokers: int,
+        containers: int | None,
     ) -> None:
         arguments = ["--sandbox", sandbox, "--memory", str(slots * MEMORY_MB)]
+        if side == "pull" and containers is not None:
+            # One more: of a cap one place is kept for calls between functions.
+            arguments += ["--containers", str(containers + 1)]
         if side == "sharding":
             arguments += ["--scheduler", side, "--controllers", str(controllers)]
             arguments += ["--invokers", str(invokers)]
@@ -165,7 +179,10 @@ class Server:
             still_s=sizes.still_s,
             prime_before=0 if len(stages) > 1 else 1,
             prime_requests=self._requests(names, PRIME_RUN_MS),
-            prime_users=sizes.primed(),
+            # Nothing of what it is asked for then may wait long in the baseline's line; ours makes
+            # more containers for waits alone.
+            prime_users=sizes.primed() * (1 if self.side == "sharding" else OURS_PRIME),
+            prime_to=sizes.primed(),
             prime_max_s=sizes.prime_max_s,
         )
         try:
@@ -195,10 +212,15 @@ class Bench:
 
     @contextlib.contextmanager
     def server(
-        self, side: str, slots: int, controllers: int = 1, invokers: int = 2
+        self,
+        side: str,
+        slots: int,
+        controllers: int = 1,
+        invokers: int = 2,
+        containers: int | None = None,
     ) -> Iterator[Server]:
         folder = self._folders[side]
-        made = Server(folder, self._sandbox, side, slots, controllers, invokers)
+        made = Server(folder, self._sandbox, side, slots, controllers, invokers, containers)
         with made:
             yield made
 
@@ -266,7 +288,9 @@ class Bench:
         for count in sizes.actions:
             names = [f"act{number}" for number in range(count)]
             for side in SIDES:
-                with self.server(side, sizes.slots, sizes.controllers, sizes.invokers) as made:
+                with self.server(
+                    side, sizes.slots, sizes.controllers, sizes.invokers, sizes.primed()
+                ) as made:
                     made.deploy(names)
                     for loop in made.load(names, stages, sizes):
                         rows.append(row(side, count, loop))
