@@ -40,6 +40,7 @@ _SCHEDULER = [
     "tests/core/test_floor.py",
     "tests/core/test_answers.py",
     "tests/core/test_starving.py",
+    "tests/core/test_hunger.py",
     "proofs/test_forecast.py",
     "proofs/test_scheduler.py",
     "proofs/test_turns.py",

@@ -224,3 +224,26 @@ def test_who_works_gives_nothing_to_who_has_no_work() -> None:
     assert (shown["waiting"], shown["count"], shown["serving"]) == (0, 1, 0)
     # It has the room as soon as it has work for it.
     assert desk.arrive("b2", queue="n/b") == ["release c-1: b has too few containers"]
+
+
+def test_room_is_made_for_those_alone_for_whom_there_is_none() -> None:
+    desk = Desk()
+    desk.do(InvokerReported("i1", 4 * MEMORY))
+    long = {"memory_mb": MEMORY, "run_us": 10_000_000}
+    desk.open("n/b", **long)
+    desk.arrive("b1", "b2", "b3", queue="n/b")
+    asked = desk.do(Adopted("i1", "n/b", 1))
+    assert asked == ["reserve for n/b c-1@i1, c-2@i1, c-3@i1"]
+    desk.do(Reserved("n/b", 3, ("c-1", "c-2", "c-3")))
+    for number in (1, 2, 3):
+        desk.do(ContainerServing(f"c-{number}", "i1"))
+        desk.pull(f"c-{number}")
+    for number in (1, 2, 3):
+        desk.pull(f"c-{number}", ended=f"b{number}")
+    # Two are wanted, and there is room for one.
+    desk.open("n/a", **long)
+    desk.arrive("a1", "a2")
+    assert desk.do(Adopted("i1", "n/a", 1)) == [
+        "release c-1: a needs the room",
+        "reserve for n/a c-4@i1",
+    ]
