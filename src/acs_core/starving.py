@@ -107,7 +107,10 @@ class Starving:
             since = self._since
             self._since += 1
         self._entries[queue] = _Entry(namespace, lacks_memory, share, containers, since)
-        self._places.setdefault(namespace, SortedList()).add((containers, since, queue))
+        line = self._places.get(namespace)
+        if line is None:
+            line = self._places[namespace] = SortedList()
+        line.add((containers, since, queue))
         if lacks_memory:
             self._memory.add((share, containers, since, queue))
         return True
