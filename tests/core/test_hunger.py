@@ -7,7 +7,7 @@ from harness import Desk
 
 from acs_core import events as ev
 from acs_core.events import HungerElsewhere, HungerEnded, InvokerReported, LimitsChanged
-from acs_core.hunger import Asking, Hunger, whom_to_ask
+from acs_core.hunger import Asking, Elsewhere, Hunger, whom_to_ask
 from acs_core.limits import CONTAINERS_MAX, HUNGER_LOOKS_MAX
 
 MEMORY = 100
@@ -41,6 +41,27 @@ def test_the_richest_is_asked_first_and_then_the_others_in_turn() -> None:
 )
 def test_who_may_be_asked(hunger: Hunger, holders: dict[str, tuple[str, int]], asked: str) -> None:
     assert whom_to_ask(hunger, holders, ("own", "q"), 0) == asked
+
+
+@pytest.mark.parametrize(
+    ("in_namespace", "wealth", "before"),
+    [
+        # Of "m" by a place, of "n" by a place, and of "n" by memory; each began after the other.
+        (True, (9.0, 1, 9), True),
+        (True, (9.0, 1, 0), False),
+        (True, (9.0, 0, 9), False),
+        (False, (3.0, 0, 9), True),
+        (False, (2.0, 1, 2), False),
+    ],
+)
+def test_whose_room_it_is(in_namespace: bool, wealth: tuple[float, int, int], before: bool) -> None:
+    elsewhere = Elsewhere()
+    for since, (namespace, lacks_memory) in enumerate([("m", False), ("n", False), ("n", True)]):
+        name = f"q{since}"
+        elsewhere.hungers[name] = HungerElsewhere(name, namespace, 1, 2, lacks_memory)
+        elsewhere.since[name] = since
+    assert elsewhere.comes_before("own", "n", in_namespace, wealth) is before
+    assert not elsewhere.comes_before("own", "other", True, wealth)
 
 
 def test_nobody_is_asked_while_a_container_is_on_its_way_out_for_it() -> None:
