@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from click.testing import CliRunner, Result
 from node.server import rest_client, running_server
 from waiting import wait_until
 
+import acs_core
 from acs_core.events import Activation, Adopted, Arrived, InvokerReported, QueueOpened, QueueSpec
 from acs_core.scheduler import Scheduler, SchedulerConfig
 from acs_core.trace import TraceWriter
@@ -172,6 +177,29 @@ def test_the_trace_of_a_server_under_load_replays_exactly(tmp_path: Path) -> Non
     # Each has arrived and ended.
     assert report["steps"] > 2 * (WARM_COUNT + LOAD_COUNT)
     assert report["comparison"]["decisions"] > 0
+    assert replayed_plain(path, tmp_path) == f"False {report['steps']} None"
+
+
+REPLAYS = """
+import sys
+from acs_core import COMPILED, trace
+with open(sys.argv[1]) as lines:
+    report = trace.replay(lines)
+print(COMPILED, report.steps, report.difference)
+"""
+
+
+def replayed_plain(path: Path, folder: Path) -> str:
+    """Return what the plain build of this very core makes of a trace."""
+    package = folder / "plain" / "acs_core"
+    package.mkdir(parents=True)
+    for source in Path(acs_core.__file__).parent.glob("*.py"):
+        shutil.copy(source, package)
+    command = [sys.executable, "-P", "-c", REPLAYS, str(path)]
+    environment = os.environ | {"PYTHONPATH": str(package.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_a_killed_server_leaves_a_cut_trace(tmp_path: Path) -> None:
