@@ -216,7 +216,10 @@ PARTS = {
     "history_us": TIMES,
     "init_us": TIMES,
     "run_us": TIMES,
+    "containers": st.integers(0, COUNT_MAX),
     "containers_max": st.integers(0, COUNT_MAX),
+    "namespace_containers": st.integers(0, COUNT_MAX),
+    "giver_containers": st.integers(0, COUNT_MAX),
     "reserve": st.integers(0, COUNT_MAX),
     "memory_mb": st.integers(0, MEMORY_MAX_MB),
     "elsewhere_mb": st.integers(0, MEMORY_MAX_MB),
@@ -232,7 +235,8 @@ PARTS = {
 def events_of(cls: Any) -> st.SearchStrategy[Any]:
     fields = {}
     for name, read in trace._FIELDS[cls].items():
-        value = PARTS[name] if name in PARTS else VALUES[read]
+        # Of "containers" there are counts and names.
+        value = VALUES[read] if read is trace._texts else PARTS.get(name, VALUES.get(read))
         if name in ("completions", "held"):
             value = st.lists(value, max_size=3).map(tuple)
         fields[name] = value
