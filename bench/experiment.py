@@ -29,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -401,14 +402,15 @@ INTERFERENCE = {
           ("alone_p50_ms", "in_turn_p50_ms", "times_as_long", "started")),
     "b": ("One slot busy for 20 ms, a second call arrives (published: 520 ms against 40 ms)",
           ("second_p50_ms",)),
-    "c": ("Many users, 180 slots (published: 100 actions 90 against 14,000 TPS)",
-          ("users", "actions", "tps", "mean_ms", "p50_ms", "p99_ms", "p999_ms", "containers",
-           "started", "removed", "engine_busy_share", "errors")),
+    "c": ("Many users (published: 100 actions 90 against 14,000 TPS; means by Little's law, of "
+          "what was answered, and with those who still wait)",
+          ("users", "actions", "tps", "little_mean_ms", "mean_ms", "at_least_mean_ms", "p50_ms",
+           "p99_ms", "p999_ms", "containers", "started", "removed", "engine_busy_share", "errors")),
     "d": ("More actions than containers",
           ("times_as_many", "users", "tps", "mean_ms", "worst_action_p99_ms", "smallest_share",
            "swaps_per_s", "errors")),
-    "e": ("Fewer users",
-          ("users", "actions", "tps", "mean_ms", "p99_ms", "containers", "engine_busy_share")),
+    "f": ("Is it a fair opponent: 1 action, the same containers, all in use",
+          ("users", "tps", "mean_ms", "p99_ms", "containers", "started", "errors")),
 }  # fmt: skip
 
 
@@ -419,10 +421,13 @@ def interference_tables(measured: Row) -> str:
     rows = measured["parts"].get("c", ())
     if rows:
         series = {
-            name: [(r["actions"], r["tps"]) for r in rows if r["side"] == side]
+            f"{name}, {users:,} users": [
+                (r["actions"], r["tps"]) for r in rows if r["side"] == side and r["users"] == users
+            ]
+            for users in sorted({r["users"] for r in rows}, reverse=True)
             for side, name in sides.items()
         }
-        title = f"Measured: {rows[0]['users']:,} users, runs of 2 ms"
+        title = "Measured: runs of 2 ms"
         html += report.themed(
             report.chart(series, title, "different actions", "activations answered per second")
         )
@@ -469,9 +474,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 parts[name], reasons[name] = None, why_not
                 print(f"{name}: skipped, {why_not}", flush=True)
                 continue
-            parts[name], why = progress.run(
-                name, lambda name=name, given=given: program(f"{name}.py", folder, *given)
-            )
+            parts[name], why = progress.run(name, partial(program, f"{name}.py", folder, *given))
             if why:
                 reasons[name] = why
     parts["talk"] = progress.run("the talk's cluster, simulated", lambda: talk(quick))

@@ -8,11 +8,12 @@ a  two actions of 2 ms with the same home invoker, called in turn (650 times as 
 b  one slot busy for 20 ms, and a second call arrives (520 ms instead of 40 ms)
 c  1, 10, 50, 100 actions, 11 users for each slot (14,000 against 90 TPS at 100 actions)
 d  twice and four times as many actions as containers
+f  is it a fair opponent: 1 action, few slots, so that both have all of them in use, in turns
 e  throughput by actions and users: what c measures on its way there
 
-Before c is measured both sides make their containers, for runs so long that they want as many as
-the baseline may have (memory of one invoker in ten is for blackbox actions there).  Ours may not
-have more, and would be content with fewer: what is compared has the same number of containers.
+Before c and f are measured both sides make their containers, for runs so long that they want as
+many as the baseline may have (memory of one invoker in ten is for blackbox actions there).  Ours
+may not have more; in c its rule is content with fewer of one action, in f it comes to have as many.
 
 Needs ``acs images build`` for Docker; honours ``DOCKER_HOST``; leaves no container behind.
 """
@@ -51,6 +52,7 @@ START_S = 180.0
 """A start removes what the last one left: up to 180 containers."""
 
 CALL_S = 120.0
+USERS_PER_SLOT = 11
 OURS_PRIME = 4
 """Users for each container that ours is to make."""
 
@@ -72,6 +74,8 @@ class Sizes:
     still_s: float
     warm_max_s: float
     prime_max_s: float
+    fair_slots: int
+    fair_pairs: int
     scarce_times: tuple[int, ...]
     scarce_slots: int
     scarce_users: int
@@ -86,13 +90,14 @@ class Sizes:
 
 FULL = Sizes(
     turns=10, pairs=6, slots=180, controllers=3, invokers=10, users=(180, 2_000),
-    actions=(1, 10, 50, 100), seconds=(5, 15), still_s=5, warm_max_s=10, prime_max_s=60,
-    scarce_times=(2, 4), scarce_slots=4, scarce_users=4, scarce_seconds=60, scarce_warm_s=15,
+    actions=(1, 10, 50, 100), seconds=(4, 12), still_s=5, warm_max_s=8, prime_max_s=40,
+    fair_slots=40, fair_pairs=2, scarce_times=(2, 4), scarce_slots=4, scarce_users=4,
+    scarce_seconds=45, scarce_warm_s=10,
 )  # fmt: skip
 QUICK = Sizes(
     turns=1, pairs=1, slots=4, controllers=2, invokers=2, users=(4, 12), actions=(1, 3),
-    seconds=(1, 1), still_s=0.3, warm_max_s=1, prime_max_s=2, scarce_times=(2,),
-    scarce_slots=2, scarce_users=2, scarce_seconds=1, scarce_warm_s=0.5,
+    seconds=(1, 1), still_s=0.3, warm_max_s=1, prime_max_s=2, fair_slots=4, fair_pairs=1,
+    scarce_times=(2,), scarce_slots=2, scarce_users=2, scarce_seconds=1, scarce_warm_s=0.5,
 )  # fmt: skip
 
 
@@ -297,6 +302,25 @@ class Bench:
                         tell(rows[-1])
         return rows
 
+    def fair(self) -> list[Row]:
+        """Part f: both with the same containers, all in use."""
+        small = replace(self.sizes, slots=self.sizes.fair_slots)
+        users = USERS_PER_SLOT * small.slots
+        stages = [
+            Stage(small.slots, small.seconds[0], small.warm_max_s),
+            Stage(users, small.seconds[-1], small.warm_max_s),
+        ]
+        rows = []
+        for _ in range(small.fair_pairs):
+            for side in SIDES:
+                with self.server(
+                    side, small.slots, small.controllers, small.invokers, small.primed()
+                ) as made:
+                    made.deploy(["act0"])
+                    rows.append(row(side, 1, made.load(["act0"], stages, small)[-1]))
+                    tell(rows[-1])
+        return rows
+
     def scarce(self) -> list[Row]:
         """Part d: more actions than containers, each with some users."""
         sizes = self.sizes
@@ -372,11 +396,15 @@ def tell(found: Row) -> None:
     )
 
 
-def keys(rows: Sequence[Row]) -> Row:
-    """Compute the four figures from part c; None where nothing was answered or measured.
+def keys(rows: Sequence[Row], fair: Sequence[Row]) -> Row:
+    """Compute the four figures from parts c and f; None where nothing was answered or measured.
 
     The means are those of Little's law, as the window cuts off what takes longer.
     """
+    base_tps, ours_tps = (
+        statistics.mean([r["tps"] for r in fair or rows if (r["side"], r["actions"]) == (side, 1)])
+        for side in SIDES
+    )
     users = max([r["users"] for r in rows])
     at = {(r["side"], r["actions"]): r for r in rows if r["users"] == users}
     most = max([r["actions"] for r in rows])
@@ -387,7 +415,7 @@ def keys(rows: Sequence[Row]) -> Row:
             base["little_mean_ms"] or 0, ours["little_mean_ms"] or 0
         ),
         f"flatness_{most}_over_1": _ratio(ours["tps"], at["pull", 1]["tps"]),
-        "baseline_1_action_over_ours": _ratio(at["sharding", 1]["tps"], at["pull", 1]["tps"]),
+        "baseline_1_action_over_ours": _ratio(base_tps, ours_tps),
     }
 
 
@@ -400,6 +428,7 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "b": Bench.busy_slot,
     "c": Bench.talk,
     "d": Bench.scarce,
+    "f": Bench.fair,
 }
 
 
@@ -408,19 +437,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sandbox", choices=("docker", "process"), default="docker")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all")
-    parser.add_argument("--parts", default="abcd", help="which, such as ac; e is in c")
+    parser.add_argument("--parts", default="abfcd", help="which, such as ac; e is in c")
     parser.add_argument("--out", type=Path, metavar="FILE", help="for the raw numbers as JSON")
     parser.add_argument("--actions", type=counts, help="of part c, such as 1,100")
     parser.add_argument("--slots", type=int, help="containers, and 11 users for each, in part c")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)
     if unknown:
-        parser.error(f"--parts: there is no part {', '.join(sorted(unknown))}; there are a to d")
+        parser.error(
+            f"--parts: there is no part {', '.join(sorted(unknown))}; there are a, b, c, d and f"
+        )
     sizes = QUICK if options.quick else FULL
     if options.actions:
         sizes = replace(sizes, actions=tuple(options.actions))
     if options.slots:
-        sizes = replace(sizes, slots=options.slots, users=(options.slots, 11 * options.slots))
+        sizes = replace(
+            sizes, slots=options.slots, users=(options.slots, USERS_PER_SLOT * options.slots)
+        )
     document: Row = {
         "sandbox": options.sandbox, "sizes": asdict(sizes), "machine": machine(), "parts": {},
     }  # fmt: skip
@@ -452,7 +485,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write(path: Path | None, document: Row) -> None:
     """Write what was measured so far: a part that fails does not cost those before it."""
     if "c" in document["parts"]:
-        document["keys"] = keys(document["parts"]["c"])
+        document["keys"] = keys(document["parts"]["c"], document["parts"].get("f", ()))
     if path is not None:
         path.write_text(json.dumps(document, indent=1) + "\n")
 

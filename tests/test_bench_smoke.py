@@ -358,7 +358,7 @@ def test_the_experiment_degrades_and_writes_its_documented_keys(tmp_path: Path) 
 def test_interference_knows_its_parts() -> None:
     done = run("interference.py", "--parts", "ax")
     assert done.returncode == 2
-    assert "there is no part x; there are a to d" in done.stderr
+    assert "there is no part x; there are a, b, c, d and f" in done.stderr
 
 
 def test_interference_measures_both_sides(tmp_path: Path) -> None:
