@@ -283,7 +283,7 @@ class SchedulerPair:
         elif isinstance(effect, fx.Reject):
             name = effect.activation.activation_id
             # What is unknown may be found again on an invoker that comes back, and lost again.
-            unknown = self.rejected.get(name) is fx.Cause.UNKNOWN is effect.cause
+            unknown = self.rejected.get(name) == fx.Cause.UNKNOWN == effect.cause
             assert name not in self.rejected or unknown, f"{name} ended twice"
             assert effect.cause == fx.Cause.UNKNOWN or name not in self.starts
             self.rejected[name] = fx.Cause(effect.cause)
