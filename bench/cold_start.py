@@ -84,20 +84,14 @@ class TimedEngine(DockerEngine):
 
     async def bare(self, code: str) -> dict[str, float]:
         """Create, start, initialise and run a container without any of ACS; remove it."""
-        api = self._prepare().api
+        client = self._containers.prepare()
+        api = client.api
         spec = SandboxSpec(f"b-{uuid.uuid4().hex[:8]}", KIND, COLD_MB)
         directory = self._directory / spec.container
         directory.mkdir(parents=True)
         directory.chmod(0o733)
         logs = LogPipes.create(str(directory))
-        assert self._client is not None
-        config = {
-            "name": f"acs_{spec.container}",
-            "user": self._user,
-            "labels": {"acs.instance": self._instance, "acs.container": spec.container},
-            "host_config": self._host_config(self._client, spec, directory),
-            "networking_config": self._networking_config(self._client, spec),
-        }
+        config = self._containers.configuration(client, spec, directory)
         image = image_reference(KIND)
         self.took = {}
         begin_ns = time.perf_counter_ns()

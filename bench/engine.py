@@ -78,14 +78,16 @@ class _Engine(DockerEngine):
             here, instance=f"bench-{here.name}", client=client,
             network=variant.network, workers=variant.workers,
         )  # fmt: skip
-        self._variant = variant
         if variant.removals is not None:
             self._unhurried = asyncio.Semaphore(variant.removals)
 
-    def _host_config(
-        self, client: DockerClient, spec: SandboxSpec, directory: Path
-    ) -> dict[str, Any]:
-        return super()._host_config(client, spec, directory) | self._variant.host_config
+        configuration = self._containers.configuration
+
+        def varied(client: DockerClient, spec: SandboxSpec, directory: Path) -> dict[str, Any]:
+            made = configuration(client, spec, directory)
+            return made | {"host_config": made["host_config"] | variant.host_config}
+
+        self._containers.configuration = varied  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -135,20 +135,14 @@ class Containers:
         """Return the engine's id of a container that has begun to start from ``image``."""
         what = f"start container {spec.container}"
         client = self.prepare()
-        host_config = self._host_config(client, spec, directory)
+        config = self.configuration(client, spec, directory)
+        if output is not None:
+            published = stock.published(config["host_config"])
+            # Its files are its user's.
+            config |= {"user": None, "ports": [stock.PORT], "host_config": published}
         with engine_calls(what):
             try:
-                created: dict[str, str] = client.api.create_container(
-                    image,
-                    name=f"acs_{spec.container}",
-                    user=self._user if output is None else None,  # its files are its user's
-                    ports=None if output is None else [stock.PORT],
-                    environment=dict(spec.environment),
-                    labels={INSTANCE_LABEL: self._instance, CONTAINER_LABEL: spec.container},
-                    host_config=host_config if output is None else stock.published(host_config),
-                    networking_config=self._networking_config(client, spec),
-                    use_config_proxy=False,  # the environment is the spec's alone
-                )
+                created: dict[str, str] = client.api.create_container(image, **config)
                 if output is not None:
                     output.attach(client, created["Id"])
                 client.api.start(created["Id"])
@@ -162,6 +156,20 @@ class Containers:
                 self._prepared = False  # the network may be gone: look again next time
                 raise refused(what, error) from error
         return created["Id"]
+
+    def configuration(
+        self, client: DockerClient, spec: SandboxSpec, directory: Path
+    ) -> dict[str, Any]:
+        """Return all that a container of our own image is created with, beside the image."""
+        return {
+            "name": f"acs_{spec.container}",
+            "user": self._user,
+            "environment": dict(spec.environment),
+            "labels": {INSTANCE_LABEL: self._instance, CONTAINER_LABEL: spec.container},
+            "host_config": self._host_config(client, spec, directory),
+            "networking_config": self._networking_config(client, spec),
+            "use_config_proxy": False,  # the environment is the spec's alone
+        }
 
     def _host_config(
         self, client: DockerClient, spec: SandboxSpec, directory: Path
