@@ -35,7 +35,7 @@ _ACTION_THROTTLED = int(QueueState.ACTION_THROTTLED)
 _REMOVING = int(QueueState.REMOVING)
 _RECOVERABLE = int(FailureClass.RECOVERABLE)
 _UNFIT = int(FailureClass.UNFIT)
-_NEVER = limits.TIME_MAX_US
+_NEVER = 2**63 - 1  # beyond the last time there is, which something may be due at
 _LOOKS_MAX = limits.LOOKS_MAX
 
 

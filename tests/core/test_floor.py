@@ -8,7 +8,8 @@ from harness import Desk, SchedulerPair
 from acs_core import events as ev
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.effects import Create
-from acs_core.scheduler import SchedulerConfig
+from acs_core.limits import TIME_MAX_US
+from acs_core.scheduler import Scheduler, SchedulerConfig
 
 
 def made(memory_mb: int = 1_000, **config: object) -> Desk:
@@ -272,3 +273,14 @@ def test_a_floor_stays_through_idleness_in_both_cores() -> None:
     pair.break_sandbox("i", "c-1")
     pair.advance(2_000_000)
     assert len(pair.containers_of("i")) == 2
+
+
+def test_at_the_last_moment_a_floor_is_still_due() -> None:
+    # Found by fuzzing: what was due at that very time counted as never due.
+    scheduler = Scheduler(SchedulerConfig(name="c"))
+    scheduler.step(ev.InvokerReported("i1", 200), 0)
+    spec = ev.QueueSpec("n/a", "n", "a", 0, containers_min=1)
+    scheduler.step(ev.QueueOpened(spec, 1), TIME_MAX_US)
+    scheduler.step(ev.InvokerGone("i1"), TIME_MAX_US)
+    scheduler.check()
+    assert scheduler.next_deadline_us() == TIME_MAX_US
