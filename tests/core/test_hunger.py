@@ -62,6 +62,18 @@ def test_whose_room_it_is(in_namespace: bool, wealth: tuple[float, int, int], be
         elsewhere.since[name] = since
     assert elsewhere.comes_before("own", "n", in_namespace, wealth) is before
     assert not elsewhere.comes_before("own", "other", True, wealth)
+    # What is told of a queue that has come here since is no other's.
+    assert not elsewhere.comes_before("q1", "n", True, wealth)
+
+
+@pytest.mark.parametrize(
+    ("lacks_memory", "held", "told"),
+    [(True, 1, True), (True, 2, False), (False, 1, False), (False, 2, False)],
+)
+def test_memory_lacks_while_there_is_a_place(lacks_memory: bool, held: int, told: bool) -> None:
+    hunger = Hunger("q", "n", 0, 2, lacks_memory)
+    (event,) = Asking().look([hunger], {"a": ("n", held)}, (), ())
+    assert event.lacks_memory is told
 
 
 def test_nobody_is_asked_while_a_container_is_on_its_way_out_for_it() -> None:
