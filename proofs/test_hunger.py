@@ -5,6 +5,7 @@ They tell each other each second what they lack, and no more; loads are kept up,
 
 from __future__ import annotations
 
+import pytest
 from harness import SchedulerPair, Times
 
 from acs_core.events import HungerElsewhere, HungerEnded, InvokerReported, QueueSpec
@@ -102,12 +103,16 @@ class Cluster:
             self._told[index] = now
 
 
-def test_a_starving_queue_gets_its_share_of_what_another_scheduler_s_queue_has() -> None:
-    cluster = Cluster({"rich": (0, "n", 40), "poor": (1, "n", 0)}, cap=8)
+@pytest.mark.parametrize(("namespace", "limits"), [("n", {"cap": 8}), ("m", {"room": 8})])
+def test_a_starving_queue_gets_its_share_of_what_another_scheduler_s_queue_has(
+    namespace: str, limits: dict[str, int]
+) -> None:
+    """A place where both are of one namespace, memory where they are not."""
+    cluster = Cluster({"rich": (0, "n", 40), "poor": (1, namespace, 0)}, **limits)
     cluster.run(5)
     assert cluster.serving() == {"rich": 8, "poor": 0}
     cluster.users["poor"] = 40
-    cluster.run(30)
+    cluster.run(40)
     assert cluster.serving() == {"rich": 4, "poor": 4}
     assert not any(pair.rejected for pair in cluster.pairs)
 
@@ -118,15 +123,6 @@ def test_one_that_was_denied_gets_its_share_of_its_own_scheduler_s_as_well() -> 
     cluster.users["poor"] = 40
     cluster.run(40)
     assert cluster.serving() == {"x": 3, "y": 3, "poor": 3}
-
-
-def test_memory_is_shared_by_the_namespaces_of_several_schedulers() -> None:
-    cluster = Cluster({"rich": (0, "n", 40), "poor": (1, "m", 0)}, room=8)
-    cluster.run(5)
-    assert cluster.serving() == {"rich": 8, "poor": 0}
-    cluster.users["poor"] = 40
-    cluster.run(40)
-    assert cluster.serving() == {"rich": 4, "poor": 4}
 
 
 def test_with_more_queues_than_places_each_gets_its_turn() -> None:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from acs_core.demand import Decision, OpenWhiskRule, RuntimeFitRule, Snapshot, Verdict
+from acs_core.demand import MS_MAX, Decision, OpenWhiskRule, RuntimeFitRule, Snapshot, Verdict
 from acs_core.queue_states import QueueState
+
+NUMBERS = {
+    "arrivals_per_s": 0.0,
+    "oldest_run_ms": 0.0,
+    "steady_short_ms": 0.0,
+    "oldest_wait_ms": 0.0,
+    "creation_ms": 0.0,
+    "wait_target_ms": 0.0,
+    "duration_spread_ms": 0.0,
+    "average_duration_ms": -MS_MAX,
+}
+"""The fields of a snapshot that are no counts, each with the least that it may be."""
 
 
 def snapshot(**changes: Any) -> Snapshot:

@@ -53,6 +53,17 @@ def coolest(name: str, loads: Mapping[str, float]) -> str:
     return ""
 
 
+def refuge(name: str, missed: Mapping[str, int], others: Iterable[str]) -> str:
+    """Return where the queues of a scheduler go that controllers do not reach; empty: nowhere.
+
+    ``missed`` counts the controllers that miss each scheduler.  It is the one that fewest miss, by
+    name where that is undecided, and only one that fewer miss than ``name``: so where each
+    controller misses another scheduler nothing goes to and fro.
+    """
+    best = min(others, key=lambda each: (missed.get(each, 0), each), default=name)
+    return best if missed.get(best, 0) < missed.get(name, 0) else ""
+
+
 def to_move(gap: float, queues: Iterable[tuple[str, float]]) -> str:
     """Return the queue to move from a scheduler that has ``gap`` more to do than another.
 

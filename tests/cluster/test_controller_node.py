@@ -125,11 +125,11 @@ async def test_results_that_come_before_it_has_started_are_kept(
 
 async def test_who_is_cut_off_accepts_nothing_until_it_is_not(tmp_path: Path) -> None:
     made, waiting, _ = house(True, tmp_path)
-    made._look_once()
+    made._look()
     assert not waiting.accepts
     link: Any = SimpleNamespace(up=True, peer=Peer(2, "s0", "s0-1"))
     made.linked(link)
-    made._look_once()
+    made._look()
     assert waiting.accepts
 
 

@@ -134,26 +134,3 @@ def test_so_many_move_at_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     stage.missed("s0/c0")
     stage.reach.look()
     assert [queue for queue, _ in stage.moves] == ["a", "b"]
-
-
-async def test_a_look_that_fails_is_not_the_last_one(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(reach, "LOOK_S", 0.0)
-    stage = Stage("a")
-    looks = []
-
-    def look() -> None:
-        looks.append(1)
-        if len(looks) == 1:
-            raise RuntimeError("planted")
-
-    async def nothing() -> None:
-        pass
-
-    monkeypatch.setattr(stage.reach, "look", look)
-    monkeypatch.setattr(stage.reach._watched, "start", nothing)
-    await stage.reach.start()
-    await until(lambda: len(looks) >= 2, "the second look")
-    await stage.reach.close()
-    assert "who is not reached could not be looked at" in caplog.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acs_core import limits
-from acs_core.spreading import choose, coolest, is_hotter, to_move, work_per_s
+from acs_core.spreading import choose, coolest, is_hotter, refuge, to_move, work_per_s
 
 
 def test_work_is_what_arrives_in_a_second_and_what_is_in_hand() -> None:
@@ -57,3 +57,22 @@ def test_the_coolest_gets_it_where_one_is_hot() -> None:
 )
 def test_the_largest_that_makes_nobody_hotter_moves(gap: float, chosen: str) -> None:
     assert to_move(gap, [("one", 1.0), ("four", 4.0), ("five", 5.0), ("nine", 9.0)]) == chosen
+
+
+@pytest.mark.parametrize(
+    ("missed", "others", "to"),
+    [
+        ({}, ["s1"], ""),
+        ({"s0": 1}, [], ""),
+        ({"s0": 1}, ["s2", "s1"], "s1"),
+        ({"s0": 2, "s1": 1}, ["s1", "s2"], "s2"),
+        ({"s0": 2, "s1": 1, "s2": 3}, ["s1", "s2"], "s1"),
+        # Each is missed by somebody: nothing would be better.
+        ({"s0": 1, "s1": 1}, ["s1"], ""),
+        ({"s0": 1, "s1": 2}, ["s1"], ""),
+    ],
+)
+def test_where_the_queues_of_one_that_is_not_reached_go(
+    missed: dict[str, int], others: list[str], to: str
+) -> None:
+    assert refuge("s0", missed, others) == to

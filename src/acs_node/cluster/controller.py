@@ -31,6 +31,7 @@ from ..ids import CONTROLLERS_MAX
 from ..links import ActionFound, ActionWanted
 from ..routes import action_behind, entities_behind
 from .config import NodeConfig
+from .periodic import Periodic
 from .process import Node, NodeError, run
 from .reach import Unreached
 from .routing import CUT_OFF, Routing
@@ -70,7 +71,7 @@ class ControllerHouse:
         self._serving: asyncio.Future[None] | None = None
         self._sweeping: asyncio.Future[None] | None = None
         self._refreshing: asyncio.Future[None] | None = None
-        self._looking: asyncio.Future[None] | None = None
+        self._looking = Periodic(LOOK_S, self._look, "asking what became of activations")
         self._tasks: set[asyncio.Task[None]] = set()
         self._url = ""
         self._sharing: Sharing | None = None
@@ -145,7 +146,7 @@ class ControllerHouse:
         )
         told = None if self._sharing is None else self._sharing.namespaces_changed
         self._refreshing = asyncio.ensure_future(standalone.refresh_when_poked(entities, told))
-        self._looking = asyncio.ensure_future(self._look())
+        self._looking.start()
 
     async def _first_start(self, entities: EntityStore) -> None:
         try:
@@ -222,7 +223,8 @@ class ControllerHouse:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for each in (self._sweeping, self._refreshing, self._looking):
+        await self._looking.close()
+        for each in (self._sweeping, self._refreshing):
             if each is not None:
                 each.cancel()
         if self._server is not None and self._serving is not None and not self._serving.done():
@@ -246,15 +248,7 @@ class ControllerHouse:
         for peer, message in early:
             self.receive(peer, message)
 
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            try:
-                self._look_once()
-            except Exception:
-                log.exception("what became of activations could not be asked")
-
-    def _look_once(self) -> None:
+    def _look(self) -> None:
         assert self._controller is not None
         self._routing.look()
         if self._unreached is not None:
@@ -277,7 +271,7 @@ class ControllerHouse:
 
     def down(self, link: GrpcLink) -> None:
         if self._controller is not None:
-            self._look_once()
+            self._look()
 
     def gone(self, peer: Peer) -> None:
         if peer.role == pb.SCHEDULER:

@@ -9,7 +9,6 @@ and the core of the scheduler that leads the asked queue whether that one gives.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -19,8 +18,9 @@ import orjson
 from acs_core.events import HungerElsewhere, HungerEnded
 from acs_core.hunger import Asking
 
-from ..etcd import Etcd, EtcdError, Lease, Watched
+from ..etcd import Etcd, Lease, Watched
 from ..scheduler_node import SchedulerNode
+from .periodic import Periodic
 
 log = logging.getLogger(__name__)
 
@@ -86,31 +86,19 @@ class GivingBack:
         self._gives: dict[str, Mapping[str, int]] = {}
         self._told = _NOTHING
         self._asking = Asking()
-        self._looking: asyncio.Future[None] | None = None
+        self._looking = Periodic(LOOK_S, self.look, "telling what queues lack")
 
     async def start(self) -> None:
         """Begin to look.  Raises: EtcdError."""
         await self._holders.start()
         await self._watched.start()
-        self._looking = asyncio.ensure_future(self._look_on())
+        self._looking.start()
 
     async def close(self) -> None:
         """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._looking.close()
         await self._watched.close()
         await self._holders.close()
-
-    async def _look_on(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            try:
-                await self.look()
-            except EtcdError as error:
-                log.debug("what this scheduler's queues lack is not told: %s", error)
-            except Exception:
-                log.exception("what this scheduler's queues lack could not be looked at")
 
     async def look(self) -> None:
         """Tell what the queues here lack and give, and let those that are asked look again.

@@ -47,6 +47,7 @@ from .config import NodeConfig
 from .drain import DrainWatch
 from .farewells import Farewells
 from .health import HealthWatch
+from .periodic import Periodic
 from .process import Node, NodeError, data_folder, run
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,8 @@ class InvokerHouse:
         self._test: HealthTest | None = None
         self._health: HealthWatch | None = None
         self._draining = False
-        self._looking: asyncio.Task[None] | None = None
+        self._looking = Periodic(LOOK_S, self._look, "holding idle containers")
+        self._idle_held = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life ----------------------------------------------------------------------------------
@@ -150,19 +152,16 @@ class InvokerHouse:
             link.send(self.report())
 
     async def joined(self) -> None:
-        self._looking = asyncio.ensure_future(self._look())
+        self._looking.start()
         # It may have changed on the way.
         self._node.tell_health(self._status())
 
-    async def _look(self) -> None:
+    def _look(self) -> None:
         """Let no container go for idling while etcd is away: none would come in its place."""
-        held = False
-        while True:
-            await asyncio.sleep(LOOK_S)
-            doubtful = not self._node.lease.is_valid()
-            if doubtful is not held and self._invoker is not None:
-                held = doubtful
-                self._invoker.hold_idle(held)
+        doubtful = not self._node.lease.is_valid()
+        if doubtful is not self._idle_held and self._invoker is not None:
+            self._idle_held = doubtful
+            self._invoker.hold_idle(doubtful)
 
     def _asked_to_leave(self) -> None:
         log.warning("this invoker is drained: it takes no more work, and ends when none is left")
@@ -202,9 +201,7 @@ class InvokerHouse:
 
     async def close(self) -> None:
         await self._drain.close()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._looking.close()
         if self._health is not None and self._test is not None:
             await self._health.close()
             await self._test.close()

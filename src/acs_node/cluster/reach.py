@@ -16,10 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from acs_core import spreading
+
 from .. import clock
 from ..etcd import Etcd, EtcdError, Lease, Watched
 from ..grpc_link import GrpcLink
 from ..scheduler_node import SchedulerNode
+from .periodic import Periodic
 
 log = logging.getLogger(__name__)
 
@@ -97,18 +100,16 @@ class Reach:
         self._others = others
         self._missed: Counter[str] = Counter()
         self._watched = Watched(etcd, prefix(cluster), self._changed)
-        self._looking: asyncio.Future[None] | None = None
+        self._looking = Periodic(LOOK_S, self.look, "giving queues away")
 
     async def start(self) -> None:
         """Begin to look.  Raises: EtcdError."""
         await self._watched.start()
-        self._looking = asyncio.ensure_future(self._look_on())
+        self._looking.start()
 
     async def close(self) -> None:
         """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._looking.close()
         await self._watched.close()
 
     def is_worse(self, instance: str) -> bool:
@@ -118,25 +119,15 @@ class Reach:
     def _changed(self, name: str, value: bytes | None) -> None:
         self._missed = Counter(key.partition("/")[0] for key in self._watched.values)
 
-    async def _look_on(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            try:
-                self.look()
-            except Exception:
-                log.exception("who is not reached could not be looked at")
-
     def look(self) -> None:
         """Give queues away while controllers miss this scheduler, and another one less."""
-        missed = self._missed[self._me]
-        better = [each for each in self._others() if self._missed[each] < missed]
-        if not better:
+        to = spreading.refuge(self._me, self._missed, self._others())
+        if not to:
             return
-        to = min(better, key=lambda each: (self._missed[each], each))
         core = self._node.scheduler
         queues = [queue for queue in core.queues() if core.can_move(queue)][:MOVES_MAX]
         for queue in queues:
             self._node.move(queue, to)
         if queues:
             log.warning("%d controllers miss this scheduler: %d queues go to %s",
-                        missed, len(queues), to)  # fmt: skip
+                        self._missed[self._me], len(queues), to)  # fmt: skip

@@ -7,7 +7,6 @@ exceed its limit by what the other controllers admit in that time and that of a 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any, Final
@@ -15,8 +14,9 @@ from typing import Any, Final
 import orjson
 
 from .. import clock
-from ..etcd import Etcd, EtcdError, Lease, Watched
+from ..etcd import Etcd, Lease, Watched
 from ..throttles import Throttles, Usage
+from .periodic import Periodic
 
 log = logging.getLogger(__name__)
 
@@ -55,28 +55,21 @@ class SharedLimits:
         self._told_us = 0
         self._others: dict[str, tuple[int, dict[str, Usage]]] = {}  # and when that was heard
         self._watched = Watched(etcd, f"{cluster}/usage/", self._on_key)
-        self._task: asyncio.Task[None] | None = None
+        self._telling = Periodic(TELL_S, self._add_up_and_tell, "telling what is asked for")
 
     async def start(self) -> None:
         """Begin.  Raises: EtcdError."""
         await self._watched.start()
-        self._task = asyncio.ensure_future(self._keep_telling())
+        self._telling.start()
 
     async def close(self) -> None:
         """Tell and hear no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._telling.close()
         await self._watched.close()
 
-    async def _keep_telling(self) -> None:
-        while True:
-            await asyncio.sleep(TELL_S)
-            self._add_up()
-            try:
-                await self.tell()
-            except EtcdError as error:
-                log.debug("other controllers do not know what is asked for here: %s", error)
+    async def _add_up_and_tell(self) -> None:
+        self._add_up()
+        await self.tell()
 
     async def tell(self) -> None:
         """Tell what is asked for here, if that is news.  Raises: EtcdError."""

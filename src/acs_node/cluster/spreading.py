@@ -7,7 +7,6 @@ nobody has to agree on it, and one at a time: its load of the next look shows wh
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import logging
 from collections.abc import Callable
@@ -17,8 +16,9 @@ from acs_core import spreading
 from acs_core.limits import SPREAD_QUEUES_MAX
 
 from .. import clock
-from ..etcd import Etcd, EtcdError, Lease, Watched
+from ..etcd import Etcd, Lease, Watched
 from ..scheduler_node import SchedulerNode
+from .periodic import Periodic
 
 log = logging.getLogger(__name__)
 
@@ -94,33 +94,21 @@ class Spreading:
         self._loads = Loads(etcd, cluster, self._on_load)
         self._told = -1.0
         self._looked_us = clock.now_us()
-        self._looking: asyncio.Future[None] | None = None
+        self._looking = Periodic(LOOK_S, self.look, "telling the load")
 
     async def start(self) -> None:
         """Begin to look.  Raises: EtcdError."""
         await self._loads.start()
-        self._looking = asyncio.ensure_future(self._look_on())
+        self._looking.start()
 
     async def close(self) -> None:
         """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._looking.close()
         await self._loads.close()
 
     def _on_load(self, instance: str, load: float | None) -> None:
         if load is None:
             self._node.not_moved_to(instance)
-
-    async def _look_on(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            try:
-                await self.look()
-            except EtcdError as error:
-                log.debug("the load is not told: %s", error)
-            except Exception:
-                log.exception("the load of this scheduler could not be looked at")
 
     async def look(self) -> None:
         """Tell the load, and move a queue away if it is too high.  Raises: EtcdError."""
