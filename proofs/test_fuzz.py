@@ -39,4 +39,4 @@ def test_every_event_is_told_to_the_core_that_takes_it() -> None:
     told = {cls for kinds in worlds.TAKEN.values() for cls in kinds}
     assert {ev.Arrived, ev.Pulled, ev.Adopted} <= set(worlds.TAKEN[Scheduler])
     assert {fx.Create, fx.Deliver, ev.RunEnded} <= set(worlds.TAKEN[ContainerPool])
-    assert {cls.__name__ for cls in told} == set(worlds.trace._EVENTS)
+    assert {cls.__name__ for cls in told} == set(worlds.trace_fields.EVENTS)

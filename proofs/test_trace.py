@@ -17,7 +17,7 @@ from test_scheduler import HostileWorld
 
 from acs_core import effects as fx
 from acs_core import events as ev
-from acs_core import trace
+from acs_core import trace_fields
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule
 from acs_core.limits import (
@@ -31,6 +31,7 @@ from acs_core.limits import (
 from acs_core.prewarm import Prewarm
 from acs_core.scheduler import Scheduler, SchedulerConfig
 from acs_core.trace import ReplayReport, TraceError, TraceReader, TraceWriter, replay
+from acs_core.trace_fields import EVENTS, FIELDS
 
 
 class RecordedWorld(HostileWorld):
@@ -178,12 +179,12 @@ def small_trace() -> list[str]:
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.lists(st.text(max_size=3), max_size=3)
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
-    trace._text: st.text(st.characters(), max_size=3),
-    trace._integer: INTEGERS,
-    trace._small: st.integers(-(2**31), 2**31 - 1),
-    trace._flag: st.booleans(),
-    trace._number: st.floats(),
-    trace._texts: TEXTS.map(tuple),
+    trace_fields._text: st.text(st.characters(), max_size=3),
+    trace_fields._integer: INTEGERS,
+    trace_fields._small: st.integers(-(2**31), 2**31 - 1),
+    trace_fields._flag: st.booleans(),
+    trace_fields._number: st.floats(),
+    trace_fields._texts: TEXTS.map(tuple),
 }
 NAMES = st.text(st.characters(), min_size=1, max_size=3)
 SPECS = st.builds(
@@ -234,9 +235,9 @@ PARTS = {
 
 def events_of(cls: Any) -> st.SearchStrategy[Any]:
     fields = {}
-    for name, read in trace._FIELDS[cls].items():
+    for name, read in FIELDS[cls].items():
         # Of "containers" there are counts and names.
-        value = VALUES[read] if read is trace._texts else PARTS.get(name, VALUES.get(read))
+        value = VALUES[read] if read is trace_fields._texts else PARTS.get(name, VALUES.get(read))
         if name in ("completions", "held"):
             value = st.lists(value, max_size=3).map(tuple)
         fields[name] = value
@@ -247,14 +248,14 @@ def shown(value: object) -> object:
     """Return all that is in a value; floats by their bits."""
     if isinstance(value, tuple):
         return [shown(item) for item in value]
-    fields = trace._FIELDS.get(type(value))
+    fields = FIELDS.get(type(value))
     if fields is None:
         return value.hex() if isinstance(value, float) else (type(value), value)
     return [(name, shown(getattr(value, name))) for name in fields]
 
 
 @settings(max_examples=4 * settings().max_examples)
-@given(event=st.sampled_from(sorted(trace._EVENTS)).flatmap(lambda n: events_of(trace._EVENTS[n])))
+@given(event=st.sampled_from(sorted(EVENTS)).flatmap(lambda n: events_of(EVENTS[n])))
 def test_every_event_comes_back_as_it_was(event: ev.Event) -> None:
     """T1."""
     writer = TraceWriter(SchedulerConfig())

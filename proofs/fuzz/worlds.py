@@ -1,8 +1,8 @@
 """What the fuzzer runs: bytes become events for a core, or the text of a trace.
 
 Decoding never fails and wastes nothing: every byte means something, ids come from a small pool,
-numbers are small or at a bound.  Which fields an event has is read off the table of ``trace``, so
-a new event is fuzzed without a line here.
+numbers are small or at a bound.  Which fields an event has is read off the table of
+``trace_fields``, so a new event is fuzzed without a line here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from test_bad_input import seen
 
 from acs_core import effects as fx
 from acs_core import events as ev
-from acs_core import trace
+from acs_core import trace, trace_fields
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule
 from acs_core.limits import TIME_MAX_US
@@ -75,7 +75,7 @@ class Bytes:
 
     def made(self, cls: Any) -> Any:
         """Make an object of the class; raises what its constructor raises."""
-        fields = trace._FIELDS[cls]
+        fields = trace_fields.FIELDS[cls]
         return cls(**{name: self.field(name, read) for name, read in fields.items()})
 
     def field(self, name: str, read: Any) -> Any:
@@ -83,19 +83,19 @@ class Bytes:
             return tuple([self.made(PARTS[name]) for _ in range(self.byte() % 3)])
         if name in PARTS:
             return self.made(PARTS[name])
-        if read is trace._texts:
+        if read is trace_fields._texts:
             return tuple([self.text(name) for _ in range(self.byte() % 4)])
-        if read is trace._text:
+        if read is trace_fields._text:
             return self.text(name)
-        if read is trace._flag:
+        if read is trace_fields._flag:
             return self.byte() % 2 == 1
-        if read is trace._number:
+        if read is trace_fields._number:
             return self.one_of(FLOATS)
-        if read is trace._payload:
+        if read is trace_fields._payload:
             return b"x"
-        if read is trace._small:
+        if read is trace_fields._small:
             return max(-(2**31), min(self.number(), 2**31 - 1))
-        if read is trace._integer:
+        if read is trace_fields._integer:
             return self.number()
         # The optional ones: half of the time nothing.
         return None if self.byte() % 2 else self.number()
@@ -107,7 +107,7 @@ class Bytes:
 def _events_taken(core: Scheduler | ContainerPool) -> list[type]:
     """Return the events that the core knows: any other one is a TypeError."""
     taken = []
-    for cls in trace._EVENTS.values():
+    for cls in trace_fields.EVENTS.values():
         try:
             core.step(Bytes(bytes([1] * 64)).made(cls), 0)
         except UnknownQueue:
@@ -119,7 +119,7 @@ def _events_taken(core: Scheduler | ContainerPool) -> list[type]:
 
 
 TAKEN = {core: _events_taken(core()) for core in (Scheduler, ContainerPool)}
-ALL = [*trace._EVENTS.values(), ev.Event]
+ALL = [*trace_fields.EVENTS.values(), ev.Event]
 
 
 def run_scheduler(data: bytes) -> None:

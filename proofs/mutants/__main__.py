@@ -123,6 +123,7 @@ TESTS = {
     "spreading": ["tests/core/test_spreading.py", "proofs/test_spreading.py"],
     "starving": ["tests/core/test_starving.py", *_SCHEDULER],
     "trace": _TRACE,
+    "trace_fields": _TRACE,
     "workload": ["tests/core/test_workload.py", "tests/core/test_simulation.py"],
 }
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from harness import SchedulerPair, Times
 
-from acs_core import ABI, COMPILED, demand, effects, events, trace
+from acs_core import ABI, COMPILED, demand, effects, events, trace, trace_fields
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule, Snapshot
 from acs_core.events import Activation, Event, QueueSpec
@@ -177,29 +177,29 @@ def classes_of(*modules: Any) -> list[type]:
 def filled(cls: type) -> object:
     """Make an object of the class out of the table, as a reader would."""
     samples: dict[Any, object] = {
-        trace._text: "x",
-        trace._integer: 7,
-        trace._small: 1,
-        trace._flag: True,
-        trace._number: 0.1,
-        trace._payload: "AAE=",
-        trace._activation: {"activation_id": "x", "payload": "AAE="}
+        trace_fields._text: "x",
+        trace_fields._integer: 7,
+        trace_fields._small: 1,
+        trace_fields._flag: True,
+        trace_fields._number: 0.1,
+        trace_fields._payload: "AAE=",
+        trace_fields._activation: {"activation_id": "x", "payload": "AAE="}
         | {"arrived_us": 1, "deadline_us": 2, "causes": ["y"]},
-        trace._rule: {"RuntimeFitRule": {}},
+        trace_fields._rule: {"RuntimeFitRule": {}},
     }
-    document = {name: samples.get(read) for name, read in trace._FIELDS[cls].items()}
-    spec = {name: samples.get(read) for name, read in trace._FIELDS[QueueSpec].items()}
+    document = {name: samples.get(read) for name, read in trace_fields.FIELDS[cls].items()}
+    spec = {name: samples.get(read) for name, read in trace_fields.FIELDS[QueueSpec].items()}
     optional = ("action_limit", "wait_target_us", "wait_max_us")
     for name in document:
         if name == "spec":
             document[name] = spec
         elif document[name] is None and name not in optional:
             document[name] = []
-    return trace._read_object(cls, document)
+    return trace_fields._read_object(cls, document)
 
 
 def test_every_event_and_every_effect_has_an_entry() -> None:
-    assert set(classes_of(events, effects)) <= trace._FIELDS.keys()
+    assert set(classes_of(events, effects)) <= trace_fields.FIELDS.keys()
 
 
 def data_of(cls: type, made: object) -> set[str]:
@@ -209,7 +209,7 @@ def data_of(cls: type, made: object) -> set[str]:
 
 
 ENTRIES = sorted(
-    trace._FIELDS.keys()
+    trace_fields.FIELDS.keys()
     - {
         effects.Decided,
         effects.Differed,
@@ -226,8 +226,8 @@ ENTRIES = sorted(
 
 @pytest.mark.parametrize("cls", ENTRIES, ids=lambda cls: cls.__name__)
 def test_an_entry_has_every_field(cls: type) -> None:
-    notes = {"queue", *trace._NOTES} if cls is Activation else set()
-    assert set(trace._FIELDS[cls]) | notes == data_of(cls, filled(cls))
+    notes = {"queue", *trace_fields.NOTES} if cls is Activation else set()
+    assert set(trace_fields.FIELDS[cls]) | notes == data_of(cls, filled(cls))
 
 
 def test_decisions_have_every_field() -> None:
@@ -241,11 +241,11 @@ def test_decisions_have_every_field() -> None:
         concurrency=1,
     )
     seen = data_of(Snapshot, snapshot) - {"state"}
-    assert set(trace._FIELDS[Snapshot]) == seen
+    assert set(trace_fields.FIELDS[Snapshot]) == seen
     decided = data_of(demand.Decision, RuntimeFitRule().decide(snapshot))
     public = {name for name in decided if not name.startswith("_")}
     words = {"reason", "rejected"}
-    assert set(trace._FIELDS[demand.Decision]) == (public | words) - {"snapshot"}
+    assert set(trace_fields.FIELDS[demand.Decision]) == (public | words) - {"snapshot"}
 
 
 def inspect_counts() -> tuple[str, ...]:
@@ -255,7 +255,7 @@ def inspect_counts() -> tuple[str, ...]:
 
 @pytest.mark.parametrize("cls", [SchedulerConfig, PoolConfig, Prewarm])
 def test_configurations_have_every_field(cls: Any) -> None:
-    assert [field.name for field in dataclasses.fields(cls)] == list(trace._FIELDS[cls])
+    assert [field.name for field in dataclasses.fields(cls)] == list(trace_fields.FIELDS[cls])
 
 
 # --- writing and replaying -------------------------------------------------------------------
@@ -771,15 +771,15 @@ def test_this_build_writes_the_lines_that_the_plain_one_wrote(name: str) -> None
     assert core.ended()[1:] == lines[1:]
 
 
-@pytest.mark.parametrize(("read", "bits"), [(trace._integer, 63), (trace._small, 31)])
+@pytest.mark.parametrize(("read", "bits"), [(trace_fields._integer, 63), (trace_fields._small, 31)])
 def test_integers_are_read_up_to_their_bits(read: Any, bits: int) -> None:
     for inside in (-(2**bits), 2**bits - 1):
         assert read(inside) == inside
     for outside in (-(2**bits) - 1, 2**bits):
-        with pytest.raises(trace._WrongValue):
+        with pytest.raises(trace_fields.WrongValue):
             read(outside)
 
 
 def test_what_should_be_an_object_is_one() -> None:
-    with pytest.raises(trace._WrongValue):
-        trace._read_fields([], {})
+    with pytest.raises(trace_fields.WrongValue):
+        trace_fields.read_fields([], {})
