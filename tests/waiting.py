@@ -1,13 +1,16 @@
 """Waiting for what comes by itself: the one place where tests look again and again.
 
-Each returns the first true value, or fails and names what did not come.
+Each returns the first true value, or fails and names what did not come.  And a ``Gate``, at which
+functions wait for a test.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 WAIT_S = 10.0
@@ -44,3 +47,34 @@ def wait_until(condition: Callable[[], T | None], what: str, within_s: float = W
         assert time.monotonic() < deadline_s, f"waited {within_s:g} s for {what}"
         time.sleep(_ASK_S)
     return value
+
+
+WAITS_AT_GATE = """\
+import os, signal
+
+def at_gate(args):
+    if args["go"] == "never":
+        signal.pause()
+    os.close(os.open(args["go"], os.O_RDONLY))
+"""
+"""Of a function's code.  What it opens is a ``Gate``, or "/", which keeps nobody waiting."""
+
+
+class Gate:
+    """A FIFO: who opens it for reading gets on once it was opened here; its text is its path."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self._path = path
+        self._fd = -1
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def open(self) -> None:
+        """Let through who waits and, as long as this object is there, who comes later."""
+        self._fd = os.open(self._path, os.O_RDWR)

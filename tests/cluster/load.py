@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from waiting import eventually
+from waiting import WAITS_AT_GATE, eventually
 
 CODE = """\
 import os, time
@@ -33,14 +33,15 @@ def main(args):
     return {"n": args["n"]}
 """
 
-WAITS = """\
-import os, time
+WAITS = (
+    WAITS_AT_GATE
+    + """
 def main(args):
     open(args["started"], "w").close()
-    while not os.path.exists(args["go"]):
-        time.sleep(0.01)
+    at_gate(args)
     return {}
 """
+)
 
 
 class Client:

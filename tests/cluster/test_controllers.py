@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from cluster.load import WAITS, Client, Load, check
 from cluster.started import started
 from postgres import PostgresServer
-from waiting import eventually, until, wait_until
+from waiting import Gate, eventually, until, wait_until
 
 from acs_node.cli import main
 from acs_node.cluster.local import LocalCluster
@@ -131,7 +131,7 @@ async def test_a_limit_holds_over_both(
     await has_status(there, lambda status: status != 401, "GET", "actions")
     await put(here, "waits", WAITS)
     await put(here, "quick", "def main(args):\n    return {}")
-    go, started = tmp_path / "go", tmp_path / "started"
+    go, started = Gate(tmp_path / "go"), tmp_path / "started"
     arguments_ = {"go": str(go), "started": str(started)}
     assert (await here.request("POST", "actions/waits", arguments_))[0] == 202
     await until(started.exists, "the run")
@@ -143,7 +143,7 @@ async def test_a_limit_holds_over_both(
         429,
         "Too many concurrent requests in flight (count: 1, allowed: 1).",
     )
-    go.touch()
+    go.open()
     await has_status(there, lambda status: status != 429, "POST", "actions/quick?blocking=true")
     here.close()
     there.close()

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cluster.load import WAITS, Client, Load, check
 from cluster.started import started
-from waiting import until
+from waiting import Gate, until
 
 from acs_node import etcd_pb2 as pb
 from acs_node.cli import main
@@ -74,7 +74,7 @@ async def test_what_runs_may_end_and_who_waits_is_told(
     client = Client(cluster.url, cluster.auth)
     body = {"exec": {"kind": "python:3", "code": WAITS}, "limits": {"memory": 128}}
     assert (await client.request("PUT", "actions/waits?overwrite=true", body))[0] == 200
-    go, started = tmp_path / "go", tmp_path / "started"
+    go, started = Gate(tmp_path / "go"), tmp_path / "started"
     arguments = {"go": str(go), "started": str(started)}
     status, accepted = await client.request("POST", "actions/waits", arguments)
     assert status == 202
@@ -89,7 +89,7 @@ async def test_what_runs_may_end_and_who_waits_is_told(
     busy = next(node for node, result in shown.items() if result.exit_code == 124)
     assert "has not left within 2 s" in shown[busy].output
     assert busy.is_running()
-    go.touch()
+    go.open()
     assert await asyncio.to_thread(busy.ended) == 0
     path = f"activations/{accepted['activationId']}"
     status, record = await client.request("GET", path)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from waiting import eventually
+from waiting import WAITS_AT_GATE, eventually
 
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.scheduler import SchedulerConfig
@@ -35,9 +35,13 @@ from acs_node.scheduler_node import SchedulerNode
 INVOKER = "invoker0"
 DEADLINE_S = 10.0
 ECHO = "def main(args):\n    return args\n"
-WAIT_FOR_FILE = (
-    "import os, time\ndef main(args):\n    while not os.path.exists(args['go']):\n"
-    "        time.sleep(0.002)\n    return {'n': args.get('n')}\n"
+WAITS = (
+    WAITS_AT_GATE
+    + """
+def main(args):
+    at_gate(args)
+    return {'n': args.get('n')}
+"""
 )
 
 

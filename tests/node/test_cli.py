@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner, Result
+from node.house import WAITS
 from node.server import rest_client, running_server
-from waiting import wait_until
+from waiting import Gate, wait_until
 
 from acs_node.cli import main, output, sources
 from acs_node.cli.connection import split_name
@@ -798,17 +799,11 @@ def test_an_invocation_without_waiting_ends_in_a_record(real: RealCli) -> None:
 
 def test_an_activation_slower_than_the_wait_exits_124(real: RealCli) -> None:
     # It runs until the test lets it: no guess about how fast this machine is.
-    code = "import os, time\ndef main(args):\n    while not os.path.exists(args['go']):\n"
-    real(
-        "action",
-        "update",
-        "slow",
-        write("f.py", f"{code}        time.sleep(0.01)\n    return {{}}\n"),
-    )
-    go = Path("go").absolute()
+    real("action", "update", "slow", write("f.py", WAITS))
+    go = Gate(Path("go").absolute())
     arguments = ("action", "invoke", "slow", "-r", "--timeout", "50", "-p", "go", str(go))
     activation_id = real.json(*arguments, exits=124)["activationId"]
-    go.touch()
+    go.open()
     stored = real.json_when_there("activation", "get", activation_id)
     assert stored["response"]["status"] == "success"
 

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE, House, open_house
+from node.house import ECHO, WAITS, House, open_house
 from node.rest import Server, open_whole_server
+from waiting import Gate
 
 from acs_node.compositions import Budget, Call, Ended, conductor, sequence
 from acs_node.runtime_protocol import APPLICATION_ERROR, DEVELOPER_ERROR, PLATFORM_ERROR, SUCCESS
@@ -292,14 +293,14 @@ async def test_one_who_may_not_invoke_a_part_may_not_invoke_the_sequence() -> No
 
 async def test_a_sequence_that_nobody_waits_for_is_accepted_and_recorded() -> None:
     async with open_house() as house:
-        await house.put("wait", WAIT_FOR_FILE)
+        await house.put("wait", WAITS)
         await put_sequence(house, "s", "wait", "wait")
-        go = house.folder / "go"
+        go = Gate(house.folder / "go")
         answer = await house.invoke("s", {"go": str(go), "n": 1}, blocking=False)
         assert answer.status == 202
         late = await house.invoke("s", {"go": str(go)}, timeout_ms=1)
         assert late.status == 202
-        go.touch()
+        go.open()
         assert answer.activation_id is not None
         assert late.activation_id is not None
         # The second one gets what the first one returned, which names no file.
@@ -399,13 +400,13 @@ async def test_an_internal_failure_is_a_record_too(monkeypatch: pytest.MonkeyPat
 
 async def test_what_was_accepted_ends_while_the_server_stops() -> None:
     async with open_house() as house:
-        await house.put("wait", WAIT_FOR_FILE.replace("{'n'", "{'go': args['go'], 'n'"))
+        await house.put("wait", WAITS.replace("{'n'", "{'go': args['go'], 'n'"))
         await put_sequence(house, "s", "wait", "wait")
-        go = house.folder / "go"
+        go = Gate(house.folder / "go")
         answer = await house.invoke("s", {"go": str(go), "n": 7}, blocking=False)
         house.controller.stop_accepting()
         assert (await house.invoke("s", {})).status == 503
-        go.touch()
+        go.open()
         await house.controller.drained()
         assert answer.activation_id is not None
         record = await house.document(answer.activation_id)

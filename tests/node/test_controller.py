@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE, House, Recorder, open_house
-from waiting import until
+from node.house import ECHO, WAITS, House, Recorder, open_house
+from waiting import Gate, until
 
 from acs_core.effects import Cause, Reject, Throttle
 from acs_core.limits import WAIT_MAX_US
@@ -148,13 +148,13 @@ async def test_a_non_blocking_invocation_is_accepted_before_it_is_answered() -> 
 
 async def test_a_caller_who_waited_long_enough_gets_the_id_and_later_the_record() -> None:
     async with open_house() as house:
-        await house.put("act", WAIT_FOR_FILE)
-        go = house.folder / "go"
+        await house.put("act", WAITS)
+        go = Gate(house.folder / "go")
         answer = await house.invoke("act", {"go": str(go)}, timeout_ms=20)
         assert answer.status == 202
         assert answer.activation_id
         assert await house.activations.get("guest", answer.activation_id) is None
-        go.touch()
+        go.open()
         assert (await house.document(answer.activation_id))["response"]["success"]
 
 
@@ -462,14 +462,14 @@ async def test_after_an_update_the_new_code_is_used_and_the_old_queue_goes() -> 
 
 async def test_work_that_was_accepted_before_an_update_still_ends() -> None:
     async with open_house(containers_max=1) as house:
-        await house.put("act", WAIT_FOR_FILE)
-        go = house.folder / "go"
+        await house.put("act", WAITS)
+        go = Gate(house.folder / "go")
         running = [house.start("act", {"go": str(go)}) for _ in range(3)]
         await until(lambda: house.scheduler.scheduler.counts()["delivered"], "the first run")
         accepted = [house.start("act", {"go": str(go)}, blocking=False) for _ in range(5)]
         await house.put("act", VERSION.format(2))
         new = house.start("act", {})
-        go.touch()
+        go.open()
         for caller in running:
             assert (await asyncio.wait_for(caller.answered, 5)).status == 200
         for caller in accepted:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from docker import DockerClient
 from node.docker_house import DockerHouse, docker_house
-from node.house import ECHO, WAIT_FOR_FILE, Recorder
+from node.house import ECHO, WAITS, Recorder
 from requirements import missing
 from waiting import until
 
@@ -133,10 +133,10 @@ async def test_an_engine_that_ends_and_comes_again(
     caplog: pytest.LogCaptureFixture,
     how: str,
 ) -> None:
-    await house.put("wait", WAIT_FOR_FILE)
+    await house.put("wait", WAITS)
     await house.put("cold", ECHO)
     assert (await house.invoke("wait", {"go": "/"}))["response"]["success"]
-    running = begin(house, "wait", {"go": "/never"})
+    running = begin(house, "wait", {"go": "never"})
     await until(lambda: house.house.scheduler.scheduler.counts()["delivered"], "the run")
 
     await asyncio.to_thread(getattr(private, how))

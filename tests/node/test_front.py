@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE
+from node.house import ECHO, WAITS
 from node.raw_http import Wire
 from node.server import rest_client, running_server
-from waiting import wait_until
+from waiting import Gate, wait_until
 
 from acs_node.demo import ServerProcess
 from acs_node.errors import ApiError
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_in_an_url_is_named(rest: bytes, text: str) -> None:
 def server() -> Iterator[ServerProcess]:
     with running_server() as running, rest_client(running) as client:
         put(client, "echo", ECHO)
-        put(client, "wait", WAIT_FOR_FILE)
+        put(client, "wait", WAITS)
         yield running
 
 
@@ -143,12 +143,12 @@ def found(client: httpx.Client, path: str) -> Any:
 
 
 def test_a_wait_that_is_too_short_gets_202(client: httpx.Client, tmp_path: Path) -> None:
-    go = tmp_path / "go"
+    go = Gate(tmp_path / "go")
     reply = client.post(f"{ACTIONS}/wait?blocking=true&timeout=30", json={"go": str(go)})
     assert reply.status_code == 202
     path = f"namespaces/_/activations/{reply.json()['activationId']}"
     assert found(client, path) is None
-    go.touch()
+    go.open()
     assert wait_until(lambda: found(client, path), "the record")["response"]["success"]
 
 
@@ -220,7 +220,7 @@ def test_other_methods_and_routes_are_left_to_the_rest_of_the_api(wire: Wire) ->
 
 
 def test_pipelined_requests_are_answered_in_order(wire: Wire, tmp_path: Path) -> None:
-    go = tmp_path / "go"
+    go = Gate(tmp_path / "go")
     wait = json.dumps({"go": str(go), "n": 1}).encode()
     wire.send(
         wire.request("_/actions/wait?blocking=true&result=true", wait)
@@ -229,7 +229,7 @@ def test_pipelined_requests_are_answered_in_order(wire: Wire, tmp_path: Path) ->
         + wire.request("_/actions/absent")
         + wire.request("_/actions/echo?blocking=true&result=true", b'{"n":5}')
     )
-    go.touch()
+    go.open()
     replies = [wire.reply() for _ in range(5)]
     assert [reply.status for reply in replies] == [200, 200, 200, 404, 200]
     assert replies[0].json == {"n": 1}
@@ -239,12 +239,12 @@ def test_pipelined_requests_are_answered_in_order(wire: Wire, tmp_path: Path) ->
 
 
 def test_the_body_of_a_pipelined_request_may_come_later(wire: Wire, tmp_path: Path) -> None:
-    go = tmp_path / "go"
+    go = Gate(tmp_path / "go")
     wait = json.dumps({"go": str(go)}).encode()
     second = wire.request("_/actions/echo?blocking=true&result=true", b'{"n":2}')
     third = wire.request("_/actions/echo?blocking=true&result=true", b'{"n":3}')
     wire.send(wire.request("_/actions/wait?blocking=true", wait) + second[:-3])
-    go.touch()
+    go.open()
     assert wire.reply().status == 200
     wire.send(second[-3:] + third)
     assert [wire.reply().json for _ in range(2)] == [{"n": 2}, {"n": 3}]
@@ -253,14 +253,14 @@ def test_the_body_of_a_pipelined_request_may_come_later(wire: Wire, tmp_path: Pa
 def test_thousands_of_pipelined_requests_are_answered_one_after_the_other(
     wire: Wire, tmp_path: Path
 ) -> None:
-    go = tmp_path / "go"
+    go = Gate(tmp_path / "go")
     wait = json.dumps({"go": str(go)}).encode()
     wire.send(wire.request("_/actions/wait?blocking=true", wait))
     refused = b"POST /api/v1/namespaces/_/actions/a HTTP/1.1\r\n\r\n"
     count = 3_000
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(wire.send, refused * count, wire.request("_/actions/absent"))
-        go.touch()
+        go.open()
         assert wire.reply().status == 200
         assert {wire.reply().status for _ in range(count)} == {401}
         assert wire.reply().status == 404
@@ -377,14 +377,14 @@ def test_what_is_no_http_gets_400_in_the_form_of_the_api(wire: Wire, said: bytes
 
 
 def test_what_came_before_nonsense_is_answered_first(wire: Wire, tmp_path: Path) -> None:
-    go = tmp_path / "go"
+    go = Gate(tmp_path / "go")
     wait = json.dumps({"go": str(go), "n": 1}).encode()
     wire.send(
         wire.request("_/actions/wait?blocking=true&result=true", wait)
         + wire.request("_/actions/echo?blocking=true&result=true", b'{"n":2}')
         + b"nonsense\r\n\r\n"
     )
-    go.touch()
+    go.open()
     assert [wire.reply().json for _ in range(2)] == [{"n": 1}, {"n": 2}]
     assert wire.reply().status == 400
     assert wire.ended()
@@ -394,13 +394,13 @@ def test_what_came_before_nonsense_is_answered_first(wire: Wire, tmp_path: Path)
 def test_a_body_that_cannot_be_read_is_answered_in_its_turn(
     wire: Wire, tmp_path: Path, before: bool
 ) -> None:
-    go = tmp_path / "go"
+    go = Gate(tmp_path / "go")
     chunked = wire.request("_/actions/echo", b"", length=False, Transfer_Encoding="chunked")
     if before:
         wait = json.dumps({"go": str(go)}).encode()
         wire.send(wire.request("_/actions/wait?blocking=true", wait))
     wire.send(chunked + b"zz\r\n")
-    go.touch()
+    go.open()
     if before:
         assert wire.reply().status == 200
     assert wire.reply().status == 400
@@ -448,13 +448,13 @@ def test_connect_is_no_request_for_this_server(wire: Wire) -> None:
 def test_a_client_that_goes_while_it_waits_leaves_an_activation_that_is_recorded(
     server: ServerProcess, client: httpx.Client, tmp_path: Path
 ) -> None:
-    go = tmp_path / "go"
-    put(client, "left", WAIT_FOR_FILE)
+    go = Gate(tmp_path / "go")
+    put(client, "left", WAITS)
     with Wire(server) as wire:
         body = json.dumps({"go": str(go), "n": 9}).encode()
         wire.send(wire.request("_/actions/left?blocking=true", body))
         wait_until(lambda: pending(client), "the activation")
-    go.touch()
+    go.open()
     path = "namespaces/_/activations?name=left&docs=true"
     (record,) = wait_until(lambda: client.get(path).json(), "the record")
     assert record["response"]["result"] == {"n": 9}
@@ -479,7 +479,7 @@ def test_sixty_four_clients_at_once(server: ServerProcess) -> None:
 def test_an_idle_connection_is_ended_and_a_busy_one_is_not(
     server: ServerProcess, tmp_path: Path
 ) -> None:
-    go = tmp_path / "go"
+    go = Gate(tmp_path / "go")
     with Wire(server) as busy, Wire(server) as idle:
         for wire in (busy, idle):
             wire.send(wire.request("_/actions/echo?blocking=true"))
@@ -488,5 +488,5 @@ def test_an_idle_connection_is_ended_and_a_busy_one_is_not(
             busy.request("_/actions/wait?blocking=true", json.dumps({"go": str(go)}).encode())
         )
         assert idle.ended()  # uvicorn's five seconds
-        go.touch()
+        go.open()
         assert busy.reply().status == 200

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE
-from waiting import until
+from node.house import ECHO, WAITS
+from waiting import Gate, until
 
 from acs_core.containers import ContainerPool, PoolConfig
 from acs_core.effects import Create, Deliver, Release, Resume
@@ -528,15 +528,15 @@ async def test_a_log_without_its_end_is_given_up_after_the_grace(
 
 
 async def test_drain_lets_the_run_end_and_removes_everything() -> None:
-    async with stage(WAIT_FOR_FILE) as s:
+    async with stage(WAITS) as s:
         await s.serving("c1")
         await s.serving("c2")
-        go = s.folder / "go"
+        go = Gate(s.folder / "go")
         s.deliver("a1", {"go": str(go)})
         draining = asyncio.ensure_future(s.invoker.drain())
         await s.wait(ContainerGone)
         assert not draining.done()
-        go.touch()
+        go.open()
         assert (await s.result("a1")).outcome == Outcome.SUCCESS
         await draining
         assert s.invoker._containers == {}

@@ -8,9 +8,9 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
-from node.house import WAIT_FOR_FILE, open_house
+from node.house import WAITS, open_house
 from node.server import rest_client, running_server
-from waiting import until, wait_until
+from waiting import Gate, until, wait_until
 
 from acs_node.action_schema import RuntimeKinds, SystemLimits
 from acs_node.api import create_app
@@ -99,28 +99,28 @@ def test_a_file_without_one_credential_is_refused_and_not_shown(
 
 async def test_the_controller_lists_what_has_not_ended() -> None:
     async with open_house() as house:
-        await house.put("slow", WAIT_FOR_FILE)
+        await house.put("slow", WAITS)
         await house.put("steps", exec={"kind": "sequence", "components": ["/_/slow"]})
-        go = house.folder / "go"
+        go = Gate(house.folder / "go")
         caller = house.start("steps", {"go": str(go)})
         await until(lambda: len(house.controller.in_flight()) == 2, "sequence and component")
         assert sorted(name for _, name in house.controller.in_flight()) == [
             "guest/slow",
             "guest/steps",
         ]
-        go.touch()
+        go.open()
         await asyncio.wait_for(caller.answered, 10)
         assert house.controller.in_flight() == []
 
 
 def test_a_disabled_server_lets_work_end_and_takes_no_more(tmp_path: Path) -> None:
-    path, go = tmp_path / "operator", tmp_path / "go"
+    path, go = tmp_path / "operator", Gate(tmp_path / "go")
     path.write_text(":".join(CREDENTIAL))
     with (
         running_server("--operator-file", str(path)) as server,
         rest_client(server) as client,
     ):
-        action = {"exec": {"kind": "python:3", "code": WAIT_FOR_FILE}}
+        action = {"exec": {"kind": "python:3", "code": WAITS}}
         client.put("namespaces/_/actions/slow", json=action).raise_for_status()
         invoke = "namespaces/_/actions/slow"
         accepted = client.post(invoke, json={"go": str(go)}).json()["activationId"]
@@ -132,7 +132,7 @@ def test_a_disabled_server_lets_work_end_and_takes_no_more(tmp_path: Path) -> No
         assert "1 activations have to end first (new ones allowed: 0)" in refused.json()["error"]
         assert int(refused.headers["retry-after"]) >= 1
         assert client.get(invoke).status_code == 200
-        go.touch()
+        go.open()
         record = wait_until(
             lambda: (
                 (answer := client.get(f"namespaces/_/activations/{accepted}")).is_success

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import pytest
 import uvloop
-from node.house import ECHO, WAIT_FOR_FILE
+from node.house import ECHO, WAITS
 from node.server import rest_client, running_server
-from waiting import until, wait_until
+from waiting import Gate, until, wait_until
 
 from acs_node import addresses, database_engines, standalone, wskprops
 from acs_node.activations import DEFINITE, UNKNOWN, Record
@@ -334,10 +334,10 @@ def refuses(port: int) -> bool:
 
 
 def test_a_stop_lets_everything_end_and_records_it(folder: Path) -> None:
-    go = folder / "go"
+    go = Gate(folder / "go")
     with running_server("--containers", "1", folder=folder) as server:
         with rest_client(server) as client, ThreadPoolExecutor(4) as pool:
-            put(client, "wait", WAIT_FOR_FILE)
+            put(client, "wait", WAITS)
             blocking = [
                 pool.submit(invoke, client, "wait", {"go": str(go), "n": n}) for n in range(4)
             ]
@@ -352,7 +352,7 @@ def test_a_stop_lets_everything_end_and_records_it(folder: Path) -> None:
             assert server.is_running()
             os.kill(server.pid, signal.SIGINT)
             server.wait_for_output("stopping is under way")
-            go.touch()
+            go.open()
             replies = [each.result() for each in blocking]
         assert server.stop() == 0, server.output
         assert [reply.status_code for reply in replies] == [200] * 4
@@ -395,10 +395,10 @@ def test_a_client_that_neither_writes_nor_reads_on_does_not_hold_up_a_stop(
 
 
 def test_a_crash_leaves_neither_processes_nor_activations_without_an_end(folder: Path) -> None:
-    go = folder / "go"
+    go = Gate(folder / "go")
     with running_server("--containers", "1", folder=folder) as server:
         with rest_client(server) as client:
-            put(client, "wait", WAIT_FOR_FILE)
+            put(client, "wait", WAITS)
             accepted = [accept(client, "wait", {"go": str(go)}) for _ in range(3)]
             done = accept(client, "wait", {"go": "/"})
             wait_until(lambda: status(client)["activations"]["delivered"], "the first run")
@@ -652,7 +652,7 @@ def test_a_thread_that_floods_stdout_for_ever_costs_its_container_alone(
 def test_a_container_that_is_killed_is_replaced(
     server: ServerProcess, client: httpx.Client, folder: Path, when: str
 ) -> None:
-    code = WAIT_FOR_FILE.replace("args.get('n')", "os.getpid()")
+    code = WAITS.replace("args.get('n')", "os.getpid()")
     put(client, f"victim-{when}", code)
     go = {"go": "/"}
     pid = invoke(client, f"victim-{when}", go, "&result=true").json()["n"]
@@ -663,7 +663,7 @@ def test_a_container_that_is_killed_is_replaced(
         assert status(client), "the server has heard of it by now"
     else:
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(invoke, client, f"victim-{when}", {"go": str(folder / "never")})
+            waiting = pool.submit(invoke, client, f"victim-{when}", {"go": "never"})
             wait_until(lambda: status(client)["activations"]["delivered"], "the run")
             os.kill(pid, signal.SIGKILL)
             reply = waiting.result()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from node.house import ECHO, WAIT_FOR_FILE, House, open_house
+from node.house import ECHO, WAITS, House, open_house
 from node.rest import open_whole_server
-from waiting import until
+from waiting import Gate, until
 
 from acs_node import clock
 from acs_node.entities import Identity, NamespaceLimits, SystemLimits
@@ -78,18 +78,18 @@ async def limit(house: House, **limits: int) -> None:
 
 async def test_what_ended_makes_room_and_new_limits_hold_at_once() -> None:
     async with open_house() as house:
-        await house.put("wait", WAIT_FOR_FILE)
+        await house.put("wait", WAITS)
         await house.put("act")
         assert (await house.invoke("act")).status == 200
         await limit(house, concurrent_invocations=1)
-        go = house.folder / "go"
+        go = Gate(house.folder / "go")
         waiting = house.start("wait", {"go": str(go)})
         await until(lambda: house.controller.counts()["pending"] == 1, "its admission")
         refused = await house.invoke("act")
         assert refused.status == 429
         assert refused.body == "Too many concurrent requests in flight (count: 1, allowed: 1)."
         assert refused.headers == {"Retry-After": "1"}
-        go.touch()
+        go.open()
         await waiting.answered
         assert (await house.invoke("act")).status == 200
         await limit(house)

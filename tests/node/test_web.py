@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from node.house import House
+from node.house import WAITS, House
 from node.rest import Server, open_whole_server
+from waiting import Gate
 
 WEB = "/api/v1/web/guest"
 RESERVED = "Request defines parameters that are not allowed (e.g., reserved properties)."
@@ -220,13 +221,12 @@ async def test_an_action_that_breaks_is_told_without_its_cause(web: Web) -> None
 async def test_an_answer_that_takes_too_long_comes_later(
     web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    wait = "import os, time\ndef main(args):\n    while not os.path.exists(args['go']):\n"
-    await web.put("wait", wait + "        time.sleep(0.002)\n    return {}\n")
+    await web.put("wait", WAITS)
     monkeypatch.setattr("acs_node.web.WAIT_MS", 50)
-    go = tmp_path / "go"
+    go = Gate(tmp_path / "go")
     answer = await web.call("default/wait", params={"go": str(go)})
     assert (answer.status_code, answer.json()["error"]) == (202, "Response not yet ready.")
-    go.touch()
+    go.open()
     assert (await web.house.document(answer.headers[ID]))["response"]["success"] is True
 
 
