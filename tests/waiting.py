@@ -30,13 +30,16 @@ async def until(condition: Callable[[], T | None], what: str, within_s: float = 
 
 
 async def eventually(
-    ask: Callable[[], Awaitable[T | None]], what: str, within_s: float = WAIT_S
+    ask: Callable[[], Awaitable[T | None]],
+    what: str,
+    within_s: float = WAIT_S,
+    look_s: float = _ASK_S,
 ) -> T:
-    """Ask, on an event loop, until the answer is true."""
+    """Ask, on an event loop, until the answer is true; every ``look_s`` where asking is dear."""
     deadline_s = time.monotonic() + within_s
     while not (value := await ask()):
         assert time.monotonic() < deadline_s, f"waited {within_s:g} s for {what}"
-        await asyncio.sleep(_ASK_S)
+        await asyncio.sleep(look_s)
     return value
 
 

@@ -476,10 +476,12 @@ async def main(args):
         code = """
 import asyncio, os
 met = []
+came = asyncio.Condition()
 async def main(args):
-    met.append(1)
-    while len(met) < args["meet"]:
-        await asyncio.sleep(0.001)
+    async with came:
+        met.append(1)
+        came.notify_all()
+        await came.wait_for(lambda: len(met) >= args["meet"])
     print("met")
     return {"n": args["n"], "where": os.getpid()}
 """

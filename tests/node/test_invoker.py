@@ -782,12 +782,14 @@ async def test_messages_that_are_not_for_an_invoker_are_refused() -> None:
 MEET = """
 import asyncio, os
 met = []
+came = asyncio.Condition()
 async def main(args):
-    met.append(args["n"])
-    if args.get("die") and len(met) == args["die"]:
-        os._exit(3)
-    while len(met) < args["meet"]:
-        await asyncio.sleep(0.001)
+    async with came:
+        met.append(args["n"])
+        if args.get("die") and len(met) == args["die"]:
+            os._exit(3)
+        came.notify_all()
+        await came.wait_for(lambda: len(met) >= args["meet"])
     return {"n": args["n"]}
 """
 

@@ -17,12 +17,14 @@ MEET = {
     "python:3": """
 import asyncio
 inside = most = 0
+came = asyncio.Condition()
 async def main(args):
     global inside, most
     inside += 1
     most = max(most, inside)
-    while most < args["meet"]:
-        await asyncio.sleep(0.002)
+    async with came:
+        came.notify_all()
+        await came.wait_for(lambda: most >= args["meet"])
     inside -= 1
     return {"met": most}
 """,

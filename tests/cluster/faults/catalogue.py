@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from cluster.load import pause
+
 from acs_node.etcd import Etcd, EtcdConfig, EtcdError
 
 from .evidence import History
@@ -76,7 +78,7 @@ def _killed(*names: str) -> Fault:
         moment.hurt()
         world.kill(*names)
         if not at_once:
-            time.sleep(world.lease_s + DOWN_S)
+            pause(world.lease_s + DOWN_S)
         world.revive(*names)
         moment.healed()
 
@@ -98,7 +100,7 @@ def _slept(name: str) -> Fault:
     def inflict(world: World, moment: Moment) -> None:
         moment.hurt()
         world.freeze(name)
-        time.sleep(2 * world.lease_s + 1)
+        pause(2 * world.lease_s + 1)
         world.thaw(name)
         moment.healed()
         world.until(lambda: world.exits, f"the end of {name}, whose lease is over")
@@ -133,7 +135,7 @@ def _apart(one: str, other: str, ways: str) -> Fault:
     def inflict(world: World, moment: Moment) -> None:
         moment.hurt()
         world.cut(one, other, ways)
-        time.sleep(world.lease_s + APART_S)
+        pause(world.lease_s + APART_S)
         world.network.heal()
         moment.healed()
         for name in (one, other):
@@ -157,7 +159,7 @@ def _etcd_away(seconds: float) -> Fault:
     def inflict(world: World, moment: Moment) -> None:
         moment.hurt()
         world.etcds[0].kill()
-        time.sleep(seconds)
+        pause(seconds)
         world.etcds[0].spawn()
         moment.healed()
 
@@ -207,7 +209,7 @@ def _etcd_leader_killed(world: World, moment: Moment) -> None:
     leader = world.etcds[_leader(world)]
     moment.hurt()
     leader.kill()
-    time.sleep(world.lease_s + DOWN_S)
+    pause(world.lease_s + DOWN_S)
     leader.spawn()
     moment.healed()
 
@@ -219,7 +221,7 @@ def _etcd_leader_apart(world: World, moment: Moment) -> None:
     for other in world.etcds:
         if other.name != leader:
             world.cut(leader, other.name)
-    time.sleep(world.lease_s + APART_S)
+    pause(world.lease_s + APART_S)
     world.network.heal()
     moment.healed()
 
@@ -229,7 +231,7 @@ def _etcd_full(world: World, moment: Moment) -> None:
     moment.hurt()
     asyncio.run(_fill(world.endpoints))
     assert "NOSPACE" in world.etcdctl("alarm", "list")
-    time.sleep(2 * world.lease_s)
+    pause(2 * world.lease_s)
     world.etcdctl("del", "--prefix", "fill/")
     status = json.loads(world.etcdctl("endpoint", "status", "--write-out=json"))
     world.etcdctl("compact", str(status[0]["Status"]["header"]["revision"]))
@@ -255,7 +257,7 @@ def _clock_jumps(name: str) -> Fault:
         moment.hurt()
         for offset_s in (3_600, -3_600, 0):
             world.set_clock(name, offset_s)
-            time.sleep(JUMP_S)
+            pause(JUMP_S)
         moment.healed()
 
     return Fault(
@@ -273,7 +275,7 @@ def _engine_restarted(world: World, moment: Moment) -> None:
     world.until(world.in_engine, "a container in the engine")
     moment.hurt()
     world.engine.stop()
-    time.sleep(world.lease_s + DOWN_S)
+    pause(world.lease_s + DOWN_S)
     world.engine.start()
     moment.healed()
     world.until(lambda: '"status": "up"' in _member(world, "i0"), "i0 to be well again")

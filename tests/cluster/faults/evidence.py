@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from waiting import eventually
+
 from acs_core.trace import replay
 from acs_node import etcd_pb2
-from acs_node.etcd import Etcd, EtcdConfig, EtcdError
+from acs_node.etcd import Etcd, EtcdConfig, EtcdError, backoff
 
 from .steady import Sent
 
@@ -118,14 +119,18 @@ class Records:
 
     async def settled(self, ids: Mapping[str, object], within_s: float) -> dict[str, Any]:
         """Return the rows once every id has ended, or after a while."""
-        deadline_s = time.monotonic() + within_s
-        while True:
+        rows: dict[str, Any] = {}
+
+        async def have_ended() -> bool:
+            nonlocal rows
             rows = await asyncio.to_thread(self.read)
             accepted = [id_ for id_, (rank, _) in rows.items() if rank == 0]
             missing = [id_ for id_ in ids if rows.get(id_, (0, None))[0] == 0]
-            if not (accepted or missing) or time.monotonic() > deadline_s:
-                return rows
-            await asyncio.sleep(0.5)
+            return not (accepted or missing)
+
+        with suppress(AssertionError):  # what has not ended is for the verdict
+            await eventually(have_ended, "all ends", within_s, look_s=0.5)
+        return rows
 
 
 class History:
@@ -185,7 +190,7 @@ class History:
                         self._take(answer.events)
                         self._revision = max(self._revision, answer.header.revision)
             except EtcdError:
-                await asyncio.sleep(0.1)
+                await backoff(0)
 
     def _take(self, events: Any) -> None:
         revision = 0

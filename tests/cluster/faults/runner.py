@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
@@ -11,6 +12,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from waiting import until
 
 from acs_node.cluster.local import NodeFailed
 
@@ -177,10 +180,12 @@ async def _under_load(
         failure.append(str(error).splitlines()[0])
         moment.healed()
     enough_s = max(begun_s + plan.load_min_s, time.monotonic() + plan.after_s)
-    while time.monotonic() < enough_s or len(load.accepted) < plan.accepted_min:
-        await asyncio.sleep(0.2)
-        if time.monotonic() > enough_s + 60:
-            break
+    with contextlib.suppress(AssertionError):  # the verdict says how many there were
+        await until(
+            lambda: time.monotonic() >= enough_s and len(load.accepted) >= plan.accepted_min,
+            "enough load",
+            enough_s + 60 - time.monotonic(),
+        )
     ended_s = time.monotonic()
     load.stop()
     await running

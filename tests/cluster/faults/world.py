@@ -10,10 +10,11 @@ import signal
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from waiting import wait_until
 
 from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import NodeFailed, NodeProcess
@@ -342,8 +343,7 @@ class World:
 
     def until(self, condition: Callable[[], object], what: str, within_s: float = 60) -> None:
         """Wait for something.  Raises: NodeFailed."""
-        deadline_s = time.monotonic() + within_s
-        while not condition():
-            if time.monotonic() > deadline_s:
-                raise NodeFailed(f"waited {within_s:g} s for {what}")
-            time.sleep(0.05)
+        try:
+            wait_until(condition, what, within_s)
+        except AssertionError as error:
+            raise NodeFailed(str(error)) from None
