@@ -47,11 +47,11 @@ def get(url: str) -> Any:
 
 
 STAYS = """
-import os, time
+import os, signal
 def main(args):
     with open(args["file"], "w") as file:
         file.write(f"{os.getpid()}\\n")
-    time.sleep(600)
+    signal.pause()
 """
 
 

@@ -61,9 +61,9 @@ def logged(record: Any) -> list[str]:
         ("os._exit(3)", {}, NO_RESPONSE, "exited with status 3"),
         ("os.kill(os.getppid(), 9)\nos.kill(os.getpid(), 9)", {}, NO_RESPONSE, "status 137"),
         # The connection to the host among them; the proxy cannot answer any more.
-        ("os.closerange(3, 1024)\ntime.sleep(60)", {"timeout": 500}, TIME_LIMIT, ""),
+        ("os.closerange(3, 1024)\nsignal.pause()", {"timeout": 500}, TIME_LIMIT, ""),
         ("os.closerange(3, 1024)\nreturn {}", {}, NO_RESPONSE, "exited with status"),
-        ("signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)", {"timeout": 500},
+        ("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.pause()", {"timeout": 500},
          TIME_LIMIT, ""),
         ("time.sleep(0.6)\nreturn {'late': True}", {"timeout": 500}, TIME_LIMIT, ""),
         # It doubles until its memory, its processes or its time are used up.
@@ -225,7 +225,7 @@ async def test_a_container_that_somebody_ends_while_it_idles(house: DockerHouse,
 
 @pytest.mark.parametrize("how", ["remove", "kill"])
 async def test_a_container_that_somebody_ends_while_it_runs(house: DockerHouse, how: str) -> None:
-    await house.put("bad", function("time.sleep(60)\nreturn {}"))
+    await house.put("bad", function("signal.pause()\nreturn {}"))
     running = asyncio.create_task(house.ends_badly("bad", says=NO_RESPONSE))
     await until(lambda: house.house.invoker.pool.counts()["ready"], "the run")
     await asyncio.to_thread(end, house.client, await house.container(), how)
@@ -287,7 +287,7 @@ def test_a_killed_server_removes_its_own_at_the_next_start_and_nothing_else(
 
         with rest_client(server) as client:
             for name in ("idle", "running", "starting"):
-                code = function("time.sleep(60)")
+                code = function("signal.pause()")
                 body = {"exec": {"kind": "python:3", "code": code}}
                 client.put(f"namespaces/_/actions/{name}", json=body).raise_for_status()
             good = {"good": True}

@@ -332,9 +332,9 @@ async def test_a_death_that_the_engine_cannot_explain_is_answered_for() -> None:
 
 @pytest.mark.parametrize("sleeps", ["initialising", "running"])
 async def test_a_run_past_its_limit_is_ended_with_its_container(sleeps: str) -> None:
-    code = "import time\ntime.sleep(60)\n"
+    code = "import signal\nsignal.pause()\n"
     if sleeps == "running":
-        code = "import time\ndef main(args):\n    time.sleep(60)\n"
+        code = "import signal\ndef main(args):\n    signal.pause()\n"
     async with stage(code, timeout_ms=100) as s:
         await s.serving()
         s.deliver("a1")
@@ -546,7 +546,7 @@ async def test_drain_lets_the_run_end_and_removes_everything() -> None:
 
 
 async def test_a_drain_with_a_limit_gives_up_what_still_runs() -> None:
-    async with stage("import time\ndef main(args):\n    time.sleep(60)\n") as s:
+    async with stage("import signal\ndef main(args):\n    signal.pause()\n") as s:
         await s.serving()
         s.deliver("a1")
         await s.invoker.drain(limit_us=50_000)
@@ -755,7 +755,7 @@ async def test_a_drain_takes_prewarmed_sandboxes_along_and_starts_no_more() -> N
 
 
 async def test_close_leaves_nothing_also_in_the_middle_of_starts_and_runs() -> None:
-    async with stage("import time\ndef main(args):\n    time.sleep(60)\n") as s:
+    async with stage("import signal\ndef main(args):\n    signal.pause()\n") as s:
         await s.serving("c1")
         s.deliver("a1")
         s.create("c2")

@@ -54,7 +54,7 @@ def test_functions_that_fail_and_the_ones_after_them() -> None:
         put(client, "app", "def main(args):\n    return {'error': 'mine'}\n")
         put(client, "exit", "import os\ndef main(args):\n    os._exit(3)\n")
         put(client, "init", "raise ValueError('at load')\n")
-        put(client, "slow", "import time\ndef main(args):\n    time.sleep(60)\n",
+        put(client, "slow", "import signal\ndef main(args):\n    signal.pause()\n",
             limits={"timeout": 200})  # fmt: skip
         put(client, "good", WHO.format(name="good"))
         for turn in range(2):
