@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
-from waiting import until
+from waiting import eventually, until, wait_until
 
 from acs_node.sandboxes import Sandbox, SandboxEngine, SandboxSpec
 
@@ -90,10 +90,13 @@ class Container:
 
     def log(self) -> list[str]:
         """Return the next complete log as ``stdout: text`` lines."""
-        deadline = time.monotonic() + DEADLINE_S
-        while (lines := self.sandbox.logs.next_log()) is None:
-            assert time.monotonic() < deadline, "no sentinels on both streams"
+
+        def found() -> tuple[list[str]] | None:
             self.sandbox.logs.drain(time.time_ns())
+            lines = self.sandbox.logs.next_log()
+            return None if lines is None else (lines,)
+
+        (lines,) = wait_until(found, "sentinels on both streams", DEADLINE_S)
         return [without_time(line) for line in lines]
 
     async def last_words(self) -> list[str]:
@@ -598,15 +601,13 @@ def main(args):
         running = asyncio.create_task(container.run())
         other = UnixHttp(container.sandbox.socket_path)
 
-        def ask() -> tuple[int, bytes]:
+        def is_busy() -> bool:
             other.request("POST", "/run", b'{"value": {}}')
             response = other.getresponse()
-            return response.status, response.read()
+            busy = (403, b'{"error":"System not ready, status is running."}')
+            return (response.status, response.read()) == busy
 
-        deadline = time.monotonic() + DEADLINE_S
-        busy = (403, b'{"error":"System not ready, status is running."}')
-        while await asyncio.to_thread(ask) != busy:
-            assert time.monotonic() < deadline
+        await eventually(lambda: asyncio.to_thread(is_busy), "the run", DEADLINE_S)
         # The host goes away: the leash ends the run, although it never looks.
         assert container.http.sock is not None
         container.http.sock.shutdown(socket.SHUT_RDWR)

@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -388,9 +387,7 @@ def test_a_client_that_neither_writes_nor_reads_on_does_not_hold_up_a_stop(
             client.sendall(head)
             with rest_client(server) as other:
                 assert other.get("").status_code == 200, "the half was read before"
-            began_s = time.monotonic()
             assert server.stop(within_s=15) == 0
-            assert time.monotonic() - began_s < 2 * standalone.CLIENTS_S
         assert "cutting off 1 clients" in server.output
 
 
