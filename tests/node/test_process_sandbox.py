@@ -129,12 +129,17 @@ def too_large_file():
     assert await container.run() == (200, seen), "the container outlives it"
 
 
-def session_nice(pid: int) -> str | None:
-    """Return how nice the session is; None where the kernel does not share by sessions."""
+def session_nice(pid: int | str) -> str | None:
+    """Return how nice the session is.
+
+    None where the kernel does not share by sessions, and for a process that nobody in its line
+    has given a session: the file is there then, and empty.
+    """
     try:
-        return Path(f"/proc/{pid}/autogroup").read_text().split(" nice ")[1].strip()
+        said = Path(f"/proc/{pid}/autogroup").read_text()
     except FileNotFoundError:
         return None
+    return said.split(" nice ")[1].strip() if said else None
 
 
 @pytest.mark.parametrize("nice", [process.NICE, 99])
@@ -142,14 +147,17 @@ async def test_a_functions_session_comes_after_the_platforms(
     engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch, nice: int
 ) -> None:
     monkeypatch.setattr(process, "NICE", nice)  # 99 is none that the kernel takes
-    before = session_nice(os.getpid())
+    before = session_nice("self")
     container = Container(await engine.start(spec()))
     pid = await result(container, "import os\ndef main(args):\n    return {'pid': os.getpid()}")
-    if before is None:
-        assert session_nice(pid["pid"]) is None
-    else:
-        assert session_nice(pid["pid"]) == (str(nice) if nice != 99 else "0")
-    assert session_nice(os.getpid()) == before
+    anothers = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        untouched = session_nice(anothers.pid)
+    finally:
+        anothers.kill()
+        anothers.wait()
+    assert session_nice(pid["pid"]) == (str(nice) if untouched and nice != 99 else untouched)
+    assert session_nice("self") == before
 
 
 FAMILY = """
