@@ -53,6 +53,11 @@ HELLO_S: Final = 5.0
 CLOSE_S: Final = 1.0
 """At the end of a link: how long the other side may take to hear of it."""
 
+LAST_WORDS_S: Final = 1.0
+LAST_SILENCE_S: Final = 0.25
+"""How long a link that is cut is read on for what it may still bring, and how much silence says
+that there is nothing more."""
+
 REDIAL_MIN_S: Final = 0.05
 REDIAL_MAX_S: Final = 1.0
 """Wait before a broken stream is dialled anew; doubled, and up to half of it left to chance."""
@@ -167,6 +172,7 @@ class GrpcLink:
         self._broken: asyncio.Future[None] | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._closed = False
+        self._last_kinds: frozenset[str] = frozenset()
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(HEARTBEAT_S, self._on_beat)
 
@@ -199,9 +205,13 @@ class GrpcLink:
         """Return how many messages the other side has not confirmed."""
         return len(self._outbox)
 
-    def cut(self) -> None:
-        """Take nothing more, from this moment on; ``close`` follows."""
+    def cut(self, last_kinds: frozenset[str] = frozenset()) -> None:
+        """Take nothing more but messages of these kinds, from this moment on; ``close`` follows.
+
+        They are what is true whoever says it.  Where this node is behind they have come already.
+        """
         self._closed = True
+        self._last_kinds = last_kinds
         self._timer.cancel()
 
     def undelivered(self) -> list[object]:
@@ -221,8 +231,13 @@ class GrpcLink:
         return taken
 
     async def close(self) -> None:
-        """End the link and have the other side know; what was not confirmed is dropped."""
-        self.cut()
+        """End the link and have the other side know; what was not confirmed is dropped.
+
+        First what it may still bring is read, for ``LAST_WORDS_S`` at the most.
+        """
+        self.cut(self._last_kinds)
+        if self._last_kinds:
+            await self._last_words()
         served = self._dialling is None
         if served and self._broken is not None and not self._broken.done():
             # The server answers with that.  A handler that is cancelled says nothing to the other
@@ -233,6 +248,14 @@ class GrpcLink:
                 if served:
                     await asyncio.wait([task], timeout=CLOSE_S)
                 await _end(task)
+
+    async def _last_words(self) -> None:
+        until_s = self._loop.time() + LAST_WORDS_S
+        self._heard = True
+        while self.up and self._heard and self._loop.time() < until_s:
+            assert self._broken is not None
+            self._heard = False
+            await asyncio.wait([self._broken], timeout=LAST_SILENCE_S)
 
     # --- streams -------------------------------------------------------------------------------
 
@@ -371,7 +394,7 @@ class GrpcLink:
 
     def _take(self, frame: pb.Frame) -> None:
         """Take what a frame brings.  Raises: LinkBroken when a message before it is missing."""
-        if self._closed:
+        if self._closed and not self._last_kinds:
             return
         self._heard = True
         self._confirm(frame.received)
@@ -384,22 +407,25 @@ class GrpcLink:
         if frame.messages and not 0 < number <= self._received + 1:
             raise LinkBroken(f"message {number} came after message {self._received}")
         for message in frame.messages:
-            if self._closed:
-                return  # by what was just received
             if number > self._received:  # else it came before the stream broke
                 self._received = number
-                try:
-                    kind = message.WhichOneof("kind")
-                    if self._kinds is not None and kind not in self._kinds:
-                        raise wire.WireError(f"{kind} is nothing that its role may send")
-                    self._receive(wire.decode(message, ahead_us))
-                except wire.WireError as error:
-                    log.error("the %s sent what has no meaning: %s", self.peer, error)
-                except Exception:
-                    log.exception("a message of the %s was not received", self.peer)
+                self._take_message(message, ahead_us)
             number += 1
         if self._received - self._confirmed >= UNCONFIRMED_MAX:
             self._wake.set()
+
+    def _take_message(self, message: pb.Message, ahead_us: int) -> None:
+        kind = message.WhichOneof("kind")
+        if self._closed and kind not in self._last_kinds:
+            return  # cut by the message before, maybe
+        try:
+            if self._kinds is not None and kind not in self._kinds:
+                raise wire.WireError(f"{kind} is nothing that its role may send")
+            self._receive(wire.decode(message, ahead_us))
+        except wire.WireError as error:
+            log.error("the %s sent what has no meaning: %s", self.peer, error)
+        except Exception:
+            log.exception("a message of the %s was not received", self.peer)
 
     def _confirm(self, number: int) -> None:
         """Forget what the other side has.  Raises: LinkBroken for what was never sent."""

@@ -9,7 +9,7 @@ from acs_core.events import Activation, QueueSpec
 from acs_core.spreading import choose
 from acs_node import acs_pb2 as pb
 from acs_node.cluster import routing
-from acs_node.cluster.routing import Routing
+from acs_node.cluster.routing import DOUBT_US, Routing
 from acs_node.grpc_link import LinkFull, Peer
 from acs_node.links import (
     Cancel,
@@ -80,6 +80,9 @@ class House:
             self.routing.send(Submit(QueueSpec(queue, "ns", "a", 1), Activation(id_, b"", 0)))
 
     def rejected(self) -> dict[str, int]:
+        """Return the causes by activation, once what is in doubt has waited for its result."""
+        self.now_us += DOUBT_US
+        self.routing.look()
         return {m.activation.activation_id: m.cause for m in self.heard if isinstance(m, Reject)}
 
 
@@ -558,3 +561,31 @@ def test_a_queue_that_nobody_leads_goes_to_a_scheduler_that_is_reached() -> None
     links[other].up = False
     house.submit("2")
     assert ids(links[first].take()) == ["2"], "nobody is reached: it is kept for the first"
+
+
+def test_a_result_that_was_read_late_ends_what_its_invoker_took_with_it() -> None:
+    house = House()
+    house.scheduler("s0-1")
+    house.invoker("i0-1")
+    house.submit("read late", "lost", "lost too")
+    house.routing.invoker_gone("i0-1")
+    unknown = [
+        Reject(Activation(id_, b"", 0), Cause.UNKNOWN, "gone", 0)
+        for id_ in ("read late", "lost", "lost too")
+    ]
+    for message in unknown[:2]:
+        house.routing.take("s0-1", message)
+    assert house.routing.counts()["doubted"] == 2
+    house.now_us += DOUBT_US // 2
+    house.routing.take("s0-1", unknown[2])
+    house.routing.take("s0-1", unknown[1])  # twice, and waits no longer for that
+    house.routing.look()
+    assert house.heard == []
+    house.routing.take("i0-1", result("read late"))
+    house.now_us += DOUBT_US // 2
+    house.routing.look()
+    assert house.heard == [result("read late"), unknown[1]]
+    house.now_us += DOUBT_US // 2
+    house.routing.look()
+    assert house.heard == [result("read late"), unknown[1], unknown[2]]
+    assert house.routing.counts()["doubted"] == 0

@@ -302,6 +302,51 @@ async def test_from_a_link_that_is_cut_nothing_is_taken_not_even_what_is_there()
         assert [m.activation_id for m in near.undelivered()] == ["0", "1", "2"]  # type: ignore[attr-defined]
 
 
+async def test_a_link_that_is_cut_is_read_on_for_its_last_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_link, "LAST_SILENCE_S", 3_600)
+    monkeypatch.setattr(grpc_link, "LAST_WORDS_S", 3_600)
+    async with linked() as (pair, near, proxy):
+        proxy.stall(True)
+        for message in (Cancel("0"), QueueClosed("guest/act"), Cancel("1")):
+            pair.far.send(message)
+        await until(lambda: not pair.far.unwritten(), "the write")
+        near.cut(frozenset({"cancel"}))
+        closing = asyncio.ensure_future(near.close())
+        proxy.stall(False)
+        await until(lambda: len(pair.at_client) == 2, "what is still taken")
+        assert pair.at_client == [Cancel("0"), Cancel("1")]
+        assert not closing.done()
+        proxy.cut()
+        await closing
+
+
+async def test_last_words_end_with_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_link, "LAST_WORDS_S", 3_600)
+    async with linked() as (pair, near, _):
+        near.cut(frozenset({"cancel"}))
+        await near.close()
+        await until(lambda: not pair.far.up, "the end of the stream")
+
+
+async def test_last_words_of_one_who_goes_on_talking_end_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with linked() as (pair, near, _):
+
+        async def talk() -> None:
+            while True:
+                pair.far.send(Cancel("0"))
+                await asyncio.sleep(grpc_link.LAST_SILENCE_S / 10)
+
+        talking = asyncio.ensure_future(talk())
+        near.cut(frozenset({"cancel"}))
+        await near.close()
+        talking.cancel()
+        assert pair.at_client
+
+
 async def test_what_no_stream_was_given_is_told_from_what_may_have_been_taken() -> None:
     async with linked() as (pair, near, proxy):
         near.send(Cancel("0"))

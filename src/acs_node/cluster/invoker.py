@@ -186,6 +186,7 @@ class InvokerHouse:
             "added_wait_us": {}
             if waits is None
             else {f"p{p}": waits.percentile_us(p) for p in (50, 99)},
+            "added_wait_counts": [] if waits is None else waits.counts,
         }
 
     async def stop(self) -> None:

@@ -46,6 +46,10 @@ FLUSH_S: Final = 5.0
 
 NUMBERS: Final = {"controller": pb.CONTROLLER, "scheduler": pb.SCHEDULER, "invoker": pb.INVOKER}
 
+LAST_KINDS: Final = {(pb.INVOKER, pb.CONTROLLER): frozenset({"result", "logs"})}
+"""What is still read of a node that is gone, by its role and this node's: how a run has ended is a
+fact, and who tells it need not be a member."""
+
 EXIT_FAILED: Final = 1
 EXIT_LEASE_LOST: Final = 3
 
@@ -178,17 +182,14 @@ class Node:
         self.fence(Peer(NUMBERS[member.role], member.name, member.instance))
 
     def fence(self, peer: Peer) -> None:
-        """Take nothing more from a peer, from this moment on, and tell the house."""
+        """Take nothing more from a peer but ``LAST_KINDS``, from this moment on; tell the house."""
         self._fenced[peer.instance] = None
         if len(self._fenced) > 10_000:
             del self._fenced[next(iter(self._fenced))]
-        self._drop(peer)
-
-    def _drop(self, peer: Peer) -> None:
         link = self.links.pop(peer.instance, None)
         if link is None:
             return
-        link.cut()
+        link.cut(LAST_KINDS.get((peer.role, self.me.role), frozenset()))
         task = asyncio.ensure_future(link.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

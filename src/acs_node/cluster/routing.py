@@ -12,6 +12,9 @@ An invoker that goes may have told its scheduler that a run has ended, and not u
 later schedulers are asked what they do not hold any more, and of what does not end then either the
 other invokers: what none of them has is *unknown*.
 
+What is to end as *unknown* waits a moment for its result: where this node is behind, that may have
+come and not been read yet (``GrpcLink.cut``).
+
 No I/O of its own; links and the controller are handed in.
 """
 
@@ -51,6 +54,10 @@ FENCE_PART: Final = 10_000
 
 GONE_MAX: Final = 100
 """Schedulers that are remembered as gone, for those who have not noticed yet."""
+
+DOUBT_US: Final = 1_000_000
+"""How long what is to end as *unknown* waits for its result; no shorter than a link that is cut
+is read on."""
 
 _NEVER: Final = 2**62
 
@@ -117,6 +124,8 @@ class Routing:
         self._gone_invoker = ""
         # What its scheduler does not hold any more: that one, and until when an end is waited for.
         self._not_held: dict[str, tuple[str, int]] = {}
+        # What ends as unknown unless its result comes by then; oldest first.
+        self._doubted: dict[str, tuple[Reject, int]] = {}
         self._leaders_changed = False
 
     # --- the controller's link ----------------------------------------------------------------
@@ -176,7 +185,14 @@ class Routing:
 
     def _refuse(self, activation_id: str, cause: Cause, reason: str) -> None:
         sent = self._sent.pop(activation_id)
-        self._receive(Reject(sent.submit.activation, cause, reason, RETRY_US))
+        self._reject(Reject(sent.submit.activation, cause, reason, RETRY_US))
+
+    def _reject(self, message: Reject) -> None:
+        if message.cause == Cause.UNKNOWN:
+            due_us = self._now_us() + DOUBT_US
+            self._doubted.setdefault(message.activation.activation_id, (message, due_us))
+        else:
+            self._receive(message)
 
     # --- what comes ----------------------------------------------------------------------------
 
@@ -184,10 +200,11 @@ class Routing:
         """Take a message of the scheduler or invoker of that instance."""
         if isinstance(message, Result):
             self._sent.pop(message.activation_id, None)
+            self._doubted.pop(message.activation_id, None)
             self._receive(message)
         elif isinstance(message, Reject):
             self._sent.pop(message.activation.activation_id, None)
-            self._receive(message)
+            self._reject(message)
         elif isinstance(message, Misdirected):
             self._misdirected(message)
         elif isinstance(message, Fenced):
@@ -372,10 +389,16 @@ class Routing:
                     link.send(message)
 
     def look(self) -> None:
-        """Ask what is due to be asked, of schedulers and then of invokers."""
+        """Ask what is due to be asked, of schedulers and then of invokers, and end what nobody
+        answered."""
         if self._leaders_changed:
             self._take_back()
         now_us = self._now_us()
+        for id_, (rejection, due_us) in list(self._doubted.items()):
+            if now_us < due_us:
+                break
+            del self._doubted[id_]
+            self._receive(rejection)
         if now_us >= self._inquire_us:
             self._inquire_us = _NEVER
             for instance, link in self._schedulers.items():
@@ -406,6 +429,7 @@ class Routing:
         return {
             "sent": len(self._sent),
             "parked": len(self._parked),
+            "doubted": len(self._doubted),
             "fencing": len(self._fencing),
             "queues": len(self._leaders),
         }
