@@ -140,7 +140,8 @@ def measure(server: Server, program: Path, seconds: int, share: float, poisson: 
         f"Authorization: {server.authorization()}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}"
     ).encode()
-    port = server.process.port
+    port = httpx.URL(server.process.url).port
+    assert port is not None
     open_loop(program, port, request, arrivals(int(rate_per_s), rate_per_s, poisson))  # settles
     times = arrivals(int(rate_per_s * seconds), rate_per_s, poisson)
     before = server.status()

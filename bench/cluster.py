@@ -12,10 +12,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import added_wait
 import httpx
 from standalone import (
     USERS,
@@ -94,6 +96,7 @@ class Cluster(Server):
             "containers": sum(count for state, count in pool.items() if state not in gone),
             "containers_created": pool["created"],
             "added_wait_us": document["added_wait_us"],
+            "added_wait_counts": document["added_wait_counts"],
         }
 
     def costs(self, seconds: int) -> dict[str, Any]:
@@ -149,11 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"sandbox {chosen.sandbox}, {chosen.seconds} s each, {document['machine']}")
     results: list[Comparison] = []
     costs: dict[str, Any] = {}
+    waits: dict[str, added_wait.Result] = {}
     try:
         require_wrk()
         if 1 in chosen.actions:
             for containers, tls in product(chosen.containers, (False, True)[: 1 + chosen.tls]):
                 with (
+                    added_wait.generator() as program,
                     folder() as here,
                     folder() as there,
                     Yardstick(here) as yardstick,
@@ -163,6 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     costs[cluster.name] = cluster.costs(chosen.seconds)
                     for what, value in costs[cluster.name].items():
                         print(f"  {what}: {value}")
+                    found = added_wait.measure(cluster, program, chosen.seconds, 0.5, poisson=True)
+                    waits[cluster.name] = found
+                    found.print()
         for actions in chosen.actions:
             if actions > 1:
                 users = max(USERS, 2 * actions)
@@ -173,10 +181,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     Cluster(there, chosen.sandbox, actions, actions, users) as many,
                 ):
                     results.append(compare(one, many, chosen.pairs, chosen.seconds))
-    except (BenchFailed, EtcdMissing, NodeFailed, httpx.HTTPError) as error:
+    except (BenchFailed, EtcdMissing, NodeFailed, OSError, httpx.HTTPError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     document["costs"] = costs
+    document["half_load"] = {name: asdict(found) for name, found in waits.items()}
     document["comparisons"] = [result.document() for result in results]
     write_json(chosen.json, document)
     return 1 if any(result.errors() for result in results) else 0

@@ -8,6 +8,7 @@ Needs ``acs images build``; honours ``DOCKER_HOST``; removes what it made.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import statistics
@@ -183,6 +184,8 @@ def _pause_and_unpause(
             timings.timed("unpause", lambda: client.api.unpause(name))
         except APIError as error:  # an engine at its limit may fail at it; the next may succeed
             timings.errors.append(str(error))
+            with contextlib.suppress(APIError):
+                client.api.unpause(name)  # else all that follow fail
         else:
             timings.ends_s.append(time.perf_counter())
     client.api.remove_container(name, force=True)

@@ -10,6 +10,8 @@ c  1, 10, 50, 100 actions, 11 users for each slot (14,000 against 90 TPS at 100 
 d  twice and four times as many actions as containers
 f  is it a fair opponent: 1 action, few slots, so that both have all of them in use, in turns
 e  throughput by actions and users: what c measures on its way there
+g  ours alone: 100 actions against 1, in turns, both with the same 100 containers and 200 users,
+   for runs of nothing and for runs that wait 5 ms
 
 Before c and f are measured both sides make their containers, for runs so long that they want as
 many as the baseline may have (memory of one invoker in ten is for blackbox actions there).  Ours
@@ -43,10 +45,12 @@ from acs_core.limits import BLACKBOX_FRACTION, MANAGED_FRACTION
 from acs_core.sharding import generate_hash, partition
 from acs_node import wskprops
 from acs_node.demo import DemoFailed, ServerProcess
+from acs_node.entity_types import CONTAINERS_MIN
 
 SIDES = ("sharding", "pull")
 MEMORY_MB = 256
 RUN_MS = 2
+FLAT_RUNS_MS = (0, 5)
 BUSY_MS = 20
 START_S = 180.0
 """A start removes what the last one left: up to 180 containers."""
@@ -81,6 +85,9 @@ class Sizes:
     scarce_users: int
     scarce_seconds: float
     scarce_warm_s: float
+    flat_containers: int
+    flat_pairs: int
+    flat_seconds: float
 
     def primed(self) -> int:
         """Return how many containers the baseline may have for actions of our own images."""
@@ -92,12 +99,13 @@ FULL = Sizes(
     turns=10, pairs=6, slots=180, controllers=3, invokers=10, users=(180, 2_000),
     actions=(1, 10, 50, 100), seconds=(4, 12), still_s=5, warm_max_s=8, prime_max_s=40,
     fair_slots=40, fair_pairs=2, scarce_times=(2, 4), scarce_slots=4, scarce_users=4,
-    scarce_seconds=45, scarce_warm_s=10,
+    scarce_seconds=45, scarce_warm_s=10, flat_containers=100, flat_pairs=2, flat_seconds=6,
 )  # fmt: skip
 QUICK = Sizes(
     turns=1, pairs=1, slots=4, controllers=2, invokers=2, users=(4, 12), actions=(1, 3),
     seconds=(1, 1), still_s=0.3, warm_max_s=1, prime_max_s=2, fair_slots=4, fair_pairs=1,
     scarce_times=(2,), scarce_slots=2, scarce_users=2, scarce_seconds=1, scarce_warm_s=0.5,
+    flat_containers=3, flat_pairs=1, flat_seconds=1,
 )  # fmt: skip
 
 
@@ -140,12 +148,24 @@ class Server:
         self.client.close()
         self.process.kill()
 
-    def deploy(self, names: Sequence[str]) -> None:
-        """Create the actions that are missing."""
+    def deploy(self, names: Sequence[str], floor: int = 0) -> None:
+        """Create the actions that are missing; of each so many containers are to be kept."""
         for name in names:
-            code = {"exec": {"kind": "python:default", "code": FUNCTION}}
-            reply = self.client.put(f"namespaces/_/actions/{name}?overwrite=true", json=code)
+            action: Row = {"exec": {"kind": "python:default", "code": FUNCTION}}
+            action["annotations"] = [{"key": CONTAINERS_MIN, "value": floor}]
+            reply = self.client.put(f"namespaces/_/actions/{name}?overwrite=true", json=action)
             reply.raise_for_status()
+
+    def fill(self, names: Sequence[str], containers: int) -> None:
+        """Call each action, and wait until their floors are there."""
+        for name in names:
+            self.call(name)
+        deadline_s = time.monotonic() + CALL_S
+        while (there := self.status()["containers"]) != containers:
+            if time.monotonic() > deadline_s:
+                raise BenchFailed(f"{self.side}: {there} of {containers} after {CALL_S:g} s")
+            time.sleep(0.3)
+        self.settle()
 
     def call(self, name: str, sleep_ms: int = RUN_MS) -> float:
         """Call an action and return how long that took, in ms."""
@@ -171,7 +191,9 @@ class Server:
             busy_ms = now_ms
             time.sleep(0.3)
 
-    def load(self, names: Sequence[str], stages: Sequence[Stage], sizes: Sizes) -> list[Loop]:
+    def load(
+        self, names: Sequence[str], stages: Sequence[Stage], sizes: Sizes, run_ms: int = RUN_MS
+    ) -> list[Loop]:
         """Let users call the actions, n-th user n-th action, and measure each stage.
 
         Where there are several, containers are made before the first one.
@@ -179,7 +201,7 @@ class Server:
         plan = Plan(
             port=self.process.port,
             status_url=f"{self.process.url}{wskprops.API_PATH}/acs/status",
-            requests=self._requests(names, RUN_MS),
+            requests=self._requests(names, run_ms),
             stages=list(stages),
             still_s=sizes.still_s,
             prime_before=0 if len(stages) > 1 else 1,
@@ -321,6 +343,24 @@ class Bench:
                     tell(rows[-1])
         return rows
 
+    def flat(self) -> list[Row]:
+        """Part g: ours alone, with the same containers."""
+        sizes = self.sizes
+        containers = sizes.flat_containers
+        stage = Stage(2 * containers, sizes.flat_seconds, sizes.warm_max_s)
+        rows = []
+        for _ in range(sizes.flat_pairs):
+            for count in (1, containers):
+                names = [f"flat{number}of{count}" for number in range(count)]
+                with self.server("pull", containers, containers=containers) as made:
+                    made.deploy(names, floor=containers // count)
+                    made.fill(names, containers)
+                    for run_ms in FLAT_RUNS_MS:
+                        (loop,) = made.load(names, [stage], sizes, run_ms)
+                        rows.append({"run_ms": run_ms, **row("pull", count, loop)})
+                        tell(rows[-1])
+        return rows
+
     def scarce(self) -> list[Row]:
         """Part d: more actions than containers, each with some users."""
         sizes = self.sizes
@@ -396,27 +436,40 @@ def tell(found: Row) -> None:
     )
 
 
-def keys(rows: Sequence[Row], fair: Sequence[Row]) -> Row:
-    """Compute the four figures from parts c and f; None where nothing was answered or measured.
+def keys(parts: dict[str, list[Row]]) -> Row:
+    """Compute the four figures from parts c, f and g; None where nothing was answered or measured.
 
     The means are those of Little's law, as the window cuts off what takes longer.
     """
+    rows, flat = parts["c"], parts.get("g", ())
+    fair = parts.get("f", rows)
     base_tps, ours_tps = (
-        statistics.mean([r["tps"] for r in fair or rows if (r["side"], r["actions"]) == (side, 1)])
+        statistics.mean([r["tps"] for r in fair if (r["side"], r["actions"]) == (side, 1)])
         for side in SIDES
     )
     users = max([r["users"] for r in rows])
     at = {(r["side"], r["actions"]): r for r in rows if r["users"] == users}
     most = max([r["actions"] for r in rows])
     ours, base = at["pull", most], at["sharding", most]
+    # Without g: with the containers that its rule has for one action, which are fewer.
+    one, many = ours_of(flat, 0) if flat else (at["pull", 1]["tps"], ours["tps"])
     return {
         f"tps_ratio_{most}_actions": _ratio(ours["tps"], base["tps"]),
         f"mean_latency_ratio_{most}_actions": _ratio(
             base["little_mean_ms"] or 0, ours["little_mean_ms"] or 0
         ),
-        f"flatness_{most}_over_1": _ratio(ours["tps"], at["pull", 1]["tps"]),
+        f"flatness_{most}_over_1": _ratio(many, one),
         "baseline_1_action_over_ours": _ratio(base_tps, ours_tps),
     }
+
+
+def ours_of(flat: Sequence[Row], run_ms: int) -> tuple[float, float]:
+    """Return the mean TPS of part g, with one action and with many."""
+    tps: dict[bool, list[float]] = {True: [], False: []}
+    for each in flat:
+        if each["run_ms"] == run_ms:
+            tps[each["actions"] == 1].append(each["tps"])
+    return statistics.mean(tps[True]), statistics.mean(tps[False])
 
 
 def _ratio(one: float, other: float) -> float | None:
@@ -429,6 +482,7 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "c": Bench.talk,
     "d": Bench.scarce,
     "f": Bench.fair,
+    "g": Bench.flat,
 }
 
 
@@ -437,16 +491,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sandbox", choices=("docker", "process"), default="docker")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all")
-    parser.add_argument("--parts", default="abfcd", help="which, such as ac; e is in c")
+    parser.add_argument("--parts", default="abfcgd", help="which, such as ac; e is in c")
     parser.add_argument("--out", type=Path, metavar="FILE", help="for the raw numbers as JSON")
     parser.add_argument("--actions", type=counts, help="of part c, such as 1,100")
     parser.add_argument("--slots", type=int, help="containers, and 11 users for each, in part c")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)
     if unknown:
-        parser.error(
-            f"--parts: there is no part {', '.join(sorted(unknown))}; there are a, b, c, d and f"
-        )
+        wrong, known = (", ".join(sorted(each)) for each in (unknown, PARTS))
+        parser.error(f"--parts: there is no part {wrong}; there are {known}")
     sizes = QUICK if options.quick else FULL
     if options.actions:
         sizes = replace(sizes, actions=tuple(options.actions))
@@ -485,7 +538,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write(path: Path | None, document: Row) -> None:
     """Write what was measured so far: a part that fails does not cost those before it."""
     if "c" in document["parts"]:
-        document["keys"] = keys(document["parts"]["c"], document["parts"].get("f", ()))
+        document["keys"] = keys(document["parts"])
     if path is not None:
         path.write_text(json.dumps(document, indent=1) + "\n")
 

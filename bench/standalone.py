@@ -189,9 +189,14 @@ class Server:
         actions: int = 1,
         containers: int | None = None,
         users: int = USERS,
+        run_ms: int = 0,
     ) -> None:
         count = "as it comes" if containers is None else str(containers)
         self.name = f"{actions} action{'s' * (actions > 1)}, containers: {count}"
+        self.body = BODY
+        if run_ms:
+            self.name += f", runs of {run_ms} ms"
+            self.body = json.dumps({"sleep_ms": run_ms})
         self.users = users
         self._folder = folder
         self._actions = actions
@@ -237,7 +242,7 @@ class Server:
             self._settled = True
 
     def load(self, seconds: int) -> Load:
-        return self._run(BODY, self.users, seconds)
+        return self._run(self.body, self.users, seconds)
 
     def containers(self) -> tuple[int, int]:
         status = self.status()
@@ -414,8 +419,8 @@ def comparisons(options: argparse.Namespace) -> Iterator[Comparison]:
         with (
             folder() as here,
             folder() as there,
-            Server(here, options.sandbox, 1, actions, users) as one,
-            Server(there, options.sandbox, actions, actions, users) as many,
+            Server(here, options.sandbox, 1, actions, users, options.run_ms) as one,
+            Server(there, options.sandbox, actions, actions, users, options.run_ms) as many,
         ):
             yield compare(one, many, options.pairs, options.seconds)
 
@@ -466,6 +471,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--pairs", type=int, default=5)
     options.add_argument("--actions", type=counts, default=[1, 100])
     options.add_argument("--containers", type=container_counts, default=[None, 16])
+    options.add_argument("--run-ms", type=int, default=0, help="of several actions: how they wait")
     chosen = options.parse_args(arguments)
     document = {"sandbox": chosen.sandbox, "seconds": chosen.seconds, "machine": machine()}
     print(f"sandbox {chosen.sandbox}, {chosen.seconds} s each, {document['machine']}")

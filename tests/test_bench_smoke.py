@@ -358,17 +358,15 @@ def test_the_experiment_degrades_and_writes_its_documented_keys(tmp_path: Path) 
 def test_interference_knows_its_parts() -> None:
     done = run("interference.py", "--parts", "ax")
     assert done.returncode == 2
-    assert "there is no part x; there are a, b, c, d and f" in done.stderr
+    assert "there is no part x; there are a, b, c, d, f, g" in done.stderr
 
 
 def test_interference_measures_both_sides(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    done = run(
-        "interference.py",
-        *("--quick", "--sandbox", "process", "--parts", "cd", "--actions", "1", "--out", str(path)),
-    )
+    path = str(tmp_path / "result.json")
+    few = ("--quick", "--sandbox", "process", "--actions", "1", "--parts", "cdg", "--out", path)
+    done = run("interference.py", *few)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(path.read_text())
+    found = json.loads(Path(path).read_text())
     for part, times in (("c", 2), ("d", 1)):
         rows = found["parts"][part]
         assert [row["side"] for row in rows] == ["sharding"] * times + ["pull"] * times
@@ -380,7 +378,12 @@ def test_interference_measures_both_sides(tmp_path: Path) -> None:
     assert min(row["prime_s"] for row in found["parts"]["c"]) > 0
     assert {row["prime_s"] for row in found["parts"]["d"]} == {0}
     assert found["keys"]["baseline_1_action_over_ours"] > 0
-    assert found["keys"]["flatness_1_over_1"] == 1
+    flat = found["parts"]["g"]
+    assert [(row["actions"], row["run_ms"]) for row in flat] == [(1, 0), (1, 5), (3, 0), (3, 5)]
+    for row in flat:
+        assert (row["containers"], row["started"], row["errors"]) == (3, 0, 0)
+        assert row["tps"] > 0
+    assert found["keys"]["flatness_1_over_1"] == flat[2]["tps"] / flat[0]["tps"]
 
 
 def test_interference_says_why_there_is_no_result(tmp_path: Path) -> None:
