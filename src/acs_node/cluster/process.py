@@ -46,7 +46,9 @@ FLUSH_S: Final = 5.0
 
 NUMBERS: Final = {"controller": pb.CONTROLLER, "scheduler": pb.SCHEDULER, "invoker": pb.INVOKER}
 
-LAST_KINDS: Final = {(pb.INVOKER, pb.CONTROLLER): frozenset({"result", "logs"})}
+LAST_KINDS: Final[dict[tuple[int, int], frozenset[str]]] = {
+    (pb.INVOKER, pb.CONTROLLER): frozenset({"result", "logs"})
+}
 """What is still read of a node that is gone, by its role and this node's: how a run has ended is a
 fact, and who tells it need not be a member."""
 
