@@ -8,7 +8,8 @@ Writes into ``--out`` (build): ``experiment.json``, ``report.html``, ``experimen
 
   tps_ratio_100_actions           ours / baseline, TPS with 2,000 users of 100 actions
   mean_latency_ratio_100_actions  baseline / ours, mean latency of the same
-  flatness_100_over_1             ours with 100 actions / with 1, TPS
+  flatness_100_over_1             ours with 100 actions / with 1, TPS, the same containers where
+                                  that was measured
   baseline_1_action_over_ours     baseline / ours, TPS with 1 action; void below 0.95
                                   (each is null where nothing was answered)
   measured_by                     what these four are of: "interference.py, sandbox docker" where an
@@ -411,6 +412,8 @@ INTERFERENCE = {
            "swaps_per_s", "errors")),
     "f": ("Is it a fair opponent: 1 action, the same containers, all in use",
           ("users", "tps", "mean_ms", "p99_ms", "containers", "started", "errors")),
+    "g": ("Ours alone, many actions and one with the same containers, in turns",
+          ("run_ms", "actions", "users", "tps", "mean_ms", "p99_ms", "containers", "errors")),
 }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ from typing import Any
 
 import httpx
 from closed_loop import Loop, Plan, Stage, run
-from standalone import FUNCTION, PRIME_RUN_MS, BenchFailed, counts, machine
+from standalone import FUNCTION, BenchFailed, counts, machine
 
 from acs_core.limits import BLACKBOX_FRACTION, MANAGED_FRACTION
 from acs_core.sharding import generate_hash, partition
@@ -51,6 +51,9 @@ SIDES = ("sharding", "pull")
 MEMORY_MB = 256
 RUN_MS = 2
 FLAT_RUNS_MS = (0, 5)
+PRIME_RUN_MS = 400
+"""A run so long that waiting for it costs more than a new container."""
+
 BUSY_MS = 20
 START_S = 180.0
 """A start removes what the last one left: up to 180 containers."""
@@ -98,8 +101,8 @@ class Sizes:
 FULL = Sizes(
     turns=10, pairs=6, slots=180, controllers=3, invokers=10, users=(180, 2_000),
     actions=(1, 10, 50, 100), seconds=(4, 12), still_s=5, warm_max_s=8, prime_max_s=40,
-    fair_slots=40, fair_pairs=2, scarce_times=(2, 4), scarce_slots=4, scarce_users=4,
-    scarce_seconds=45, scarce_warm_s=10, flat_containers=100, flat_pairs=2, flat_seconds=6,
+    fair_slots=40, fair_pairs=3, scarce_times=(2, 4), scarce_slots=4, scarce_users=4,
+    scarce_seconds=45, scarce_warm_s=10, flat_containers=100, flat_pairs=3, flat_seconds=6,
 )  # fmt: skip
 QUICK = Sizes(
     turns=1, pairs=1, slots=4, controllers=2, invokers=2, users=(4, 12), actions=(1, 3),
@@ -441,35 +444,30 @@ def keys(parts: dict[str, list[Row]]) -> Row:
 
     The means are those of Little's law, as the window cuts off what takes longer.
     """
-    rows, flat = parts["c"], parts.get("g", ())
-    fair = parts.get("f", rows)
-    base_tps, ours_tps = (
-        statistics.mean([r["tps"] for r in fair if (r["side"], r["actions"]) == (side, 1)])
-        for side in SIDES
-    )
+    rows, flat = parts["c"], parts.get("g", [])
     users = max([r["users"] for r in rows])
     at = {(r["side"], r["actions"]): r for r in rows if r["users"] == users}
     most = max([r["actions"] for r in rows])
     ours, base = at["pull", most], at["sharding", most]
     # Without g: with the containers that its rule has for one action, which are fewer.
-    one, many = ours_of(flat, 0) if flat else (at["pull", 1]["tps"], ours["tps"])
+    flat = [r for r in flat if r["run_ms"] == 0] or [at["pull", 1], ours]
+    one_action = [r for r in parts.get("f", rows) if r["actions"] == 1]
     return {
         f"tps_ratio_{most}_actions": _ratio(ours["tps"], base["tps"]),
         f"mean_latency_ratio_{most}_actions": _ratio(
             base["little_mean_ms"] or 0, ours["little_mean_ms"] or 0
         ),
-        f"flatness_{most}_over_1": _ratio(many, one),
-        "baseline_1_action_over_ours": _ratio(base_tps, ours_tps),
+        f"flatness_{most}_over_1": _median_ratio(flat[1::2], flat[::2]),
+        "baseline_1_action_over_ours": _median_ratio(
+            *([r for r in one_action if r["side"] == side] for side in SIDES)
+        ),
     }
 
 
-def ours_of(flat: Sequence[Row], run_ms: int) -> tuple[float, float]:
-    """Return the mean TPS of part g, with one action and with many."""
-    tps: dict[bool, list[float]] = {True: [], False: []}
-    for each in flat:
-        if each["run_ms"] == run_ms:
-            tps[each["actions"] == 1].append(each["tps"])
-    return statistics.mean(tps[True]), statistics.mean(tps[False])
+def _median_ratio(ones: Sequence[Row], others: Sequence[Row]) -> float | None:
+    """Return the median ratio of TPS over pairs that were measured in turn."""
+    ratios = [_ratio(one["tps"], other["tps"]) for one, other in zip(ones, others, strict=True)]
+    return None if None in ratios else statistics.median([each for each in ratios if each])
 
 
 def _ratio(one: float, other: float) -> float | None:

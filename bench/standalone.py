@@ -30,6 +30,7 @@ import httpx
 import acs_core
 from acs_node import wskprops
 from acs_node.demo import ServerProcess
+from acs_node.entity_types import CONTAINERS_MIN
 
 BENCH = Path(__file__).parent
 YARDSTICK_CONTAINERS = 2
@@ -38,8 +39,8 @@ START_S = 20.0
 PRIME_S = 180.0
 """Until all containers of a side are up: a hundred Docker containers take half a minute."""
 
-PRIME_RUN_MS = 400
-"""A run so long that waiting for it costs more than a new container."""
+STILL_S = 0.5
+"""The engine is done when it did nothing for so long."""
 
 BODY = '{"name":"world"}'
 RESULT = {"greeting": "hi"}
@@ -178,8 +179,8 @@ class Yardstick:
 class Server:
     """An ``acs standalone`` with ``actions`` no-ops and, if asked for, exactly so many containers.
 
-    A server has no setting for a least number of containers, so they are driven up to the cap,
-    and again before each measurement if their keep-alive has passed.
+    Each action has the same number of them for its floor (``acs-containers-min``), so that they
+    are kept while the other side is measured.
     """
 
     def __init__(
@@ -225,24 +226,29 @@ class Server:
             raise BenchFailed(f"the server ended with code {code}{self.process.last_output()}")
 
     def prime(self) -> None:
-        wanted = self._containers
         deadline_s = time.monotonic() + PRIME_S
-        while wanted is not None and self.containers()[0] != wanted:
-            self._settled = False
+        while self._containers is not None and self.containers()[0] != self._containers:
             if time.monotonic() > deadline_s:
                 has = self.containers()[0]
-                raise BenchFailed(f"{self.name}: {has} of {wanted} after {PRIME_S:g} s")
-            if self._actions > 1:
-                self.load(1)  # round robin gives each action its one
-            else:
-                self._run(f'{{"sleep_ms":{PRIME_RUN_MS}}}', 4 * wanted, 2)
+                raise BenchFailed(f"{self.name}: {has} of {self._containers} after {PRIME_S:g} s")
+            time.sleep(STILL_S)
         if not self._settled:
-            # Its run times were those of the driving load, or unknown.
+            self._await_engine()
+            # Its run times were those of cold starts, or unknown.
             self.load(2)
             self._settled = True
 
+    def _await_engine(self) -> None:
+        """Wait until it does nothing: containers that are being made count as well."""
+        busy_ms = -1
+        while (now_ms := self.status()["engine"]["busy_ms"]) != busy_ms:
+            busy_ms = now_ms
+            time.sleep(STILL_S)
+
     def load(self, seconds: int) -> Load:
-        return self._run(self.body, self.users, seconds)
+        script = self._folder / "load.lua"
+        script.write_text(self._lua())
+        return wrk(f"{self.process.url}{self.path()}", script, self.users, seconds)
 
     def containers(self) -> tuple[int, int]:
         status = self.status()
@@ -262,18 +268,13 @@ class Server:
         """The value of the header."""
         return f"Basic {b64encode(self.process.auth.encode()).decode()}"
 
-    def _run(self, body: str, users: int, seconds: int) -> Load:
-        script = self._folder / "load.lua"
-        script.write_text(self._lua(body))
-        return wrk(f"{self.process.url}{self.path()}", script, users, seconds)
-
-    def _lua(self, body: str) -> str:
+    def _lua(self) -> str:
         """Write the script of ``wrk``; also for one action the request comes from a function, so
         that one and many differ in nothing else.
         """
         return f"""\
 wrk.method = "POST"
-wrk.body = '{body}'
+wrk.body = '{self.body}'
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "{self.authorization()}"
 local requests = {{}}
@@ -291,15 +292,19 @@ end
 """
 
     def _deploy(self) -> None:
-        """Create the actions, and look at one answer of the first."""
+        """Create the actions, and look at one answer of each; floors count from then on."""
         headers = {"Authorization": self.authorization()}
-        code = {"exec": {"kind": "python:default", "code": FUNCTION}}
+        action: dict[str, Any] = {"exec": {"kind": "python:default", "code": FUNCTION}}
+        if self._containers is not None:
+            floor = self._containers // self._actions
+            action["annotations"] = [{"key": CONTAINERS_MIN, "value": floor}]
         with httpx.Client(base_url=self.process.url, headers=headers, trust_env=False) as client:
             for index in range(self._actions):
-                client.put(self.path(index).partition("?")[0], json=code).raise_for_status()
-            reply = client.post(self.path(), json=json.loads(BODY), timeout=90)
-        if reply.status_code != 200 or reply.json()["response"]["result"] != RESULT:
-            raise BenchFailed(f"wrong answer: {reply.status_code} {reply.text}")
+                path = self.path(index)
+                client.put(path.partition("?")[0], json=action).raise_for_status()
+                reply = client.post(path, json=json.loads(BODY), timeout=90)
+                if reply.status_code != 200 or reply.json()["response"]["result"] != RESULT:
+                    raise BenchFailed(f"wrong answer: {reply.status_code} {reply.text}")
 
 
 def free_port() -> int:
