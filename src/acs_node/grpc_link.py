@@ -5,8 +5,9 @@ kept and written again after a reconnect, and what arrives twice is taken once. 
 its peer's instance: a node that was started anew is another one.  Who is a peer, and when it is
 gone, ``membership`` tells; what the messages mean is in ``wire``.
 
-Everything that was sent in one turn of the loop goes out as one frame.  While a frame is being
-written the next one gathers: batches form by themselves and never wait for a timer.
+Everything that was sent in one turn of the loop goes out as one frame.  While a frame is on its
+way, until the other side confirms it, the next one gathers: what a link costs is its frames, and
+under load they grow by themselves.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ OUTBOX_BYTES_MAX: Final = 256 * 1024 * 1024
 DISOWNED: Final = grpc.StatusCode.NOT_FOUND
 """How a stream is refused to a node that counts as gone."""
 
-UNCONFIRMED_MAX: Final = 256
-"""So many messages are confirmed at once, also when there is nothing else to write."""
+GATHER_S: Final = 0.01
+"""For how long at most the next frame gathers: a peer need not confirm at once."""
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", FRAME_RECEIVED_BYTES_MAX),
@@ -160,7 +161,8 @@ class GrpcLink:
         self._written = 0  # how many of them this stream has
         self._tried = 0  # the number of the last one that any stream was given
         self._received = 0
-        self._confirmed = 0
+        self._owing = False  # a confirmation
+        self._gathering: asyncio.TimerHandle | None = None
         self._same_clock = False
         self._wake = asyncio.Event()
         self._beat = False
@@ -331,7 +333,7 @@ class GrpcLink:
         self._written = 0
         self._same_clock = hello.clock == _clock_name()
         self._silent_beats = 0
-        self._confirmed = self._received
+        self._owing = False
         self._broken = self._loop.create_future()
         self._stream = asyncio.current_task()
         tasks = [asyncio.ensure_future(self._read(read)), asyncio.ensure_future(self._write(write))]
@@ -367,12 +369,16 @@ class GrpcLink:
 
     def _next_frame(self) -> pb.Frame | None:
         """Return what is to be written now; None when there is nothing."""
-        due = self._beat or self._received - self._confirmed >= UNCONFIRMED_MAX
         start = self._written
-        if start == len(self._outbox) and not due:
-            return None
-        self._beat = False
-        self._confirmed = self._received
+        if not self._beat and not self._owing:
+            if start == len(self._outbox):
+                return None
+            if start and len(self._outbox) - start < FRAME_MESSAGES_MAX and self._gathers():
+                return None
+        self._beat = self._owing = False
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         frame = pb.Frame(first=self._first + start, received=self._received, sent_us=clock.now_us())
         size = 0
         messages = frame.messages
@@ -384,6 +390,12 @@ class GrpcLink:
             self._written += 1
         self._tried = max(self._tried, self._first + self._written - 1)
         return frame
+
+    def _gathers(self) -> bool:
+        """Tell whether what there is waits for more, while a frame is not confirmed."""
+        if self._gathering is None:
+            self._gathering = self._loop.call_later(GATHER_S, self._wake.set)
+        return self._loop.time() < self._gathering.when()
 
     async def _read(self, read: _Read) -> None:
         while True:
@@ -407,17 +419,20 @@ class GrpcLink:
         if frame.messages and not 0 < number <= self._received + 1:
             raise LinkBroken(f"message {number} came after message {self._received}")
         for message in frame.messages:
+            if self._closed and not self._last_kinds:
+                return  # by what was just received
             if number > self._received:  # else it came before the stream broke
                 self._received = number
                 self._take_message(message, ahead_us)
             number += 1
-        if self._received - self._confirmed >= UNCONFIRMED_MAX:
+        if frame.messages:
+            self._owing = True
             self._wake.set()
 
     def _take_message(self, message: pb.Message, ahead_us: int) -> None:
         kind = message.WhichOneof("kind")
         if self._closed and kind not in self._last_kinds:
-            return  # cut by the message before, maybe
+            return
         try:
             if self._kinds is not None and kind not in self._kinds:
                 raise wire.WireError(f"{kind} is nothing that its role may send")
@@ -436,6 +451,8 @@ class GrpcLink:
             self._outbox_bytes -= size
             self._first += 1
             self._written = max(0, self._written - 1)
+        if self._outbox and not self._written:
+            self._wake.set()
 
     def _on_beat(self) -> None:
         self._timer = self._loop.call_later(HEARTBEAT_S, self._on_beat)

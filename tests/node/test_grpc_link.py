@@ -147,6 +147,57 @@ async def test_what_is_sent_in_one_turn_goes_out_as_one_frame(
     assert frames == [300]
 
 
+@pytest.mark.parametrize("confirms", [True, False])
+async def test_what_is_sent_while_a_frame_is_on_its_way_goes_out_as_one_frame(
+    monkeypatch: pytest.MonkeyPatch, confirms: bool
+) -> None:
+    monkeypatch.setattr(grpc_link, "HEARTBEAT_S", 3_600)
+    monkeypatch.setattr(grpc_link, "GATHER_S", 3_600 if confirms else 0.01)
+    frames: list[list[int]] = []
+    take, next_frame = GrpcLink._take, GrpcLink._next_frame
+
+    def seen(self: GrpcLink, frame: pb.Frame) -> None:
+        if frame.messages:
+            frames.append([int(message.cancel.activation_id) for message in frame.messages])
+        take(self, frame)
+
+    def mute(self: GrpcLink) -> pb.Frame | None:
+        return None if self is pair.far and not confirms else next_frame(self)
+
+    monkeypatch.setattr(GrpcLink, "_take", seen)
+    async with linked() as (pair, near, proxy):
+        monkeypatch.setattr(GrpcLink, "_next_frame", mute)
+        if confirms:
+            proxy.stall(True)
+        near.send(Cancel("0"))
+        await until(lambda: near._written, "the first frame")
+        for n in range(1, 300):
+            near.send(Cancel(str(n)))
+            if n % 100 == 0:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+        if confirms:
+            assert len(near.unwritten()) == 299
+            proxy.stall(False)
+        await until(lambda: len(pair.at_server) == 300, "all messages")
+        assert [n for frame in frames for n in frame] == [*range(300)]
+        assert not confirms or frames[1] == [*range(1, 300)]
+
+
+async def test_a_full_frame_waits_for_no_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_link, "GATHER_S", 3_600)
+    monkeypatch.setattr(grpc_link, "FRAME_MESSAGES_MAX", 10)
+    async with linked() as (_, near, proxy):
+        proxy.stall(True)
+        near.send(Cancel("0"))
+        await until(lambda: near._written == 1, "the first frame")
+        for n in range(1, 20):
+            near.send(Cancel(str(n)))
+        await until(lambda: near._written == 11, "the second one")
+        assert numbers(near.unwritten()) == [*range(11, 20)]
+        proxy.stall(False)
+
+
 async def test_nothing_is_lost_or_doubled_or_moved_when_streams_are_cut() -> None:
     async with linked() as (pair, near, proxy):
         for n in range(3_000):
