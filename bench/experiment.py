@@ -4,7 +4,8 @@
     python bench/experiment.py --quick    # make experiment-quick: simulations alone, 3 minutes
 
 Writes into ``--out`` (build): ``experiment.json``, ``report.html``, ``experiment/*.csv`` and
-``experiment/talk.svg``.  Keys of the JSON, besides the raw ``parts``:
+``experiment/talk.svg``, and where an engine answers ``experiment/measured.svg``.  Keys of the JSON,
+besides the raw ``parts``:
 
   tps_ratio_100_actions           ours / baseline, TPS with 2,000 users of 100 actions
   mean_latency_ratio_100_actions  baseline / ours, mean latency of the same
@@ -54,6 +55,9 @@ PROGRAMS = {"interference": ("--out",), "docker_daemon": ("--seconds", "3", "--j
 """What measures an engine, with its arguments but the last, a file."""
 
 SIDES = {"sharding": "baseline (push)", "fit": "ours", "openwhisk": "ours, OpenWhiskRule"}
+MEASURED_SIDES = {"sharding": "sharding", "pull": "fit"}
+"""What ``interference.py`` calls its sides."""
+
 TALK_ACTIONS = (1, 10, 100)
 TALK_SECONDS = 40
 MIXES = ((50, 1), (50, 50), (200, 1), (200, 100), (1_000, 10), (1_000, 100))
@@ -305,6 +309,19 @@ def draw_talk(rows: Sequence[Row]) -> str:
     )
 
 
+def draw_measured(rows: Sequence[Row]) -> str:
+    """Part c of ``interference.py``."""
+    series = {
+        f"{SIDES[name]}, {users:,} users": [
+            (r["actions"], r["tps"]) for r in rows if r["side"] == side and r["users"] == users
+        ]
+        for users in sorted({r["users"] for r in rows}, reverse=True)
+        for side, name in MEASURED_SIDES.items()
+    }
+    title = "On one Docker Engine: runs of 2 ms, 180 slots"
+    return report.chart(series, title, "different actions", "activations answered per second")
+
+
 def page(document: Row) -> str:
     """Put the report together."""
     talk_rows, scale_rows, trace_rows = (document["parts"][n] for n in ("talk", "scale", "traces"))
@@ -419,25 +436,15 @@ INTERFERENCE = {
 
 def interference_tables(measured: Row) -> str:
     """What both schedulers did on the same engine: a chart and a table for each part."""
-    sides = {"sharding": SIDES["sharding"], "pull": SIDES["fit"]}
     html = f"<p>Sandbox {measured['sandbox']}; both in turns, one engine, one machine.</p>"
     rows = measured["parts"].get("c", ())
     if rows:
-        series = {
-            f"{name}, {users:,} users": [
-                (r["actions"], r["tps"]) for r in rows if r["side"] == side and r["users"] == users
-            ]
-            for users in sorted({r["users"] for r in rows}, reverse=True)
-            for side, name in sides.items()
-        }
-        title = "Measured: runs of 2 ms"
-        html += report.themed(
-            report.chart(series, title, "different actions", "activations answered per second")
-        )
+        html += report.themed(draw_measured(rows))
     for part, (title, columns) in INTERFERENCE.items():
         if measured["parts"].get(part):
             table = [
-                [sides[r["side"]], *[r[name] for name in columns]] for r in measured["parts"][part]
+                [SIDES[MEASURED_SIDES[r["side"]]], *[r[name] for name in columns]]
+                for r in measured["parts"][part]
             ]
             html += f"<h3>{title}</h3>" + report.table(["scheduler", *columns], table)
     return html
@@ -500,6 +507,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.out / "experiment.json").write_text(json.dumps(document, indent=1) + "\n")
     (options.out / "report.html").write_text(page(document))
     (folder / "talk.svg").write_text(report.standing(draw_talk(parts["talk"])))
+    if measured := (parts.get("interference") or {"parts": {}})["parts"].get("c"):
+        (folder / "measured.svg").write_text(report.standing(draw_measured(measured)))
     for name in KEYS:
         print(f"{name}: {report.shown(document[name])}")
     for name, why in reasons.items():
