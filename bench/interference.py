@@ -493,6 +493,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="for the raw numbers as JSON")
     parser.add_argument("--actions", type=counts, help="of part c, such as 1,100")
     parser.add_argument("--slots", type=int, help="containers, and 11 users for each, in part c")
+    parser.add_argument("--invokers", type=int, help="that the baseline has in parts c and f")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)
     if unknown:
@@ -501,6 +502,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = QUICK if options.quick else FULL
     if options.actions:
         sizes = replace(sizes, actions=tuple(options.actions))
+    if options.invokers:
+        sizes = replace(sizes, invokers=options.invokers)
     if options.slots:
         sizes = replace(
             sizes, slots=options.slots, users=(options.slots, USERS_PER_SLOT * options.slots)

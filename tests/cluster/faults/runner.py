@@ -219,7 +219,8 @@ def _judge(
 ) -> Row:
     log = RunLog(load.log)
     verdict = Verdict.of(load.accepted, rows, log)
-    normal = log.rate(moment.hurt_s - plan.before_s, moment.hurt_s) or 1e-9
+    # No more than was asked for: what ran before may have been a backlog.
+    normal = min(plan.rate, log.rate(moment.hurt_s - plan.before_s, moment.hurt_s)) or 1e-9
     during = log.rate(moment.hurt_s, max(moment.healed_s, moment.hurt_s + 1)) / normal
     after = log.rate(moment.healed_s, ended_s) / normal
     from_s = moment.hurt_s if fault.back_of == "hurt" else moment.healed_s
