@@ -255,6 +255,11 @@ class HostileWorld(RuleBasedStateMachine):
         granted = names if kind > 1 else names[: len(names) // 2 + 1]
         self.step(ev.Reserved(asked.queue, asked.serial, tuple(granted)))
 
+    @rule(queue=queues)
+    def hunger_is_taken_back(self, queue: str) -> None:
+        """A scheduler hears what itself has told, and of queues that were elsewhere before."""
+        self.step(ev.HungerEnded(queue))
+
     @precondition(lambda self: any(q.pending for q in self.outside.queues.values()))
     @rule(data=st.data(), denied=st.booleans())
     def late_answer(self, data: st.DataObject, denied: bool) -> None:

@@ -38,7 +38,8 @@ class Elsewhere:
     ``hungers`` are others' queues as they were told last, ``lacking`` its own that found no room
     though there seemed to be some: memory (True), or they were denied (False); until something is
     granted to them.  ``since`` tells the order in which all of these began, ``given`` of containers
-    that go for whom they do.
+    that go for whom they do.  A queue that moves here is in both for as long as its last scheduler
+    has not taken back what it told.
     """
 
     def __init__(self) -> None:
@@ -49,13 +50,19 @@ class Elsewhere:
 
     def forget(self, queue: str) -> HungerElsewhere | None:
         """Forget the hunger of another's queue and return what was told last, if anything."""
-        self.since.pop(queue, None)
-        return self.hungers.pop(queue, None)
+        told = self.hungers.pop(queue, None)
+        if told is not None and queue not in self.lacking:
+            del self.since[queue]
+        return told
 
     def end(self, queue: str) -> None:
         """Note that the own queue was granted something, or wishes no more."""
-        if self.lacking.pop(queue, None) is not None:
+        if self.lacking.pop(queue, None) is not None and queue not in self.hungers:
             del self.since[queue]
+
+    def check(self) -> None:
+        """Assert that exactly those are in the order that lack something.  Cost: O(n)."""
+        assert self.since.keys() == self.hungers.keys() | self.lacking.keys()
 
     def gives(self, there: Collection[str]) -> dict[str, int]:
         """Count, by who is to have the room, the containers of ``there`` that are on their way out.

@@ -134,6 +134,7 @@ class Starving:
 
     def check(self) -> None:
         """Assert that the lines hold exactly what is here.  Cost: O(n log n)."""
+        self.elsewhere.check()
         memory = [
             (e.share, e.containers, e.since, q) for q, e in self._entries.items() if e.lacks_memory
         ]

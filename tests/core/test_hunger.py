@@ -231,3 +231,32 @@ def test_a_grant_ends_the_hunger_and_so_does_the_end_of_the_queue() -> None:
     desk.arrive("a1")
     desk.do(ev.Denied("n/a", 1, "no room"), ev.LeadershipLost("n/a", "s2"))
     assert desk.scheduler.hungers() == []
+
+
+def test_what_is_taken_back_of_its_own_queue_changes_nothing() -> None:
+    desk = desk_with(0)
+    desk.arrive("a1")
+    desk.do(ev.Denied("n/a", 1, "no room"))
+    # Each scheduler hears what itself has told as well.
+    desk.do(HungerEnded("n/a"))
+    desk.scheduler.check()
+    assert desk.scheduler.hungers() != []
+    assert [w for w in desk.wait(500_000) if "reserve" in w] != []
+    desk.do(ev.Reserved("n/a", 2, ("c-2",)))
+    assert desk.scheduler.hungers() == []
+    desk.scheduler.check()
+
+
+@pytest.mark.parametrize("granted_first", [False, True])
+def test_a_queue_that_comes_here_was_hungry_elsewhere(granted_first: bool) -> None:
+    desk = desk_with(0)
+    desk.do(hungry())
+    desk.open("n/poor", memory_mb=100)
+    desk.do(ev.Adopted("i", "n/poor", 1))
+    desk.do(ev.Arrived("n/poor", ev.Activation("p1", b"", 0)), ev.Denied("n/poor", 1, "no room"))
+    desk.wait(500_000)
+    events = [HungerEnded("n/poor"), ev.Reserved("n/poor", 2, ("c-2",))]
+    for event in reversed(events) if granted_first else events:
+        desk.do(event)
+        desk.scheduler.check()
+    assert desk.scheduler.hungers() == []
