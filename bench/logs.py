@@ -45,17 +45,15 @@ class Printing(Server):
     def _deploy(self) -> None:
         """Create the action, and look whether its log is kept, or not, as it should be."""
         code = (
-            "import time\n"
             "def main(args):\n"
             f"    for number in range({self._lines}):\n"
             "        print('a line of a log, as long as most are:', number)\n"
-            "    if 'sleep_ms' in args:\n"
-            "        time.sleep(args['sleep_ms'] / 1000)\n"
             "    return {'greeting': 'hi'}\n"
         )
         body = {
             "exec": {"kind": "python:default", "code": code},
             "limits": {"logs": self._logs_mb},
+            "annotations": self.annotations(),
         }
         headers = {"Authorization": self.authorization()}
         with httpx.Client(base_url=self.process.url, headers=headers, trust_env=False) as client:

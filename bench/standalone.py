@@ -264,6 +264,12 @@ class Server:
         """The path of an action's blocking invocation."""
         return f"{wskprops.API_PATH}/namespaces/_/actions/noop{action}?blocking=true"
 
+    def annotations(self) -> list[dict[str, Any]]:
+        """Those of each action: its floor, if there are to be exactly so many containers."""
+        if self._containers is None:
+            return []
+        return [{"key": CONTAINERS_MIN, "value": self._containers // self._actions}]
+
     def authorization(self) -> str:
         """The value of the header."""
         return f"Basic {b64encode(self.process.auth.encode()).decode()}"
@@ -295,9 +301,7 @@ end
         """Create the actions, and look at one answer of each; floors count from then on."""
         headers = {"Authorization": self.authorization()}
         action: dict[str, Any] = {"exec": {"kind": "python:default", "code": FUNCTION}}
-        if self._containers is not None:
-            floor = self._containers // self._actions
-            action["annotations"] = [{"key": CONTAINERS_MIN, "value": floor}]
+        action["annotations"] = self.annotations()
         with httpx.Client(base_url=self.process.url, headers=headers, trust_env=False) as client:
             for index in range(self._actions):
                 path = self.path(index)

@@ -12,7 +12,7 @@ import pytest
 from cluster.load import Client
 from cluster.started import started
 from docker import DockerClient
-from waiting import until
+from waiting import eventually, until
 
 from acs_node.cluster.local import LocalCluster
 from acs_node.images import image_reference
@@ -96,6 +96,11 @@ async def test_an_invoker_prewarms_pauses_and_is_killed(
     node.start()
     assert not before.keys() & containers(docker_client).keys()
     assert await invoke(client, {"n": 3}) == {"n": 3}
-    status, record = await client.request("GET", f"activations/{accepted}")
+
+    async def ended() -> Any:
+        status, found = await client.request("GET", f"activations/{accepted}")
+        return found if status == 200 else None
+
+    record = await eventually(ended, "its record")
     assert "it is unknown whether the activation ran" in record["response"]["result"]["error"]
     client.close()
