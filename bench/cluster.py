@@ -97,9 +97,10 @@ class Cluster(Server):
             "containers_created": pool["created"],
             "added_wait_us": document["added_wait_us"],
             "added_wait_counts": document["added_wait_counts"],
-            # It does not say how long its engine was at work; each container serves at once.
-            "engine": {"busy_ms": 0},
         }
+
+    def _await_engine(self) -> None:
+        """An invoker does not tell how long its engine worked; forked processes serve at once."""
 
     def costs(self, seconds: int) -> dict[str, Any]:
         """Load once more, then wait; return what that cost each process, and etcd's calls."""

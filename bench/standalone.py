@@ -241,7 +241,10 @@ class Server:
     def _await_engine(self) -> None:
         """Wait until it does nothing: containers that are being made count as well."""
         busy_ms = -1
+        deadline_s = time.monotonic() + PRIME_S
         while (now_ms := self.status()["engine"]["busy_ms"]) != busy_ms:
+            if time.monotonic() > deadline_s:
+                raise BenchFailed(f"{self.name}: the engine is not done after {PRIME_S:g} s")
             busy_ms = now_ms
             time.sleep(STILL_S)
 

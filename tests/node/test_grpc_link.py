@@ -10,7 +10,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from waiting import until
+from waiting import WAIT_S, until
 
 from acs_core.effects import Deliver
 from acs_core.events import Activation
@@ -113,6 +113,20 @@ async def linked(pair: Pair | None = None) -> AsyncIterator[tuple[Pair, GrpcLink
         await proxy.close()
 
 
+def frames_taken(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Return a list in which each frame of cancellations has their numbers, as it comes."""
+    frames: list[list[int]] = []
+    take = GrpcLink._take
+
+    def seen(self: GrpcLink, frame: pb.Frame) -> None:
+        if frame.messages:
+            frames.append([int(message.cancel.activation_id) for message in frame.messages])
+        take(self, frame)
+
+    monkeypatch.setattr(GrpcLink, "_take", seen)
+    return frames
+
+
 def numbers(messages: list[Any]) -> list[int]:
     return [int(message.activation_id) for message in messages]
 
@@ -131,20 +145,12 @@ async def test_messages_arrive_in_order_both_ways() -> None:
 async def test_what_is_sent_in_one_turn_goes_out_as_one_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    frames: list[int] = []
-    take = GrpcLink._take
-
-    def counted(self: GrpcLink, frame: pb.Frame) -> None:
-        if frame.messages:
-            frames.append(len(frame.messages))
-        take(self, frame)
-
-    monkeypatch.setattr(GrpcLink, "_take", counted)
+    frames = frames_taken(monkeypatch)
     async with linked() as (pair, near, _):
         for n in range(300):
             near.send(Cancel(str(n)))
         await until(lambda: len(pair.at_server) == 300, "all messages")
-    assert frames == [300]
+    assert frames == [[*range(300)]]
 
 
 @pytest.mark.parametrize("confirms", [True, False])
@@ -153,18 +159,12 @@ async def test_what_is_sent_while_a_frame_is_on_its_way_goes_out_as_one_frame(
 ) -> None:
     monkeypatch.setattr(grpc_link, "HEARTBEAT_S", 3_600)
     monkeypatch.setattr(grpc_link, "GATHER_S", 3_600 if confirms else 0.01)
-    frames: list[list[int]] = []
-    take, next_frame = GrpcLink._take, GrpcLink._next_frame
-
-    def seen(self: GrpcLink, frame: pb.Frame) -> None:
-        if frame.messages:
-            frames.append([int(message.cancel.activation_id) for message in frame.messages])
-        take(self, frame)
+    frames = frames_taken(monkeypatch)
+    next_frame = GrpcLink._next_frame
 
     def mute(self: GrpcLink) -> pb.Frame | None:
         return None if self is pair.far and not confirms else next_frame(self)
 
-    monkeypatch.setattr(GrpcLink, "_take", seen)
     async with linked() as (pair, near, proxy):
         monkeypatch.setattr(GrpcLink, "_next_frame", mute)
         if confirms:
@@ -393,7 +393,8 @@ async def test_last_words_of_one_who_goes_on_talking_end_as_well(
 
         talking = asyncio.ensure_future(talk())
         near.cut(frozenset({"cancel"}))
-        await near.close()
+        async with asyncio.timeout(WAIT_S):  # without a bound it would go on for ever
+            await near.close()
         talking.cancel()
         assert pair.at_client
 
