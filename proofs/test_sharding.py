@@ -91,11 +91,13 @@ class BalancerMachine(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from("abc"),
         memory_mb=st.sampled_from([128, 256, 512]),
+        timeout_s=st.sampled_from([1, 60, 100]),
         draw=st.integers(0, 99),
     )
-    def publish(self, name: str, memory_mb: int, draw: int) -> None:
+    def publish(self, name: str, memory_mb: int, timeout_s: int, draw: int) -> None:
         self.serial += 1
-        action = PushedAction("n", name, memory_mb=memory_mb)
+        timeout_us = timeout_s * 1_000_000
+        action = PushedAction("n", name, memory_mb=memory_mb, timeout_us=timeout_us)
         free = [self.free_mb(number) for number in range(4)]
         invoker = self.balancer.publish(str(self.serial), action, self.now_us, draw)
         up = [number for number in range(4) if self.up[number]]
@@ -112,7 +114,8 @@ class BalancerMachine(RuleBasedStateMachine):
             assert invoker == next(number for number in walk if number in fitting)
         else:
             assert invoker == up[draw % len(up)]
-        self.entries[str(self.serial)] = (invoker, action, self.now_us + 180_000_000)
+        due_us = self.now_us + 2 * max(timeout_us, 60_000_000) + 60_000_000
+        self.entries[str(self.serial)] = (invoker, action, due_us)
 
     @precondition(lambda self: self.entries)
     @rule(data=st.data())
@@ -126,7 +129,8 @@ class BalancerMachine(RuleBasedStateMachine):
         self.now_us += seconds * 1_000_000
         overdue = {name for name, entry in self.entries.items() if entry[2] <= self.now_us}
         given_up = self.balancer.give_up(self.now_us)
-        assert {name for name, _ in given_up} == overdue
+        in_turn = sorted(overdue, key=lambda name: (self.entries[name][2], name))
+        assert [name for name, _ in given_up] == in_turn
         for name, invoker in given_up:
             assert self.entries.pop(name)[0] == invoker
 

@@ -5,9 +5,9 @@
 and inside it the free runs of the containers of each action.  Nobody waits in any of them.
 
 All are safe to use from several threads: the lock of a semaphore is held over the whole of an
-operation.  (In the original a release of ``NestedSemaphore`` may meet an acquire half way, and
-the memory of a container is lost.)  An operation is done whole or, when it raises, not at all.
-Every operation costs O(1) unless it says otherwise.
+operation that changes it.  (In the original a release of ``NestedSemaphore`` may meet an acquire
+half way, and the memory of a container is lost.)  An operation is done whole or, when it raises,
+not at all.  Every operation costs O(1) unless it says otherwise.
 
 Every ``n``, ``memory`` and ``max_concurrent`` is in 1..2**31 - 1, every count an int32, as the
 original's.  Operations raise TypeError for what is no integer, ValueError for less than 1, and
@@ -165,11 +165,13 @@ class NestedSemaphore(ForcibleSemaphore):
 
         Returns: False if there is neither; the key is then known, with no runs.
         """
-        return self._acquire_concurrent(key, max_concurrent, memory, False)
+        max_concurrent = _positive("max_concurrent", max_concurrent)
+        return self._acquire_concurrent(key, max_concurrent, _positive("memory", memory), False)
 
     def force_acquire_concurrent(self, key: str, max_concurrent: int, memory: int) -> None:
         """Take a free run of ``key``, or else memory by force."""
-        self._acquire_concurrent(key, max_concurrent, memory, True)
+        max_concurrent = _positive("max_concurrent", max_concurrent)
+        self._acquire_concurrent(key, max_concurrent, _positive("memory", memory), True)
 
     def release_concurrent(self, key: str, max_concurrent: int, memory: int) -> None:
         """End a run of ``key``; give memory back where a container's worth of runs is free.
@@ -194,8 +196,8 @@ class NestedSemaphore(ForcibleSemaphore):
             self._permits = permits
 
     def _acquire_concurrent(self, key: str, max_concurrent: int, memory: int, force: bool) -> bool:
-        max_concurrent = _positive("max_concurrent", max_concurrent)
-        memory = _positive("memory", memory)
+        if max_concurrent == 1 and not force and self._permits < memory:
+            return False  # most answers where all is taken; reading one number needs no lock
         with self._lock:
             runs = None
             if max_concurrent > 1:
@@ -227,12 +229,18 @@ def _positive(field: str, value: int) -> int:
 def _int32(field: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{field} is {value!r}; it must be an integer")
-    return _sum(field, value, 0)
+    if not _INT32_MIN <= value <= _INT32_MAX:
+        raise _overflow(field, value)
+    return value
 
 
 def _sum(field: str, value: int, change: int) -> int:
-    """Return value + change."""
+    """Return value + change, both int32."""
     total = value + change
     if not _INT32_MIN <= total <= _INT32_MAX:
-        raise OverflowError(f"{field} would be {total}; it must be in {_INT32_MIN}..{_INT32_MAX}")
+        raise _overflow(field, total)
     return total
+
+
+def _overflow(field: str, value: int) -> OverflowError:
+    return OverflowError(f"{field} would be {value}; it must be in {_INT32_MIN}..{_INT32_MAX}")

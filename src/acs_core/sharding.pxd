@@ -1,6 +1,5 @@
 cimport cython
 
-from acs_core.action_queue cimport DeadlineIndex
 from acs_core.semaphores cimport NestedSemaphore
 
 cdef object _UP
@@ -10,24 +9,27 @@ cdef object _UP
 cdef class Balancer:
     cdef public object shards
     cdef dict _entries
-    cdef DeadlineIndex _due
+    cdef long long _due_us
     cdef public list overloads
     cdef public dict acknowledgements
-    cdef dict _hashes
 
-    @cython.locals(number='long long')
+    @cython.locals(number='long long', due_us='long long')
     cpdef object publish(self, str activation_id, object action, long long now_us, object draw)
     cpdef object give_up(self, long long now_us)
+    @cython.locals(slot=NestedSemaphore)
     cdef object _release(self, object action, Py_ssize_t invoker)
 
 
-@cython.locals(slot=NestedSemaphore)
+cpdef long long ack_timeout_us(long long timeout_us, long long factor=*, long long addon_us=*)
+
+
+@cython.locals(number=Py_ssize_t, slot=NestedSemaphore)
 cpdef object schedule(
-    Py_ssize_t max_concurrent,
+    object max_concurrent,
     str key,
     object invokers,
     list slots,
-    Py_ssize_t memory_mb,
+    object memory_mb,
     long long index,
     long long step,
     object draw,

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
 
-from .action_queue import DeadlineIndex
 from .events import _check_name, _check_range
 from .limits import (
     ACK_ADDON_US,
@@ -146,9 +145,10 @@ def schedule(
     for _ in range(len(invokers) + 2):
         chosen = invokers[index]
         if chosen.status is _UP:
-            slot = slots[chosen.invoker]
+            number = chosen.invoker
+            slot = slots[number]
             if slot.try_acquire_concurrent(key, max_concurrent, memory_mb):
-                return chosen.invoker, False
+                return number, False
         index = (index + step) % len(invokers)
     usable = [each.invoker for each in invokers if each.status is _UP]
     if not usable:
@@ -235,6 +235,8 @@ class PushedAction:
     blackbox: bool = False
     key: str = dataclasses.field(init=False)
     """Name of its slots."""
+    number: int = dataclasses.field(init=False)
+    """Its ``generate_hash``."""
 
     def __post_init__(self) -> None:
         for field, text in (
@@ -247,10 +249,13 @@ class PushedAction:
         _check_range("concurrency", self.concurrency, 1, CONCURRENCY_MAX)
         _check_range("timeout_us", self.timeout_us, 1, TIME_MAX_US // ACK_FACTOR - ACK_ADDON_US)
         object.__setattr__(self, "key", f"{self.name}@{self.version}")
+        object.__setattr__(self, "number", generate_hash(self.namespace, self.name))
 
 
 class Acknowledgement(Enum):
     """What became of a completion; the names are those of the original's counters."""
+
+    __hash__ = object.__hash__  # an enum's own is Python code, asked twice for every completion
 
     REGULAR = "regular"
     FORCED = "forced"
@@ -271,13 +276,14 @@ class Balancer:
 
     def __init__(self, shards: Shards | None = None) -> None:
         self.shards = shards or Shards()
-        # What is under way: its action, and the invoker whose slot it holds.
-        self._entries: dict[str, tuple[PushedAction, int]] = {}
-        self._due = DeadlineIndex()
+        # What is under way: its action, the invoker whose slot it holds, and when it is given up.
+        self._entries: dict[str, tuple[PushedAction, int, int]] = {}
+        # Nothing is given up before this.  It is minutes ahead of nearly all completions, so that
+        # looking through all once it is reached costs less than keeping them in order.
+        self._due_us = TIME_MAX_US
         # Managed and blackbox assignments by force since the start.
         self.overloads = [0, 0]
         self.acknowledgements = dict.fromkeys(Acknowledgement, 0)
-        self._hashes: dict[tuple[str, str], int] = {}
 
     def publish(
         self, activation_id: str, action: PushedAction, now_us: int, draw: int
@@ -295,10 +301,7 @@ class Balancer:
         if not pool:
             return None
         steps = shards.blackbox_steps if action.blackbox else shards.managed_steps
-        name = (action.namespace, action.name)
-        number = self._hashes.get(name, -1)
-        if number < 0:
-            number = self._hashes[name] = generate_hash(*name)
+        number = action.number
         chosen = schedule(
             action.concurrency,
             action.key,
@@ -314,8 +317,9 @@ class Balancer:
         invoker, forced = chosen
         if forced:
             self.overloads[action.blackbox] += 1
-        self._entries[activation_id] = (action, invoker)
-        self._due.set(activation_id, now_us + ack_timeout_us(action.timeout_us))
+        due_us = now_us + ack_timeout_us(action.timeout_us)
+        self._entries[activation_id] = (action, invoker, due_us)
+        self._due_us = min(self._due_us, due_us)
         return invoker
 
     def complete(
@@ -323,11 +327,10 @@ class Balancer:
     ) -> Acknowledgement:
         """Take in that an activation has left its invoker, and free its slot if it holds one.
 
-        ``forced``: it is given up; ``health``: it tests an invoker.  Cost: O(log n).
+        ``forced``: it is given up; ``health``: it tests an invoker.  Cost: O(1).
         """
         entry = self._entries.pop(activation_id, None)
         if entry is not None:
-            self._due.discard(activation_id)
             self._release(entry[0], entry[1])
             kind = Acknowledgement.FORCED if forced else Acknowledgement.REGULAR
         elif health:
@@ -340,37 +343,45 @@ class Balancer:
         return kind
 
     def next_deadline_us(self) -> int | None:
-        """Return when ``give_up`` is wanted next, None when nothing is under way.  Cost: O(1)."""
-        due_us = self._due.next_us()
-        return None if due_us < 0 else due_us
+        """Return when ``give_up`` is wanted next, None when nothing is under way.  Cost: O(n)."""
+        return min([due_us for _, _, due_us in self._entries.values()], default=None)
 
     def give_up(self, now_us: int) -> list[tuple[str, int]]:
         """Force the completions that are overdue; return each activation and its invoker.
 
-        That is what supervision hears as a timeout.
+        That is what supervision hears as a timeout.  What is due longest comes first.
+        Cost: O(n), once in as long as a completion is waited for; else O(1).
         """
-        given_up = []
-        while (activation_id := self._due.pop_due(now_us)) is not None:
-            _, invoker = self._entries[activation_id]
+        if now_us < self._due_us:
+            return []
+        overdue = sorted(
+            [
+                (due_us, activation_id, invoker)
+                for activation_id, (_, invoker, due_us) in self._entries.items()
+                if due_us <= now_us
+            ]
+        )
+        for _, activation_id, _ in overdue:
             self.complete(activation_id, forced=True)
-            given_up.append((activation_id, invoker))
-        return given_up
+        dues = [due_us for _, _, due_us in self._entries.values()]
+        self._due_us = min(dues, default=TIME_MAX_US)
+        return [(activation_id, invoker) for _, activation_id, invoker in overdue]
 
     def in_flight(self) -> int:
         """Return how many activations are under way."""
         return len(self._entries)
 
     def check(self) -> None:
-        """Assert that each activation under way has a deadline.  Cost: O(n log n)."""
-        self._due.check()
-        for activation_id in self._entries:
-            assert self._due.time_of(activation_id) >= 0
+        """Assert that no activation is given up too late.  Cost: O(n)."""
+        for _, _, due_us in self._entries.values():
+            assert self._due_us <= due_us
 
     def _release(self, action: PushedAction, invoker: int) -> None:
         slots = self.shards.slots
         if invoker >= len(slots):
             return
+        slot = slots[invoker]
         try:
-            slots[invoker].release_concurrent(action.key, action.concurrency, action.memory_mb)
+            slot.release_concurrent(action.key, action.concurrency, action.memory_mb)
         except KeyError:
             return  # taken before the cluster changed its size: nobody counts it any more

@@ -10,7 +10,7 @@ cdef class PushContainer:
     cdef public int warming
     cdef public Py_ssize_t assigned
     cdef public long long last_used_us
-    cdef public object state
+    cdef public int state
     cdef public bint initialised
     cdef public dict running
     cdef public Activation first

@@ -34,7 +34,7 @@ class PushContainer:
         self.assigned = 0
         self.last_used_us = 0
         # What it is.
-        self.state = ProxyState.STARTING
+        self.state = int(ProxyState.STARTING)
         self.initialised = False
         # What runs, with its deadline; _NEVER once it was given up.
         self.running: dict[str, int] = {}

@@ -1,7 +1,11 @@
 cimport cython
 
-from acs_core.events cimport Event
+from acs_core.effects cimport Reject
+from acs_core.events cimport DrainRequested, Event, RunEnded
 from acs_core.sharding_pool cimport Push, PushPool
+
+cdef long long _NEVER
+cdef int _PLATFORM_ERROR
 
 
 @cython.final
@@ -30,6 +34,6 @@ cdef class FedPool:
     cdef long long _now_us
     cdef bint _draining
 
-    @cython.locals(out=list)
+    @cython.locals(out=list, todo=list)
     cpdef list step(self, object event, long long now_us)
     cpdef object next_deadline_us(self)

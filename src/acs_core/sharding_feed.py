@@ -14,6 +14,9 @@ from .effects import Cause, Reject
 from .events import Activation, DrainRequested, Event, Outcome, RunEnded, refused_time
 from .sharding_pool import Processed, Push, PushPool, PushPoolConfig
 
+_NEVER = limits.TIME_MAX_US
+_PLATFORM_ERROR = int(Outcome.PLATFORM_ERROR)
+
 
 class Acknowledged(Event):
     """The activation has left its invoker: the balancer frees its slot.
@@ -72,10 +75,10 @@ class FedPool:
 
         Raises: as ``PushPool.step``; nothing changed.
         """
-        if not self._now_us <= now_us <= limits.TIME_MAX_US:
+        if not self._now_us <= now_us <= _NEVER:
             raise refused_time(now_us, self._now_us)
         out: list[object] = []
-        todo: deque[Event] = deque()
+        todo: list[Event] = []
         if isinstance(event, Push):
             if self._draining:
                 self._refuse(event.activation, out)
@@ -87,8 +90,7 @@ class FedPool:
             self._draining = True
             while self.feed.topic:
                 self._refuse(self.feed.topic.popleft().activation, out)
-        while todo:
-            each = todo.popleft()
+        for each in todo:  # which become more on the way
             for effect in self.pool.step(each, now_us):
                 if isinstance(effect, Processed):
                     todo += self.feed.processed()
@@ -98,7 +100,7 @@ class FedPool:
                     self._left(effect.activation, True, out)
         self._now_us = now_us
         if isinstance(event, RunEnded):
-            error = event.outcome == Outcome.PLATFORM_ERROR
+            error = event.outcome == _PLATFORM_ERROR
             out.append(Acknowledged(self.config.invoker, event.activation_id, error))
         return out
 

@@ -59,6 +59,14 @@ from .events import (
 from .prewarm import Prewarm, PrewarmedSandboxes
 from .sharding_container import ProxyState, PushContainer, least_recently_used
 
+_STARTING = int(ProxyState.STARTING)
+_RUNNING = int(ProxyState.RUNNING)
+_READY = int(ProxyState.READY)
+_PAUSING = int(ProxyState.PAUSING)
+_PAUSED = int(ProxyState.PAUSED)
+_RESUMING = int(ProxyState.RESUMING)
+_REMOVING = int(ProxyState.REMOVING)
+_APPLICATION_ERROR = int(Outcome.APPLICATION_ERROR)
 _NEVER = limits.TIME_MAX_US
 _DRAINS = "the invoker is draining"
 
@@ -124,6 +132,8 @@ class PushPool:
         self._prewarmed = PrewarmedSandboxes(
             self.config.invoker, self.config.prewarm, self.config.prewarm_check_us
         )
+        # Where nothing is prewarmed nothing of it is asked, twice in every step.
+        self._prewarms = bool(self.config.prewarm)
         self._serial = 0
         self._starts = {"warm": 0, "prewarmed": 0, "cold": 0, "recreated": 0}
 
@@ -143,7 +153,12 @@ class PushPool:
             raise TypeError(f"{type(event).__name__} is no event of a push pool")
         self._now_us = now_us
         out: list[object] = []
-        handler(self, event, now_us, out)
+        if isinstance(event, Push):  # this and the next come with every activation
+            self._push(event, now_us, out)
+        elif isinstance(event, RunEnded):
+            self._run_ended(event, now_us, out)
+        else:
+            handler(self, event, now_us, out)
         while self._mail:
             self._push(self._mail.popleft(), now_us, out)
         return out
@@ -153,14 +168,16 @@ class PushPool:
 
         Cost: O(kinds that are prewarmed).
         """
-        due_us = min(self._due_us, self._prewarmed.next_deadline_us())
+        due_us = self._due_us
+        if self._prewarms:
+            due_us = min(due_us, self._prewarmed.next_deadline_us())
         return None if due_us == _NEVER else due_us
 
     def counts(self) -> dict[str, int]:
         """Return the containers by state, what waits, and how runs found their container."""
         counts = {state.name.lower(): 0 for state in ProxyState}
         for container in self._containers.values():
-            counts[container.state.name.lower()] += 1
+            counts[ProxyState(container.state).name.lower()] += 1
         counts["free"] = len(self._free)
         counts["busy"] = len(self._busy)
         counts["waiting"] = len(self._buffer)
@@ -168,9 +185,13 @@ class PushPool:
 
     def used_mb(self) -> int:
         """Return the memory as the pool counts it: what is on its way out is free already."""
-        used_mb = self._prewarmed.used_mb() - self._prewarmed.going_mb()
-        for pool in (self._free, self._busy):
-            used_mb += sum([c.spec.memory_mb for c in pool.values()])
+        used_mb = 0
+        for container in self._free.values():
+            used_mb += container.spec.memory_mb
+        for container in self._busy.values():
+            used_mb += container.spec.memory_mb
+        if self._prewarms:
+            used_mb += self._prewarmed.used_mb() - self._prewarmed.going_mb()
         return used_mb
 
     def check(self) -> None:
@@ -190,15 +211,15 @@ class PushPool:
             assert self._container_due_us(container) >= self._due_us
             assert len(container.running) <= container.spec.concurrency
             pooled = name in self._free or name in self._busy
-            assert pooled == (container.state != ProxyState.REMOVING)
-            starting = container.state == ProxyState.STARTING
+            assert pooled == (container.state != _REMOVING)
+            starting = container.state == _STARTING
             if pooled:
                 assert container.assigned == len(container.running) + len(container.held) + starting
-            idle = container.state in (ProxyState.READY, ProxyState.PAUSED)
+            idle = container.state in (_READY, _PAUSED)
             assert not (idle and (container.running or container.held))
-            asleep = container.state in (ProxyState.PAUSING, ProxyState.RESUMING)
+            asleep = container.state in (_PAUSING, _RESUMING)
             assert not (asleep and container.running)
-            assert container.state != ProxyState.RUNNING or container.running
+            assert container.state != _RUNNING or container.running
 
     # --- where a run goes ----------------------------------------------------------------------
 
@@ -212,13 +233,16 @@ class PushPool:
         elif self._buffer:
             self._buffer.append(event)
             return
-        container = self._find(event.spec) or self._take_prewarmed(event.spec, now_us, out)
+        container = self._find(event.spec)
+        if container is None and self._prewarms:
+            container = self._take_prewarmed(event.spec, now_us, out)
         victims: list[PushContainer] = []
         if container is None:
             if self.used_mb() + event.spec.memory_mb > self.config.memory_mb:
-                # The quirk: it asks for no more than all free ones hold, and looks no further.
-                free_mb = sum([c.spec.memory_mb for c in self._free.values()])
-                victims = least_recently_used(self._free, min(event.spec.memory_mb, free_mb))
+                if self._free:
+                    # The quirk: it asks for no more than all free ones hold, and looks no further.
+                    free_mb = sum([c.spec.memory_mb for c in self._free.values()])
+                    victims = least_recently_used(self._free, min(event.spec.memory_mb, free_mb))
                 if not victims:
                     if not is_head:
                         self._buffer.append(event)
@@ -233,10 +257,10 @@ class PushPool:
         self._assign(container, event.activation, now_us, out)
         for victim in victims:
             # One that sleeps goes without asking the feed.
-            if victim.state == ProxyState.READY:
+            if victim.state == _READY:
                 self._next(out)
-            victim.state = ProxyState.REMOVING
-        if self._prewarmed.next_deadline_us() <= now_us:
+            victim.state = _REMOVING
+        if self._prewarms and self._prewarmed.next_deadline_us() <= now_us:
             self._prewarm(now_us, out)
 
     def _find(self, spec: QueueSpec) -> PushContainer | None:
@@ -257,7 +281,7 @@ class PushPool:
             return None
         self._starts["prewarmed"] += 1
         container = self._add(spec, 1)
-        container.state = ProxyState.RUNNING
+        container.state = _RUNNING
         out.append(AssignSandbox(container.container, sandbox, spec))
         return container
 
@@ -307,20 +331,20 @@ class PushPool:
         state = container.state
         if container.first is None and not container.initialised:
             container.first = activation
-            if state == ProxyState.RUNNING:  # it was prewarmed
+            if state == _RUNNING:  # it was prewarmed
                 self._initialise(container, now_us, out)
-        elif container.initialised and state in (ProxyState.RUNNING, ProxyState.READY):
+        elif container.initialised and state in (_RUNNING, _READY):
             self._run(container, activation, now_us, out)
         else:
             container.held.append(activation)
-            if state == ProxyState.PAUSED:
-                container.state = ProxyState.RESUMING
+            if state == _PAUSED:
+                container.state = _RESUMING
                 out.append(ResumeSandbox(container.container))
 
     def _initialise(self, container: PushContainer, now_us: int, out: list[object]) -> None:
         first = container.first
         assert first is not None
-        container.state = ProxyState.RUNNING
+        container.state = _RUNNING
         self._limit(container, first, now_us)
         out.append(Initialise(container.container, first))
 
@@ -332,7 +356,7 @@ class PushPool:
     def _run(
         self, container: PushContainer, activation: Activation, now_us: int, out: list[object]
     ) -> None:
-        container.state = ProxyState.RUNNING
+        container.state = _RUNNING
         self._limit(container, activation, now_us)
         out.append(Run(container.container, activation, 0))
 
@@ -344,7 +368,7 @@ class PushPool:
         container = self._containers.get(event.container)
         if container is None:
             self._prewarmed.ready(event.container, out)
-        elif container.state == ProxyState.STARTING:
+        elif container.state == _STARTING:
             self._initialise(container, now_us, out)
             if self._draining:
                 self._leave(container, _DRAINS, out)  # once that run has ended
@@ -366,13 +390,13 @@ class PushPool:
         if container is None or container.running.pop(event.activation_id, None) is None:
             return
         container.assigned -= 1
-        if container.state == ProxyState.REMOVING:
+        if container.state == _REMOVING:
             self._remove_empty(container, out)
         elif not container.initialised:
             # /init failed: what waits for it fails like it.
             self._abort_held(container, "its container could not be initialised", out)
             self._destroy(container, "its /init failed", out)
-        elif event.outcome > Outcome.APPLICATION_ERROR:
+        elif event.outcome > _APPLICATION_ERROR:
             self._fail(container, now_us, out)
         else:
             self._run_held(container, now_us, out)
@@ -380,7 +404,7 @@ class PushPool:
             self._place(container)
             self._next(out)
             if not container.running:
-                container.state = ProxyState.READY
+                container.state = _READY
                 self._idles(container, now_us)
 
     def _fail(self, container: PushContainer, now_us: int, out: list[object]) -> None:
@@ -402,7 +426,7 @@ class PushPool:
         self._drop(container)
         if self._buffer:
             self._next(out)
-        container.state = ProxyState.REMOVING
+        container.state = _REMOVING
         container.cause = cause
         self._remove_empty(container, out)
 
@@ -438,7 +462,7 @@ class PushPool:
             if self._prewarmed.failed(event.container, now_us):
                 self._next(out)
             return
-        if container.state != ProxyState.STARTING:
+        if container.state != _STARTING:
             return
         assert container.first is not None
         unfit = event.failure == FailureClass.UNFIT
@@ -454,15 +478,15 @@ class PushPool:
         if container is None:
             self._prewarmed.broke(event.container, event.cause, now_us, out)
             return
-        if container.state == ProxyState.STARTING:
+        if container.state == _STARTING:
             return  # its start fails, or not
         running = bool(container.running)
         container.running.clear()  # the node has answered for them
-        if container.state == ProxyState.REMOVING:
+        if container.state == _REMOVING:
             if running:
                 self._remove_empty(container, out)
             return
-        waking = container.state == ProxyState.RESUMING
+        waking = container.state == _RESUMING
         if container.initialised:
             self._give_back(container)
         else:
@@ -478,9 +502,9 @@ class PushPool:
             if self._prewarmed.removed(event.container, now_us):
                 self._next(out)
             return
-        if container.state == ProxyState.STARTING:
+        if container.state == _STARTING:
             return  # its start fails, or not
-        if container.state != ProxyState.REMOVING:  # nobody had asked for it
+        if container.state != _REMOVING:  # nobody had asked for it
             broke = SandboxBroke(event.container, "its sandbox is gone")
             done: list[object] = []
             self._sandbox_broke(broke, now_us, done)
@@ -489,17 +513,17 @@ class PushPool:
 
     def _sandbox_paused(self, event: SandboxPaused, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
-        if container is None or container.state != ProxyState.PAUSING:
+        if container is None or container.state != _PAUSING:
             return
-        container.state = ProxyState.PAUSED
+        container.state = _PAUSED
         self._idles(container, now_us)
         if container.held:
-            container.state = ProxyState.RESUMING
+            container.state = _RESUMING
             out.append(ResumeSandbox(event.container))
 
     def _sandbox_resumed(self, event: SandboxResumed, now_us: int, out: list[object]) -> None:
         container = self._containers.get(event.container)
-        if container is not None and container.state == ProxyState.RESUMING:
+        if container is not None and container.state == _RESUMING:
             self._run_held(container, now_us, out)
 
     # --- time ----------------------------------------------------------------------------------
@@ -515,9 +539,9 @@ class PushPool:
 
     def _idle_due_us(self, container: PushContainer) -> int:
         """Return when an idle container is to be paused or removed, _NEVER for others."""
-        if container.state == ProxyState.READY:
+        if container.state == _READY:
             return container.idle_since_us + self.config.pause_grace_us
-        if container.state == ProxyState.PAUSED:
+        if container.state == _PAUSED:
             return container.idle_since_us + self.config.keep_alive_us
         return _NEVER
 
@@ -530,8 +554,8 @@ class PushPool:
                     container.running[activation_id] = _NEVER
             if self._idle_due_us(container) > now_us:
                 continue
-            if container.state == ProxyState.READY:
-                container.state = ProxyState.PAUSING
+            if container.state == _READY:
+                container.state = _PAUSING
                 out.append(PauseSandbox(container.container))
             else:
                 self._leave(container, "it was idle for its keep-alive", out)
@@ -551,11 +575,11 @@ class PushPool:
         self._buffer.clear()
         for container in list(self._containers.values()):
             waiting += [Push(container.spec, activation) for activation in container.held]
-            if container.state == ProxyState.STARTING:
+            if container.state == _STARTING:
                 container.assigned -= len(container.held)
                 container.held.clear()
                 self._place(container)
-            elif container.state != ProxyState.REMOVING:
+            elif container.state != _REMOVING:
                 container.held.clear()
                 self._leave(container, _DRAINS, out)
         self._mail += waiting  # which is refused now

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from typing import Final
 
 from .events import _check_range
 from .limits import (
@@ -22,6 +23,9 @@ from .limits import (
 )
 from .sharding import SHARDED_MEMORY_MAX_MB, InvokerStatus, ShardedInvoker
 
+_UP: Final = InvokerStatus.UP
+_DOWN: Final = InvokerStatus.DOWN
+
 INVOKERS_MAX = 100_000
 """Largest number of an invoker, plus 1: the list has a place for each below it."""
 
@@ -32,6 +36,9 @@ class InvocationResult(Enum):
     SUCCESS = "Success"
     SYSTEM_ERROR = "SystemError"
     TIMEOUT = "Timeout"
+
+
+_SUCCESS: Final = InvocationResult.SUCCESS
 
 
 class SupervisedInvoker:
@@ -58,10 +65,10 @@ class SupervisedInvoker:
         self._heard_us = now_us
         results = self._results
         results.append(result)
-        success = result is InvocationResult.SUCCESS
+        success = result is _SUCCESS
+        if self.status is _DOWN or (success and self.status is _UP):
+            return 0
         tests = int(success and self.status == InvokerStatus.UNHEALTHY)
-        if self.status == InvokerStatus.DOWN or (success and self.status == InvokerStatus.UP):
-            return tests
         if results.count(InvocationResult.SYSTEM_ERROR) > HEALTH_TOLERANCE:
             status = InvokerStatus.UNHEALTHY
         elif results.count(InvocationResult.TIMEOUT) > HEALTH_TOLERANCE:
@@ -146,8 +153,10 @@ class Supervision:
         supervised = self._supervised.get(invoker)
         if supervised is None:
             return 0
+        was = supervised.status
         tests = supervised.completed(result, now_us)
-        self._note(invoker, supervised, self.invokers[invoker].memory_mb)
+        if supervised.status is not was:
+            self._note(invoker, supervised, self.invokers[invoker].memory_mb)
         return tests
 
     def next_deadline_us(self) -> int | None:

@@ -24,6 +24,7 @@ from .controller import Controller
 from .coordination import MemoryCoordination
 from .invoker import Invoker
 from .links import Inbox, Link, LocalLink
+from .log_collection import LogCollection
 from .push_node import PushNode
 from .sandboxes.metered import MeteredEngine
 from .scheduler_node import SchedulerNode
@@ -133,6 +134,8 @@ def push_house(
     inbox = Inbox()
     to_controller = LocalLink(controller.receive, inbox)
     to_node = LocalLink(node.receive, inbox)
+    # Shared: with a tick and messages for each, logs would cost more than with our one invoker.
+    logs = LogCollection(to_controller.send)
     invokers = []
     links: dict[str, Link] = {}
     for pool in pools:
@@ -144,7 +147,7 @@ def push_house(
             pool.prewarm,
         )
         fed = FedPool(named, concurrency_max)
-        invoker = Invoker(fed, engine, controller.action_of, environment)
+        invoker = Invoker(fed, engine, controller.action_of, environment, logs=logs)
         links[named.invoker] = LocalLink(invoker.receive, inbox)
         invokers.append(invoker)
     controller.connect(to_node)

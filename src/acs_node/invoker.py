@@ -96,7 +96,8 @@ class Invoker:
     ``action_of`` returns the action of an open queue; ``environment`` is given to every
     sandbox.  ``convert`` is asked, where there are other nodes, before a container serves: False
     when its reservation is gone.  ``observe`` is told what became of creations and runs, as far
-    as that says something of this host and its engine.
+    as that says something of this host and its engine.  ``logs`` is given where invokers of one
+    process share it, None: this one has its own.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Invoker:
         environment: Mapping[str, str],
         convert: Callable[[str, QueueSpec], Awaitable[bool]] | None = None,
         observe: Callable[[Trial, InvocationResult], None] | None = None,
+        logs: LogCollection | None = None,
     ) -> None:
         self.pool = pool
         self.waits = WaitHistogram()
@@ -118,7 +120,7 @@ class Invoker:
         self._scheduler: Link | None = None
         self._controller: Link | None = None
         self._containers: dict[str, Container] = {}
-        self._logs = LogCollection(self._to_controller)
+        self._logs = logs or LogCollection(self._to_controller)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._speed = EngineSpeed()

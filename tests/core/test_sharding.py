@@ -257,6 +257,22 @@ def test_a_late_completion_of_what_was_given_up() -> None:
     assert balancer.shards.slots[0].available_permits == 2000 - 256
 
 
+def test_what_is_due_longest_is_given_up_first() -> None:
+    balancer = balancer_of(1)
+    long = PushedAction("n", "n/a", timeout_us=90 * SECOND)
+    balancer.publish("long", long, 0, 0)
+    balancer.publish("b", PushedAction("n", "n/a"), 60 * SECOND, 0)
+    balancer.publish("a", PushedAction("n", "n/a"), 60 * SECOND, 0)
+    balancer.publish("earlier", PushedAction("n", "n/a"), 59 * SECOND, 0)  # the clock went back
+    balancer.publish("later", long, 60 * SECOND, 0)
+    assert balancer.next_deadline_us() == 239 * SECOND
+    given_up = balancer.give_up(240 * SECOND)
+    assert [name for name, _ in given_up] == ["earlier", "a", "b", "long"]
+    assert balancer.next_deadline_us() == 300 * SECOND
+    assert balancer.give_up(300 * SECOND - 1) == []
+    balancer.check()
+
+
 def test_force_is_counted_by_kind_of_action() -> None:
     balancer = balancer_of(1, 128)
     assert balancer.publish("x", PushedAction("n", "n/a", blackbox=True), 0, 7) == 0
@@ -380,7 +396,10 @@ def test_invokers_that_fall_silent_and_are_tested() -> None:
 def test_a_completion_is_a_sign_of_life() -> None:
     supervision = Supervision()
     supervision.pinged(0, 512, 0)
+    supervision.completed(0, InvocationResult.SUCCESS, 6 * SECOND)
+    changes = supervision.changes
     supervision.completed(0, InvocationResult.SUCCESS, 7 * SECOND)
+    assert supervision.changes == changes, "it was up before"
     assert supervision.next_deadline_us() == 17 * SECOND
     assert supervision.time_reached(16 * SECOND) == []
     assert supervision.invokers[0].status is InvokerStatus.UP
