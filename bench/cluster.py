@@ -1,6 +1,7 @@
-"""A cluster of processes over gRPC against the yardstick, and many actions against one.
+"""A cluster of processes against the yardstick, and many actions against one.
 
-One controller, one scheduler, one invoker and an etcd, all on this machine; see README.md.
+One controller, one scheduler, one invoker and an etcd, all on this machine, linked by gRPC and by
+frames over plain sockets; see README.md.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from standalone import (
 from acs_node.cluster.etcd_process import EtcdMissing
 from acs_node.cluster.local import LocalCluster, NodeFailed
 
+LINKS = ("grpc", "frames")
+
 IDLE_S = 10
 """How long an idle cluster is looked at."""
 
@@ -53,9 +56,10 @@ class Cluster(Server):
         users: int = USERS,
         *,
         tls: bool = False,
+        links: str = "grpc",
     ) -> None:
         super().__init__(folder, sandbox, actions, containers, users)
-        self.name = f"cluster{' with TLS' if tls else ''}, {self.name}"
+        self.name = f"cluster, {links}{' with TLS' if tls else ''}, {self.name}"
         self._tls = tls
         self.cluster = LocalCluster(
             folder,
@@ -66,6 +70,7 @@ class Cluster(Server):
             # Of a cap one place is kept for calls between functions.
             namespace_containers=containers + 1,
             tls=tls,
+            links=links,
         )
         self.process = self.cluster  # type: ignore[assignment]  # it has url and auth as well
 
@@ -149,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--pairs", type=int, default=3)
     options.add_argument("--containers", type=counts, default=[32])
     options.add_argument("--actions", type=counts, default=[1, 100])
+    options.add_argument("--links", nargs="+", choices=LINKS, default=LINKS)
     options.add_argument("--tls", action="store_true", help="and 1 action once more over TLS")
     chosen = options.parse_args(arguments)
     document = {"sandbox": chosen.sandbox, "seconds": chosen.seconds, "machine": machine()}
@@ -159,13 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_wrk()
         if 1 in chosen.actions:
-            for containers, tls in product(chosen.containers, (False, True)[: 1 + chosen.tls]):
+            with_tls = (False, True)[: 1 + chosen.tls]
+            for links, containers, tls in product(chosen.links, chosen.containers, with_tls):
                 with (
                     added_wait.generator() as program,
                     folder() as here,
                     folder() as there,
                     Yardstick(here) as yardstick,
-                    Cluster(there, chosen.sandbox, 1, containers, tls=tls) as cluster,
+                    Cluster(there, chosen.sandbox, 1, containers, tls=tls, links=links) as cluster,
                 ):
                     results.append(compare(yardstick, cluster, chosen.pairs, chosen.seconds))
                     costs[cluster.name] = cluster.costs(chosen.seconds)
@@ -174,14 +181,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     found = added_wait.measure(cluster, program, chosen.seconds, 0.5, poisson=True)
                     waits[cluster.name] = found
                     found.print()
-        for actions in chosen.actions:
+        for links, actions in product(chosen.links, chosen.actions):
             if actions > 1:
                 users = max(USERS, 2 * actions)
                 with (
                     folder() as here,
                     folder() as there,
-                    Cluster(here, chosen.sandbox, 1, actions, users) as one,
-                    Cluster(there, chosen.sandbox, actions, actions, users) as many,
+                    Cluster(here, chosen.sandbox, 1, actions, users, links=links) as one,
+                    Cluster(there, chosen.sandbox, actions, actions, users, links=links) as many,
                 ):
                     results.append(compare(one, many, chosen.pairs, chosen.seconds))
     except (BenchFailed, EtcdMissing, NodeFailed, OSError, httpx.HTTPError) as error:

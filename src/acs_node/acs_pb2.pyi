@@ -42,18 +42,28 @@ WOULD_EXPIRE: Cause
 UNFIT: Cause
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "first", "messages", "received", "sent_us")
+    __slots__ = ("hello", "first", "messages", "received", "sent_us", "refusal")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     SENT_US_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     first: int
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     received: int
     sent_us: int
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., first: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., received: _Optional[int] = ..., sent_us: _Optional[int] = ...) -> None: ...
+    refusal: Refusal
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., first: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., received: _Optional[int] = ..., sent_us: _Optional[int] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("gone", "reason")
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    gone: bool
+    reason: str
+    def __init__(self, gone: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "role", "name", "instance", "to_instance", "clock", "received", "oldest")

@@ -24,6 +24,7 @@ ROLES = ("controller", "scheduler", "invoker")
 class Member:
     """A node; ``address`` is where other nodes dial in, ``memory_mb`` an invoker's memory.
 
+    ``frames_address`` is where they dial in without gRPC; empty: nowhere.
     ``number`` tells controllers apart in activation ids; 0 for other roles.  ``status`` is an
     invoker's health: ``up``, ``unhealthy`` or ``unresponsive``.
     """
@@ -35,6 +36,7 @@ class Member:
     memory_mb: int = 0
     number: int = 0
     status: str = "up"
+    frames_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

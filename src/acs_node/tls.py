@@ -8,7 +8,9 @@ trying things is in ``certificates``.
 
 from __future__ import annotations
 
+import os
 import re
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -62,6 +64,28 @@ class LinkTls:
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """Return those of the dialling side."""
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return the listening side's, for sockets: without a certificate of ``ca`` no stream."""
+        return self._context(ssl.PROTOCOL_TLS_SERVER)
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return the dialling side's, for sockets; whose certificate it is, is for the caller."""
+        return self._context(ssl.PROTOCOL_TLS_CLIENT)
+
+    def _context(self, protocol: int) -> ssl.SSLContext:
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # A certificate has the name of a node, not that of a host: ``is_proven`` looks at it.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=self.ca.decode())
+        # It takes nothing but files; this one is never on a disk.
+        with os.fdopen(os.memfd_create("acs-node"), "wb") as file:
+            file.write(self.certificate + b"\n" + self.key)
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+        return context
 
     def expecting(self, role: str, name: str) -> tuple[tuple[str, str], ...]:
         """Return the options of a channel that speaks with this node and no other."""

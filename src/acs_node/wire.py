@@ -2,7 +2,7 @@
 
 The only place that looks at foreign input: what is decoded keeps every bound that the core takes
 for granted, or it is a ``WireError`` that names the message, the field, the value and the limit.
-Links, frames and their order are in ``grpc_link``.
+Links, frames and their order are in ``peer_link``.
 
 Times on the wire are the sender's monotonic clock; ``decode`` is told by how much the receiver's
 is ahead.
@@ -86,10 +86,15 @@ def kinds(sender: int, receiver: int) -> frozenset[str]:
 
 def encode(message: object) -> pb.Message:
     """Return the protobuf message.  Raises: TypeError for what does not travel on links."""
-    encoder = _ENCODERS.get(type(message))
-    if encoder is None:
+    found = _ENCODERS.get(type(message))
+    if found is None:
         raise TypeError(f"{type(message).__name__} does not travel between nodes")
-    return encoder(message)
+    kind, fill = found
+    encoded = pb.Message()
+    part = getattr(encoded, kind)
+    part.SetInParent()
+    fill(part, message)
+    return encoded
 
 
 def decode(message: pb.Message, ahead_us: int = 0) -> object:
@@ -158,21 +163,25 @@ def _time(field: str, value: int, ahead_us: int) -> int:
 # --- parts -----------------------------------------------------------------------------------
 
 
-def _to_spec(spec: QueueSpec) -> pb.QueueSpec:
-    return pb.QueueSpec(
-        queue=spec.queue,
-        namespace=spec.namespace,
-        action=spec.action,
-        revision=spec.revision,
-        memory_mb=spec.memory_mb,
-        concurrency=spec.concurrency,
-        timeout_us=spec.timeout_us,
-        action_limit=spec.action_limit,
-        kind=spec.kind,
-        containers_min=spec.containers_min,
-        wait_target_us=spec.wait_target_us,
-        wait_max_us=spec.wait_max_us,
-    )
+# Parts are filled where they lie: protobuf copies what a constructor is given, at every level.
+
+
+def _to_spec(part: pb.QueueSpec, spec: QueueSpec) -> None:
+    part.queue = spec.queue
+    part.namespace = spec.namespace
+    part.action = spec.action
+    part.revision = spec.revision
+    part.memory_mb = spec.memory_mb
+    part.concurrency = spec.concurrency
+    part.timeout_us = spec.timeout_us
+    if spec.action_limit is not None:
+        part.action_limit = spec.action_limit
+    part.kind = spec.kind
+    part.containers_min = spec.containers_min
+    if spec.wait_target_us is not None:
+        part.wait_target_us = spec.wait_target_us
+    if spec.wait_max_us is not None:
+        part.wait_max_us = spec.wait_max_us
 
 
 def _spec(field: str, m: pb.QueueSpec) -> QueueSpec:
@@ -195,14 +204,12 @@ def _spec(field: str, m: pb.QueueSpec) -> QueueSpec:
         raise WireError(f"{field}.{error}") from None
 
 
-def _to_activation(activation: Activation) -> pb.Activation:
-    return pb.Activation(
-        activation_id=activation.activation_id,
-        payload=activation.payload,
-        arrived_us=activation.arrived_us,
-        deadline_us=activation.deadline_us,
-        causes=activation.causes,
-    )
+def _to_activation(part: pb.Activation, activation: Activation) -> None:
+    part.activation_id = activation.activation_id
+    part.payload = activation.payload
+    part.arrived_us = activation.arrived_us
+    part.deadline_us = activation.deadline_us
+    part.causes.extend(activation.causes)
 
 
 def _activation(field: str, m: pb.Activation, ahead_us: int) -> Activation:
@@ -227,158 +234,144 @@ def _activation(field: str, m: pb.Activation, ahead_us: int) -> Activation:
 # --- encoders --------------------------------------------------------------------------------
 
 
-def _of_submit(m: Submit) -> pb.Message:
-    submit = pb.Submit(spec=_to_spec(m.spec), activation=_to_activation(m.activation))
-    return pb.Message(submit=submit)
+def _of_submit(part: pb.Submit, m: Submit) -> None:
+    _to_spec(part.spec, m.spec)
+    _to_activation(part.activation, m.activation)
 
 
-def _of_reject(m: Reject) -> pb.Message:
-    return pb.Message(
-        reject=pb.Reject(
-            activation_id=m.activation.activation_id,
-            cause=m.cause,  # type: ignore[arg-type]  # the same numbers, a test compares them
-            reason=m.reason[:TEXT_MAX],
-            retry_after_us=m.retry_after_us,
+def _of_reject(part: pb.Reject, m: Reject) -> None:
+    part.activation_id = m.activation.activation_id
+    part.cause = m.cause  # type: ignore[assignment]  # the same numbers, a test compares them
+    part.reason = m.reason[:TEXT_MAX]
+    part.retry_after_us = m.retry_after_us
+
+
+def _of_deliver(part: pb.Deliver, m: Deliver) -> None:
+    part.container = m.container
+    part.invoker = m.invoker
+    part.epoch = m.epoch
+    _to_activation(part.activation, m.activation)
+
+
+def _of_create(part: pb.Create, m: Create) -> None:
+    part.container = m.container
+    part.invoker = m.invoker
+    part.epoch = m.epoch
+    part.keep = m.keep
+    _to_spec(part.spec, m.spec)
+
+
+def _of_adopted(part: pb.Adopted, m: Adopted) -> None:
+    part.invoker = m.invoker
+    part.queue = m.queue
+    part.epoch = m.epoch
+    for held in m.held:
+        part.held.add(
+            container=held.container,
+            serving=held.serving,
+            activation_ids=held.activation_ids,
+            keep=held.keep,
         )
-    )
 
 
-def _of_deliver(m: Deliver) -> pb.Message:
-    return pb.Message(
-        deliver=pb.Deliver(
-            container=m.container,
-            invoker=m.invoker,
-            epoch=m.epoch,
-            activation=_to_activation(m.activation),
-        )
-    )
-
-
-def _of_create(m: Create) -> pb.Message:
-    create = pb.Create(
-        container=m.container,
-        invoker=m.invoker,
-        epoch=m.epoch,
-        spec=_to_spec(m.spec),
-        keep=m.keep,
-    )
-    return pb.Message(create=create)
-
-
-def _of_adopted(m: Adopted) -> pb.Message:
-    return pb.Message(
-        adopted=pb.Adopted(
-            invoker=m.invoker,
-            queue=m.queue,
-            epoch=m.epoch,
-            held=[
-                pb.Held(
-                    container=h.container,
-                    serving=h.serving,
-                    activation_ids=h.activation_ids,
-                    keep=h.keep,
-                )
-                for h in m.held
-            ],
-        )
-    )
-
-
-def _of_pulled(m: Pulled) -> pb.Message:
-    pulled = pb.Pulled(
-        container=m.container, epoch=m.epoch, free_slots=m.free_slots, started=m.started
-    )
+def _of_pulled(part: pb.Pulled, m: Pulled) -> None:
+    part.container = m.container
+    part.epoch = m.epoch
+    part.free_slots = m.free_slots
+    part.started.extend(m.started)
     for each in m.completions:
-        pulled.completions.add(
+        part.completions.add(
             activation_id=each.activation_id,
             init_us=each.init_us,
             run_us=each.run_us,
             outcome=each.outcome,
         )
-    return pb.Message(pulled=pulled)
 
 
-def _of_result(m: Result) -> pb.Message:
-    return pb.Message(
-        result=pb.Result(
-            activation_id=m.activation_id,
-            outcome=m.outcome,
-            response=m.response,
-            start_ms=m.start_ms,
-            wait_us=m.wait_us,
-            init_us=m.init_us,
-            duration_us=m.duration_us,
-            timed_out=m.timed_out,
-            logs_follow=m.logs_follow,
-        )
-    )
+def _of_result(part: pb.Result, m: Result) -> None:
+    part.activation_id = m.activation_id
+    part.outcome = m.outcome
+    part.response = m.response
+    part.start_ms = m.start_ms
+    part.wait_us = m.wait_us
+    part.init_us = m.init_us
+    part.duration_us = m.duration_us
+    part.timed_out = m.timed_out
+    part.logs_follow = m.logs_follow
 
 
-def _of_logs(m: Logs) -> pb.Message:
-    return pb.Message(
-        logs=pb.Logs(
-            entries=[
-                # What a function prints need not be text that protobuf takes.
-                pb.Log(
-                    activation_id=id_,
-                    lines=[line.encode("utf-8", "replace").decode() for line in lines],
-                )
-                for id_, lines in m.entries
-            ]
-        )
-    )
+def _of_logs(part: pb.Logs, m: Logs) -> None:
+    for id_, lines in m.entries:
+        # What a function prints need not be text that protobuf takes.
+        text = [line.encode("utf-8", "replace").decode() for line in lines]
+        part.entries.add(activation_id=id_, lines=text)
 
 
-def _plain(field: str, kind: type[Any], *names: str) -> Callable[[Any], pb.Message]:
-    """Return the encoder of a message whose fields are called and formed as the object's."""
+def _of_action_found(part: pb.ActionFound, m: ActionFound) -> None:
+    part.queue = m.queue
+    part.document = m.document
+    part.revision = m.revision
+    part.error = m.error
 
-    def encoder(m: Any) -> pb.Message:
-        return pb.Message(**{field: kind(**{name: getattr(m, name) for name in names})})
 
-    return encoder
+_Fill = Callable[[Any, Any], None]
+
+
+def _plain(kind: type[Any], *names: str) -> _Fill:
+    """Return what fills a message that comes seldom, whose fields are called as the object's."""
+
+    def fill(part: Any, m: Any) -> None:
+        part.MergeFrom(kind(**{name: getattr(m, name) for name in names}))
+
+    return fill
 
 
 _CONTAINER = ("container", "invoker", "epoch")
 
-_ENCODERS: Final[dict[type, Callable[[Any], pb.Message]]] = {
-    Submit: _of_submit,
-    Cancel: _plain("cancel", pb.Cancel, "activation_id"),
-    Close: _plain("close", pb.Close, "queue", "why"),
-    Reject: _of_reject,
-    Throttle: _plain("throttle", pb.Throttle, "queue", "on", "reason"),
-    QueueClosed: _plain("queue_closed", pb.QueueClosed, "queue"),
-    Misdirected: _plain("misdirected", pb.Misdirected, "activation_id", "queue", "leader"),
-    Adopt: _plain("adopt", pb.Adopt, "queue", "epoch", "invoker"),
-    Create: _of_create,
-    Deliver: _of_deliver,
-    Resume: _plain("resume", pb.Resume, *_CONTAINER),
-    Release: _plain("release", pb.Release, *_CONTAINER, "why"),
-    InvokerReported: _plain(
+_ENCODERS: Final[dict[type, tuple[str, _Fill]]] = {
+    Submit: ("submit", _of_submit),
+    Cancel: ("cancel", _plain(pb.Cancel, "activation_id")),
+    Close: ("close", _plain(pb.Close, "queue", "why")),
+    Reject: ("reject", _of_reject),
+    Throttle: ("throttle", _plain(pb.Throttle, "queue", "on", "reason")),
+    QueueClosed: ("queue_closed", _plain(pb.QueueClosed, "queue")),
+    Misdirected: ("misdirected", _plain(pb.Misdirected, "activation_id", "queue", "leader")),
+    Adopt: ("adopt", _plain(pb.Adopt, "queue", "epoch", "invoker")),
+    Create: ("create", _of_create),
+    Deliver: ("deliver", _of_deliver),
+    Resume: ("resume", _plain(pb.Resume, *_CONTAINER)),
+    Release: ("release", _plain(pb.Release, *_CONTAINER, "why")),
+    InvokerReported: (
         "invoker_reported",
-        pb.InvokerReported,
-        "invoker",
-        "memory_mb",
-        "elsewhere_mb",
-        "creation_us",
-        "creations_per_s",
+        _plain(
+            pb.InvokerReported,
+            "invoker",
+            "memory_mb",
+            "elsewhere_mb",
+            "creation_us",
+            "creations_per_s",
+        ),
     ),
-    Adopted: _of_adopted,
-    ContainerServing: _plain("container_serving", pb.ContainerServing, "container", "invoker"),
-    CreationFailed: _plain("creation_failed", pb.CreationFailed, "container", "failure", "cause"),
-    Pulled: _of_pulled,
-    Returned: _plain("returned", pb.Returned, "container", "epoch", "activation_ids"),
-    ContainerPaused: _plain("container_paused", pb.ContainerPaused, "container"),
-    ContainerLeaving: _plain("container_leaving", pb.ContainerLeaving, "container", "cause"),
-    ContainerGone: _plain("container_gone", pb.ContainerGone, "container", "cause"),
-    Result: _of_result,
-    Logs: _of_logs,
-    ActionWanted: _plain("action_wanted", pb.ActionWanted, "queue"),
-    ActionFound: _plain("action_found", pb.ActionFound, "queue", "document", "revision", "error"),
-    Inquiry: _plain("inquiry", pb.Inquiry, "activation_ids"),
-    NotHeld: _plain("not_held", pb.NotHeld, "activation_ids"),
-    Fence: _plain("fence", pb.Fence, "scheduler", "activation_ids"),
-    Drained: _plain("drained", pb.Drained),
-    Fenced: _plain("fenced", pb.Fenced, "scheduler", "known"),
+    Adopted: ("adopted", _of_adopted),
+    ContainerServing: ("container_serving", _plain(pb.ContainerServing, "container", "invoker")),
+    CreationFailed: (
+        "creation_failed",
+        _plain(pb.CreationFailed, "container", "failure", "cause"),
+    ),
+    Pulled: ("pulled", _of_pulled),
+    Returned: ("returned", _plain(pb.Returned, "container", "epoch", "activation_ids")),
+    ContainerPaused: ("container_paused", _plain(pb.ContainerPaused, "container")),
+    ContainerLeaving: ("container_leaving", _plain(pb.ContainerLeaving, "container", "cause")),
+    ContainerGone: ("container_gone", _plain(pb.ContainerGone, "container", "cause")),
+    Result: ("result", _of_result),
+    Logs: ("logs", _of_logs),
+    ActionWanted: ("action_wanted", _plain(pb.ActionWanted, "queue")),
+    ActionFound: ("action_found", _of_action_found),
+    Inquiry: ("inquiry", _plain(pb.Inquiry, "activation_ids")),
+    NotHeld: ("not_held", _plain(pb.NotHeld, "activation_ids")),
+    Fence: ("fence", _plain(pb.Fence, "scheduler", "activation_ids")),
+    Drained: ("drained", _plain(pb.Drained)),
+    Fenced: ("fenced", _plain(pb.Fenced, "scheduler", "known")),
 }
 
 

@@ -12,9 +12,9 @@ from acs_node.cluster.controller import ControllerHouse
 from acs_node.cluster.process import Node
 from acs_node.cluster.routing import CUT_OFF
 from acs_node.cluster.sharing import Sharing
-from acs_node.grpc_link import Peer
 from acs_node.ids import ActivationIds
 from acs_node.links import Result
+from acs_node.peer_link import Peer
 
 
 class Waiting:

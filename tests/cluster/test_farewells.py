@@ -23,7 +23,7 @@ from acs_node.cluster.farewells import Farewells
 from acs_node.cluster.invoker import InvokerHouse
 from acs_node.cluster.scheduler import SchedulerHouse
 from acs_node.coordination import MemoryCoordination
-from acs_node.grpc_link import Peer
+from acs_node.peer_link import Peer
 
 SPEC = QueueSpec("n/a@1", "n", "n/a", 1)
 

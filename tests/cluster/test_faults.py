@@ -39,12 +39,12 @@ PLAN = Plan(
 )
 
 SIX = (
-    "kill -9 of s0, i0",
-    "SIGSTOP of c0, longer than its lease",
-    "SIGSTOP of s0, longer than its lease",
-    "etcd stopped for 5 s",
-    "no packets s0 -> i0",
-    "no packets i0 <-> e0",
+    ("kill -9 of s0, i0", "frames"),
+    ("SIGSTOP of c0, longer than its lease", "grpc"),
+    ("SIGSTOP of s0, longer than its lease", "frames"),
+    ("etcd stopped for 5 s", "grpc"),
+    ("no packets s0 -> i0", "frames"),
+    ("no packets i0 <-> e0", "grpc"),
 )
 
 
@@ -65,13 +65,13 @@ def observe(trace: Path) -> int:
     return steps
 
 
-@pytest.mark.parametrize("name", SIX)
-async def test_nothing_is_lost_or_run_twice(name: str) -> None:
+@pytest.mark.parametrize(("name", "links"), SIX)
+async def test_nothing_is_lost_or_run_twice(name: str, links: str) -> None:
     (fault,) = (fault for fault in catalogue() if fault.name == name)
     # Not below tmp_path: a Unix socket's path has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="acsf-") as folder:
         try:
-            row = await suffer(fault, PLAN, Path(folder))
+            row = await suffer(fault, replace(PLAN, links=links), Path(folder))
         except EtcdMissing as error:
             missing("etcd", str(error))
         except NetworkMissing as error:

@@ -14,8 +14,8 @@ from acs_node.cluster.local import LocalCluster, NodeProcess
 LEASE_S = 3
 
 NEXT_RELEASE = (
-    "from acs_node import grpc_link, cli; "
-    "grpc_link.PROTOCOL, grpc_link.OLDEST = grpc_link.PROTOCOL + 1, grpc_link.PROTOCOL; "
+    "from acs_node import peer_link, cli; "
+    "peer_link.PROTOCOL, peer_link.OLDEST = peer_link.PROTOCOL + 1, peer_link.PROTOCOL; "
     "cli.main()"
 )
 """A node whose protocol is newer by one, and which still speaks ours."""
@@ -68,7 +68,7 @@ async def _reaches(users: Load, goal: int) -> None:
 def test_a_node_two_releases_behind_is_refused_and_says_why(cluster: LocalCluster) -> None:
     (scheduler, _) = cluster.of("scheduler")
     scheduler.stop()
-    ahead = NEXT_RELEASE.replace("grpc_link.PROTOCOL; cli", "grpc_link.PROTOCOL + 1; cli")
+    ahead = NEXT_RELEASE.replace("peer_link.PROTOCOL; cli", "peer_link.PROTOCOL + 1; cli")
     assert ahead != NEXT_RELEASE
     scheduler.command = (sys.executable, "-P", "-c", ahead)  # type: ignore[assignment]
     scheduler.start()

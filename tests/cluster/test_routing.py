@@ -10,7 +10,6 @@ from acs_core.spreading import choose
 from acs_node import acs_pb2 as pb
 from acs_node.cluster import routing
 from acs_node.cluster.routing import DOUBT_US, Routing
-from acs_node.grpc_link import LinkFull, Peer
 from acs_node.links import (
     Cancel,
     Close,
@@ -24,6 +23,7 @@ from acs_node.links import (
     Result,
     Submit,
 )
+from acs_node.peer_link import LinkFull, Peer
 
 
 class FakeLink:

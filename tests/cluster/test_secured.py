@@ -15,17 +15,19 @@ from cluster.started import started
 from waiting import eventually, until
 
 from acs_node import acs_pb2 as pb
+from acs_node import frame_link, grpc_link
 from acs_node.cluster.local import LocalCluster
 from acs_node.etcd import Etcd, EtcdConfig, Lease
-from acs_node.grpc_link import GrpcLink, Peer
 from acs_node.membership import Member, Membership
+from acs_node.peer_link import Peer, PeerLink
 from acs_node.tls import LinkTls
 
 
-@pytest.fixture(scope="module", params=["plain", "tls"])
+@pytest.fixture(scope="module", params=["grpc", "grpc-tls", "frames", "frames-tls"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     """One node of each role."""
-    with started(schedulers=1, invokers=1, tls=request.param == "tls") as made:
+    links, _, tls = request.param.partition("-")
+    with started(schedulers=1, invokers=1, links=links, tls=bool(tls)) as made:
         yield made
 
 
@@ -61,16 +63,21 @@ def tls_of(cluster: LocalCluster, name: str) -> LinkTls | None:
 async def dialled(cluster: LocalCluster, me: Peer, as_: str) -> str:
     """Dial the invoker as ``me``, with the certificate of ``as_``; return what came of it."""
     said = Said()
-    logging.getLogger("acs_node.grpc_link").addHandler(said)
+    logging.getLogger("acs_node.peer_link").addHandler(said)
     async with etcd_of(cluster) as etcd:
         invoker = await member(etcd, "invoker")
-    link = GrpcLink(Peer(pb.INVOKER, invoker.name, invoker.instance), print)
+    peer = Peer(pb.INVOKER, invoker.name, invoker.instance)
+    link = PeerLink(peer, print)
+    tls = tls_of(cluster, as_)
     try:
-        link.dial(me, invoker.address, tls_of(cluster, as_))
+        if invoker.frames_address:
+            link.dial(me, frame_link.dialler(peer, invoker.frames_address, tls))
+        else:
+            link.dial(me, grpc_link.dialler(peer, invoker.address, tls))
         await until(lambda: link.up or said.lines, "an answer")
         return "up" if link.up else said.lines[0]
     finally:
-        logging.getLogger("acs_node.grpc_link").removeHandler(said)
+        logging.getLogger("acs_node.peer_link").removeHandler(said)
         await link.close()
 
 
@@ -103,6 +110,15 @@ async def test_invocations_work(cluster: LocalCluster) -> None:
             links = json.load(answer)["links"]
         assert len(links) == 2
         assert all(link["up"] for link in links.values())
+
+
+async def test_a_node_that_has_no_frames_is_spoken_to_over_grpc() -> None:
+    with started(schedulers=1, invokers=1, links="frames") as cluster:
+        (scheduler,) = cluster.of("scheduler")
+        scheduler.set("links", "grpc")
+        assert scheduler.stop() == 0
+        scheduler.start()  # the controller dials it, and it dials the invoker
+        await test_invocations_work(cluster)
 
 
 async def test_a_stranger_gets_no_link(cluster: LocalCluster) -> None:

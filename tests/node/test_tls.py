@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import pytest
+from node.transports import FRAMES, GRPC, Transport
 from requirements import missing
 from waiting import until
 
 from acs_node import acs_pb2 as pb
-from acs_node import certificates, grpc_link
+from acs_node import certificates, peer_link
 from acs_node.certificates import Pair
 from acs_node.cluster.etcd_process import EtcdMissing, EtcdProcess, TlsFiles
 from acs_node.etcd import Etcd, EtcdConfig, EtcdError, Lease
-from acs_node.grpc_link import METHOD, GrpcLink, LinkServer, Peer
 from acs_node.links import Cancel
+from acs_node.peer_link import LinkBroken, Peer, PeerLink, Reception
 from acs_node.tls import LinkTls, node_domain
 
 CLUSTER = "test"
@@ -39,20 +39,21 @@ class Listening:
     """An invoker that takes whatever link it is asked for, and what came."""
 
     def __init__(self) -> None:
-        self.links: list[GrpcLink] = []
+        self.links: list[PeerLink] = []
         self.got: list[Any] = []
         self.port = 0
+        self.transport = GRPC
 
-    def accept(self, peer: Peer) -> GrpcLink:
-        self.links.append(GrpcLink(peer, self.got.append))
+    def accept(self, peer: Peer) -> PeerLink:
+        self.links.append(PeerLink(peer, self.got.append))
         return self.links[-1]
 
 
 @asynccontextmanager
-async def listening(tls: LinkTls | None) -> AsyncIterator[Listening]:
+async def listening(transport: Transport, tls: LinkTls | None) -> AsyncIterator[Listening]:
     there = Listening()
-    server = LinkServer(SERVER, there.accept, tls)
-    there.port = await server.listen("127.0.0.1:0")
+    there.transport = transport
+    server, there.port = await transport.listen(Reception(SERVER, there.accept, tls))
     try:
         yield there
     finally:
@@ -64,18 +65,20 @@ async def listening(tls: LinkTls | None) -> AsyncIterator[Listening]:
 @asynccontextmanager
 async def dialling(
     there: Listening, me: Peer, tls: LinkTls | None, to: Peer = SERVER
-) -> AsyncIterator[GrpcLink]:
-    link = GrpcLink(to, print)
-    link.dial(me, f"127.0.0.1:{there.port}", tls)
+) -> AsyncIterator[PeerLink]:
+    link = PeerLink(to, print)
+    link.dial(me, there.transport.dialler(to, there.port, tls))
     try:
         yield link
     finally:
         await link.close()
 
 
-async def test_nodes_with_certificates_of_one_authority_speak(authority: Pair) -> None:
+async def test_nodes_with_certificates_of_one_authority_speak(
+    transport: Transport, authority: Pair
+) -> None:
     async with (
-        listening(tls_of(authority, "invoker", "i0")) as there,
+        listening(transport, tls_of(authority, "invoker", "i0")) as there,
         dialling(there, CLIENT, tls_of(authority, "controller", "c0")) as link,
     ):
         link.send(Cancel("1"))
@@ -93,18 +96,23 @@ async def test_nodes_with_certificates_of_one_authority_speak(authority: Pair) -
     ],
 )
 async def test_a_hello_that_says_other_than_its_certificate_is_refused(
-    authority: Pair, role: str, name: str, cluster: str, caplog: pytest.LogCaptureFixture
+    transport: Transport,
+    authority: Pair,
+    role: str,
+    name: str,
+    cluster: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     async with (
-        listening(tls_of(authority, "invoker", "i0")) as there,
+        listening(transport, tls_of(authority, "invoker", "i0")) as there,
         dialling(there, CLIENT, tls_of(authority, role, name, cluster)) as link,
     ):
         link.send(Cancel("1"))
         says = f"its certificate is of {node_domain(cluster, role, name)}"
         await until(lambda: says in caplog.text, "the refusal")
         assert (there.links, there.got, link.up) == ([], [], False)
-    assert "FAILED_PRECONDITION: hello says controller c0 (c0-1)" in caplog.text
+    assert "hello says controller c0 (c0-1)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -116,74 +124,80 @@ async def test_a_hello_that_says_other_than_its_certificate_is_refused(
     ],
 )
 async def test_who_dials_sees_that_the_other_side_is_another_node(
-    authority: Pair, role: str, name: str, cluster: str, caplog: pytest.LogCaptureFixture
+    transport: Transport,
+    authority: Pair,
+    role: str,
+    name: str,
+    cluster: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     async with (
-        listening(tls_of(authority, role, name, cluster)) as there,
+        listening(transport, tls_of(authority, role, name, cluster)) as there,
         dialling(there, CLIENT, tls_of(authority, "controller", "c0")) as link,
     ):
         link.send(Cancel("1"))
-        await until(lambda: "is down: UNAVAILABLE" in caplog.text, "the refusal")
+        await until(lambda: "is down: " in caplog.text, "the refusal")
         assert (there.links, there.got, link.up) == ([], [], False)
 
 
 async def test_a_certificate_of_another_authority_gets_no_stream(
-    authority: Pair, caplog: pytest.LogCaptureFixture
+    transport: Transport, authority: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     stranger = tls_of(certificates.make_authority(CLUSTER, 1), "controller", "c0")
     # Even one that believes in our servers.
     stranger = LinkTls(CLUSTER, authority.certificate, stranger.certificate, stranger.key)
     async with (
-        listening(tls_of(authority, "invoker", "i0")) as there,
+        listening(transport, tls_of(authority, "invoker", "i0")) as there,
         dialling(there, CLIENT, stranger) as link,
     ):
-        await until(lambda: "is down: UNAVAILABLE" in caplog.text, "the refusal")
+        await until(lambda: "is down: " in caplog.text, "the refusal")
         assert (there.links, link.up) == ([], False)
 
 
 @pytest.mark.parametrize("listens_with_tls", [True, False])
 async def test_a_side_without_tls_does_not_speak_with_one_that_has_it(
-    authority: Pair, listens_with_tls: bool, caplog: pytest.LogCaptureFixture
+    transport: Transport, authority: Pair, listens_with_tls: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     server = tls_of(authority, "invoker", "i0")
     client = tls_of(authority, "controller", "c0")
     async with (
-        listening(server if listens_with_tls else None) as there,
+        listening(transport, server if listens_with_tls else None) as there,
         dialling(there, CLIENT, None if listens_with_tls else client) as link,
     ):
-        await until(lambda: "is down: UNAVAILABLE" in caplog.text, "the refusal")
+        await until(lambda: "is down: " in caplog.text, "the refusal")
         assert (there.links, link.up) == ([], False)
 
 
 async def test_a_peer_whose_name_no_certificate_can_have_is_not_dialled(
-    authority: Pair, caplog: pytest.LogCaptureFixture
+    transport: Transport, authority: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     capital = Peer(pb.INVOKER, "I0", "i0-1")
     async with (
-        listening(tls_of(authority, "invoker", "i0")) as there,
+        listening(transport, tls_of(authority, "invoker", "i0")) as there,
         dialling(there, CLIENT, tls_of(authority, "controller", "c0"), capital) as link,
     ):
-        await until(lambda: "name is 'I0'; with TLS it must be" in caplog.text, "the reason")
+        says = "name is 'I0'; with TLS it must be"
+        if transport is FRAMES:
+            says = "its certificate is of i0.invoker.test.acs.internal"
+        await until(lambda: says in caplog.text, "the reason")
         assert (there.links, link.up) == ([], False)
 
 
 async def test_a_hello_with_a_name_that_no_certificate_can_have_is_refused(
+    transport: Transport,
     authority: Pair,
 ) -> None:
-    async with listening(tls_of(authority, "invoker", "i0")) as there:
+    async with listening(transport, tls_of(authority, "invoker", "i0")) as there:
         tls = tls_of(authority, "controller", "c0")
-        options = tls.expecting("invoker", "i0")
-        credentials = tls.channel_credentials()
-        target = f"127.0.0.1:{there.port}"
-        async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
-            call = channel.stream_stream(METHOD, pb.Frame.SerializeToString, pb.Frame.FromString)()
-            await call.write(GrpcLink(SERVER, print).hello(Peer(pb.CONTROLLER, "C0", "c0-1")))
-            with pytest.raises(grpc.aio.AioRpcError, match="hello says controller C0"):
-                await call.read()
+        async with transport.dialler(SERVER, there.port, tls).connect() as stream:
+            hello = PeerLink(SERVER, print).hello(Peer(pb.CONTROLLER, "C0", "c0-1"))
+            await stream.write(hello.SerializeToString())
+            with pytest.raises(LinkBroken, match="hello says controller C0"):
+                await stream.read()
 
 
 @pytest.mark.parametrize(
@@ -283,35 +297,31 @@ async def test_an_etcd_of_another_authority_is_not_believed(
 # --- sizes --------------------------------------------------------------------------------------
 
 
-async def ends_with(there: Listening, frame: bytes) -> tuple[grpc.StatusCode, str]:
-    """Send a frame after the greetings and return how the stream ended."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{there.port}") as channel:
-        call = channel.stream_stream(METHOD, lambda raw: raw, pb.Frame.FromString)()
-        await call.write(GrpcLink(SERVER, print).hello(CLIENT).SerializeToString())
-        await call.read()
-        await call.write(frame)
+async def ends_with(there: Listening, frame: bytes) -> str:
+    """Send a frame after the greetings and return why the stream ended."""
+    async with there.transport.dialler(SERVER, there.port).connect() as stream:
+        await stream.write(PeerLink(SERVER, print).hello(CLIENT).SerializeToString())
+        await stream.read()
         try:
-            while await call.read() is not grpc.aio.EOF:
+            await stream.write(frame)
+            while await stream.read() is not None:
                 pass
-        except grpc.aio.AioRpcError as error:
-            return error.code(), str(error.details())
-        return await call.code(), await call.details()
+        except LinkBroken as error:
+            return str(error)
+    return "nothing was said"
 
 
-async def test_a_frame_with_too_many_messages_ends_the_stream() -> None:
-    messages = [pb.Message()] * (grpc_link.FRAME_MESSAGES_MAX + 1)
-    async with listening(None) as there:
+async def test_a_frame_with_too_many_messages_ends_the_stream(transport: Transport) -> None:
+    messages = [pb.Message()] * (peer_link.FRAME_MESSAGES_MAX + 1)
+    async with listening(transport, None) as there:
         frame = pb.Frame(first=1, messages=messages).SerializeToString()
-        code, says = await ends_with(there, frame)
-        assert code == grpc.StatusCode.INVALID_ARGUMENT
-        assert says == "a frame has 513 messages (allowed: 512)"
+        assert "a frame has 513 messages (allowed: 512)" in await ends_with(there, frame)
         assert there.got == []
 
 
 async def test_a_frame_with_too_many_bytes_ends_the_stream() -> None:
-    most = grpc_link.FRAME_RECEIVED_BYTES_MAX
-    async with listening(None) as there:
-        code, says = await ends_with(there, bytes(most + 1))
-        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    most = peer_link.FRAME_RECEIVED_BYTES_MAX
+    async with listening(GRPC, None) as there:
+        says = await ends_with(there, bytes(most + 1))
         assert f"larger than max ({most + 1} vs. {most})" in says
         assert there.got == []

@@ -219,6 +219,13 @@ def cluster() -> None:
     help="File with the URL of a PostgreSQL database; several controllers need one.",
 )
 @click.option("--tls", is_flag=True, help="Certificates for all links, and those to etcd.")
+@click.option(
+    "--links",
+    type=click.Choice(["grpc", "frames"]),
+    default="grpc",
+    show_default=True,
+    help="What links are made of; frames over plain sockets cost less.",
+)
 @click.pass_context
 def up(
     context: click.Context,
@@ -231,6 +238,7 @@ def up(
     memory: int,
     lease: int,
     tls: bool,
+    links: str,
     database_url_file: Path | None,
 ) -> None:
     """Run an etcd of its own and the nodes as processes, until SIGTERM or SIGINT.
@@ -256,6 +264,7 @@ def up(
                 memory_mb=memory,
                 lease_s=lease,
                 tls=tls,
+                links=links,
                 database_url_file=database_url_file,
             )
         )

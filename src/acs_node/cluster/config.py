@@ -75,6 +75,13 @@ def _addresses(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _advertised(value: Any) -> str:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if value != "" and (match is None or not 0 < int(match[2]) < 65_536):
+        raise ValueError("an address HOST:PORT")
+    return str(value)
+
+
 def _choice(*words: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in words:
@@ -160,7 +167,21 @@ class NodeConfig:
     host: str = _setting("127.0.0.1", _text, "Address to listen on for other nodes.")
     port: int = _setting(0, _PORT, "Port to listen on for other nodes, 0 for a free one.")
     advertise: str = _setting(
-        "", _text, "HOST:PORT where other nodes reach this one; unless given, where it listens."
+        "",
+        _advertised,
+        "HOST:PORT where other nodes reach this one; unless given, where it listens.",
+    )
+    links: str = _setting(
+        "grpc",
+        _choice("grpc", "frames"),
+        "What links are made of: gRPC, or frames over plain sockets, which cost less, with the "
+        "nodes that have them too.",
+    )
+    frames_port: int = _setting(
+        0, _PORT, "Port to listen on for frames over plain sockets, 0 for a free one."
+    )
+    frames_advertise: str = _setting(
+        "", _advertised, "Like advertise, for frames; unless given, host and the port of frames."
     )
     tls_ca: str = _setting(
         "", _text, "PEM of the authority of all nodes' certificates; given, links have TLS."
@@ -446,7 +467,12 @@ def _check(config: NodeConfig) -> None:
 
 
 def _check_links(config: NodeConfig) -> None:
-    """Look at who may speak with this node.  Raises: ConfigError."""
+    """Look at who may speak with this node, and where.  Raises: ConfigError."""
+    if config.links == "frames" and config.advertise and not config.frames_advertise:
+        raise ConfigError(
+            f"advertise is {config.advertise!r}, and links is 'frames': frames have a port of "
+            "their own, so give frames_advertise as well"
+        )
     files = {
         "tls_ca": config.tls_ca,
         "tls_certificate": config.tls_certificate,

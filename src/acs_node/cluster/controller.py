@@ -26,9 +26,9 @@ from ..errors import ApiError
 from ..etcd import Watched, is_absent, put
 from ..firing import Firing
 from ..front import Front
-from ..grpc_link import GrpcLink, Peer
 from ..ids import CONTROLLERS_MAX
 from ..links import ActionFound, ActionWanted
+from ..peer_link import Peer, PeerLink
 from ..routes import action_behind, entities_behind
 from .config import NodeConfig
 from .periodic import Periodic
@@ -260,16 +260,16 @@ class ControllerHouse:
 
     # --- peers ---------------------------------------------------------------------------------
 
-    def linked(self, link: GrpcLink) -> None:
+    def linked(self, link: PeerLink) -> None:
         if link.peer.role == pb.SCHEDULER:
             self._routing.scheduler_linked(link)
         else:
             self._routing.invoker_linked(link)
 
-    def up(self, link: GrpcLink) -> None:
+    def up(self, link: PeerLink) -> None:
         pass
 
-    def down(self, link: GrpcLink) -> None:
+    def down(self, link: PeerLink) -> None:
         if self._controller is not None:
             self._look()
 
@@ -301,7 +301,7 @@ class ControllerHouse:
     def _on_leader(self, queue: str, value: bytes | None) -> None:
         self._routing.leads(queue, None if value is None else value.decode("utf-8", "replace"))
 
-    async def _find_action(self, queue: str, link: GrpcLink) -> None:
+    async def _find_action(self, queue: str, link: PeerLink) -> None:
         """Tell an invoker what the action of a queue is, in the revision that the queue has."""
         assert self._controller is not None
         assert self._entities is not None

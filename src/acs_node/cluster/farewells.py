@@ -19,7 +19,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from acs_core.events import ContainerGone
 
-from ..grpc_link import SILENCE_S
+from ..peer_link import SILENCE_S
 
 ANSWER_S: Final = SILENCE_S + 1.0
 """How long the answer to a leave is waited for: a link that has broken is down by then."""

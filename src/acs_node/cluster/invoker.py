@@ -37,11 +37,11 @@ from acs_core.sharding_supervision import InvocationResult
 
 from .. import acs_pb2 as pb
 from ..entity_types import Action
-from ..grpc_link import GrpcLink, Peer
 from ..health_test import HealthTest
 from ..ids import controller_of
 from ..invoker import Invoker
 from ..links import ActionFound, ActionWanted, Drained, Fence, Fenced, Logs, Result
+from ..peer_link import Peer, PeerLink
 from ..sandboxes import SandboxEngine
 from .config import NodeConfig
 from .drain import DrainWatch
@@ -80,15 +80,15 @@ class InvokerHouse:
         node.memory_mb = node.config.memory_mb
         self._engine: SandboxEngine | None = None
         self._invoker: Invoker | None = None
-        self._schedulers: dict[str, GrpcLink] = {}
-        self._controllers: dict[str, GrpcLink] = {}
+        self._schedulers: dict[str, PeerLink] = {}
+        self._controllers: dict[str, PeerLink] = {}
         self._actions: dict[str, Action] = {}
         self._wanted: dict[str, _Wanted] = {}
-        self._owners: dict[str, GrpcLink] = {}  # of containers
+        self._owners: dict[str, PeerLink] = {}  # of containers
         self._queues: dict[str, str] = {}  # of containers
-        self._speaking: GrpcLink | None = None  # whose message is being received
+        self._speaking: PeerLink | None = None  # whose message is being received
         self._delivered = ""  # the activation that is being received
-        self._farewells: Farewells[GrpcLink] = Farewells(lambda link, gone: link.send(gone))
+        self._farewells: Farewells[PeerLink] = Farewells(lambda link, gone: link.send(gone))
         # Delivered and not ended; the invoker answers a fence from it.
         self._held: set[str] = set()
         self._homeless: deque[Result | Logs] = deque(maxlen=RESULTS_WAITING_MAX)
@@ -240,7 +240,7 @@ class InvokerHouse:
 
     # --- peers ---------------------------------------------------------------------------------
 
-    def linked(self, link: GrpcLink) -> None:
+    def linked(self, link: PeerLink) -> None:
         if link.peer.role == pb.SCHEDULER:
             self._schedulers[link.peer.instance] = link
             if self._invoker is not None:
@@ -251,13 +251,13 @@ class InvokerHouse:
                 wanted.asked.add(link.peer.instance)
                 link.send(ActionWanted(queue))
 
-    def up(self, link: GrpcLink) -> None:
+    def up(self, link: PeerLink) -> None:
         if link.peer.role == pb.CONTROLLER:
             homeless, self._homeless = self._homeless, deque(maxlen=RESULTS_WAITING_MAX)
             for message in homeless:
                 self.to_controller(message)
 
-    def down(self, link: GrpcLink) -> None:
+    def down(self, link: PeerLink) -> None:
         pass
 
     def gone(self, peer: Peer) -> None:
@@ -469,7 +469,7 @@ class _Way:
     send: Callable[[object], None]
 
 
-def _peer_of(links: dict[str, GrpcLink], instance: str) -> Peer:
+def _peer_of(links: dict[str, PeerLink], instance: str) -> Peer:
     link = links.get(instance)
     return Peer(pb.SCHEDULER, "", instance) if link is None else link.peer
 

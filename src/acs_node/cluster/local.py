@@ -163,6 +163,7 @@ class LocalCluster:
         lease_s: int = 10,
         namespace_containers: int | None = None,
         tls: bool = False,
+        links: str = "grpc",
         database_url_file: Path | None = None,
         of_invokers: Mapping[str, str] | None = None,
     ) -> None:
@@ -179,6 +180,7 @@ class LocalCluster:
         self._port = port
         self._memory_mb = memory_mb
         self._lease_s = lease_s
+        self._links = links
         self._namespace_containers = namespace_containers
         self._of_invokers = of_invokers or {}
 
@@ -186,7 +188,11 @@ class LocalCluster:
         """Start everything and wait until it serves.  Raises: EtcdMissing, NodeFailed."""
         self._certify()
         self.etcd.start()
-        common = {"etcd": self.etcd.endpoint, "lease-s": str(self._lease_s)}
+        common = {
+            "etcd": self.etcd.endpoint,
+            "lease-s": str(self._lease_s),
+            "links": self._links,
+        }
         capped = dict(common)
         if self._namespace_containers is not None:
             capped["namespace-containers"] = str(self._namespace_containers)

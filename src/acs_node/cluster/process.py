@@ -21,12 +21,12 @@ import orjson
 import uvloop
 
 from .. import acs_pb2 as pb
-from .. import clock, wire
+from .. import clock, frame_link, grpc_link, wire
 from ..database import DatabaseError
 from ..etcd import Etcd, EtcdError, Lease, backoff
 from ..etcd_coordination import EtcdCoordination
-from ..grpc_link import Disowned, GrpcLink, LinkServer, Peer, Refused, role_name
 from ..membership import Member, Membership
+from ..peer_link import Dialler, Disowned, Peer, PeerLink, Reception, Refused, role_name
 from ..sandboxes import SandboxError
 from .config import ConfigError, NodeConfig
 
@@ -79,15 +79,15 @@ class House(Protocol):
         """Take a message of another node."""
         ...
 
-    def linked(self, link: GrpcLink) -> None:
+    def linked(self, link: PeerLink) -> None:
         """A peer is known from now on; what is sent to it arrives once the link is up."""
         ...
 
-    def up(self, link: GrpcLink) -> None:
+    def up(self, link: PeerLink) -> None:
         """The link has come up, for the first time or again."""
         ...
 
-    def down(self, link: GrpcLink) -> None:
+    def down(self, link: PeerLink) -> None:
         """The link has gone down; it may come up again."""
         ...
 
@@ -128,8 +128,10 @@ class Node:
             etcd, config.cluster, self.me.instance, self._joined, self._member_gone
         )
         self.tls = config.link_tls()
-        self.server = LinkServer(self.me, self._accept, self.tls)
-        self.links: dict[str, GrpcLink] = {}
+        reception = Reception(self.me, self._accept, self.tls)
+        self.server = grpc_link.GrpcServer(reception)
+        self.frame_server = frame_link.FrameServer(reception) if config.links == "frames" else None
+        self.links: dict[str, PeerLink] = {}
         self.house: House | None = None
         self.memory_mb = 0
         self.health = "up"
@@ -140,10 +142,10 @@ class Node:
 
     # --- links ---------------------------------------------------------------------------------
 
-    def _link(self, peer: Peer) -> GrpcLink:
+    def _link(self, peer: Peer) -> PeerLink:
         house = self.house
         assert house is not None
-        link = GrpcLink(
+        link = PeerLink(
             peer,
             lambda message: house.receive(peer, message),
             self._changed,
@@ -154,11 +156,11 @@ class Node:
         house.linked(link)
         return link
 
-    def _changed(self, link: GrpcLink) -> None:
+    def _changed(self, link: PeerLink) -> None:
         assert self.house is not None
         (self.house.up if link.up else self.house.down)(link)
 
-    def _accept(self, peer: Peer) -> GrpcLink:
+    def _accept(self, peer: Peer) -> PeerLink:
         if self.house is None:
             raise Refused("this node is starting")
         if peer.instance in self._fenced:
@@ -178,7 +180,12 @@ class Node:
         role = NUMBERS[member.role]
         if self.me.role < role and member.instance not in self.links:
             peer = Peer(role, member.name, member.instance)
-            self._link(peer).dial(self.me, member.address, self.tls)
+            self._link(peer).dial(self.me, self._dialler(peer, member))
+
+    def _dialler(self, peer: Peer, member: Member) -> Dialler:
+        if self.frame_server is not None and member.frames_address:
+            return frame_link.dialler(peer, member.frames_address, self.tls)
+        return grpc_link.dialler(peer, member.address, self.tls)
 
     def _member_gone(self, member: Member) -> None:
         self.fence(Peer(NUMBERS[member.role], member.name, member.instance))
@@ -220,6 +227,7 @@ class Node:
             config.name,
             self.me.instance,
             config.advertise or f"{config.host}:{port}",
+            frames_address=await self._listen_for_frames(),
         )
         await self.membership.announce(member, self.lease)
         await self.membership.start()
@@ -230,6 +238,14 @@ class Node:
         await self.house.joined()
         await self.server.set_ready(True)
         self.ready = True
+
+    async def _listen_for_frames(self) -> str:
+        """Return where nodes may dial without gRPC; empty: nowhere.  Raises: OSError."""
+        config = self.config
+        if self.frame_server is None:
+            return ""
+        port = await self.frame_server.listen(f"{config.host}:{config.frames_port}")
+        return config.frames_advertise or f"{config.host}:{port}"
 
     async def _neighbours(self) -> None:
         """Wait for the links that this node dials, so that it knows whom to work with."""
@@ -265,6 +281,8 @@ class Node:
             await link.close()
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self.server.close()
+        if self.frame_server is not None:
+            await self.frame_server.close()
         await self.etcd.close()
 
     def status(self) -> dict[str, object]:

@@ -20,7 +20,7 @@ from acs_core import spreading
 
 from .. import clock
 from ..etcd import Etcd, EtcdError, Lease, Watched
-from ..grpc_link import GrpcLink
+from ..peer_link import PeerLink
 from ..scheduler_node import SchedulerNode
 from .periodic import Periodic
 
@@ -53,7 +53,7 @@ class Unreached:
         self._told: set[str] = set()
         self._telling: asyncio.Task[None] | None = None
 
-    def look(self, links: Mapping[str, GrpcLink]) -> None:
+    def look(self, links: Mapping[str, PeerLink]) -> None:
         """Tell what has changed; ``links`` are those to the schedulers that are members."""
         if self._telling is not None and not self._telling.done():
             return

@@ -13,7 +13,7 @@ later schedulers are asked what they do not hold any more, and of what does not 
 other invokers: what none of them has is *unknown*.
 
 What is to end as *unknown* waits a moment for its result: where this node is behind, that may have
-come and not been read yet (``GrpcLink.cut``).
+come and not been read yet (``PeerLink.cut``).
 
 No I/O of its own; links and the controller are handed in.
 """
@@ -29,7 +29,6 @@ from typing import Final
 from acs_core import spreading
 from acs_core.effects import Cause, Reject, Throttle
 
-from ..grpc_link import GrpcLink, LinkFull
 from ..links import (
     Cancel,
     Close,
@@ -43,6 +42,7 @@ from ..links import (
     Result,
     Submit,
 )
+from ..peer_link import LinkFull, PeerLink
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ class Routing:
         self._now_us = now_us
         self._recent_us = recent_us
         self._is_member = is_member
-        self._schedulers: dict[str, GrpcLink] = {}
-        self._invokers: dict[str, GrpcLink] = {}
+        self._schedulers: dict[str, PeerLink] = {}
+        self._invokers: dict[str, PeerLink] = {}
         self._leaders: dict[str, str] = {}
         self._loads: dict[str, float] = {}
         self._gone: deque[str] = deque(maxlen=GONE_MAX)  # schedulers
@@ -260,12 +260,12 @@ class Routing:
 
     # --- who is there --------------------------------------------------------------------------
 
-    def scheduler_linked(self, link: GrpcLink) -> None:
+    def scheduler_linked(self, link: PeerLink) -> None:
         """A scheduler takes work from now on."""
         self._schedulers[link.peer.instance] = link
         self._unpark()
 
-    def invoker_linked(self, link: GrpcLink) -> None:
+    def invoker_linked(self, link: PeerLink) -> None:
         """An invoker is known from now on."""
         self._invokers[link.peer.instance] = link
 
@@ -307,7 +307,7 @@ class Routing:
                     break
         self._look(instance, fencing)
 
-    def _unwritten(self, link: GrpcLink) -> list[str]:
+    def _unwritten(self, link: PeerLink) -> list[str]:
         """Take back what the scheduler never got, most of what came while it was dead already."""
         ids = []
         for message in link.unwritten():
@@ -371,7 +371,7 @@ class Routing:
         return not self._is_member() and not any(link.up for link in self._schedulers.values())
 
     @property
-    def schedulers(self) -> dict[str, GrpcLink]:
+    def schedulers(self) -> dict[str, PeerLink]:
         """The links to the schedulers, by instance."""
         return self._schedulers
 
@@ -415,7 +415,7 @@ class Routing:
             # It may run where its scheduler left it when it gave up the queue.
             self._fence(self._gone_invoker, due, True)
 
-    def _inquire(self, instance: str, link: GrpcLink) -> None:
+    def _inquire(self, instance: str, link: PeerLink) -> None:
         ids = [id_ for id_, sent in self._sent.items() if sent.at == instance]
         try:
             for at in range(0, len(ids), FENCE_PART):

@@ -11,9 +11,9 @@ from acs_core.scheduler import SchedulerConfig
 
 from .. import acs_pb2 as pb
 from ..etcd import Watched
-from ..grpc_link import GrpcLink, Peer
 from ..ids import controller_of
 from ..links import Misdirected
+from ..peer_link import Peer, PeerLink
 from ..scheduler_node import SchedulerNode
 from ..trace_file import TraceFile
 from .config import NodeConfig
@@ -37,8 +37,8 @@ class SchedulerHouse:
         self._trace = _trace(node, config)
         recorder = None if self._trace is None else self._trace.record
         self.scheduler = SchedulerNode(config, node.coordination, recorder)
-        self._controllers: dict[str, GrpcLink] = {}
-        self._invokers: dict[str, GrpcLink] = {}
+        self._controllers: dict[str, PeerLink] = {}
+        self._invokers: dict[str, PeerLink] = {}
         self._node = node
         self._reports: dict[str, InvokerReported] = {}
         self._held = Watched(node.etcd, f"{node.config.cluster}/held/invoker/", self._on_held)
@@ -126,16 +126,16 @@ class SchedulerHouse:
 
     # --- peers ---------------------------------------------------------------------------------
 
-    def linked(self, link: GrpcLink) -> None:
+    def linked(self, link: PeerLink) -> None:
         if link.peer.role == pb.CONTROLLER:
             self._controllers[link.peer.instance] = link
         else:
             self._invokers[link.peer.name] = link
 
-    def up(self, link: GrpcLink) -> None:
+    def up(self, link: PeerLink) -> None:
         pass
 
-    def down(self, link: GrpcLink) -> None:
+    def down(self, link: PeerLink) -> None:
         pass
 
     def gone(self, peer: Peer) -> None:
@@ -188,7 +188,7 @@ def _trace(node: Node, config: SchedulerConfig) -> TraceFile | None:
 class _ToControllers:
     """The link of a ``SchedulerNode`` to the controllers."""
 
-    def __init__(self, node: Node, links: dict[str, GrpcLink]) -> None:
+    def __init__(self, node: Node, links: dict[str, PeerLink]) -> None:
         self._node = node
         self._links = links
 

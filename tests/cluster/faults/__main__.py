@@ -54,7 +54,7 @@ async def _main(chosen: argparse.Namespace) -> int:
         print(*(fault.name for fault in faults), sep="\n")
         return 0
     rows: list[Row] = []
-    plan = Plan(chosen.rate)
+    plan = Plan(chosen.rate, links=chosen.links)
     with (
         tempfile.TemporaryDirectory(prefix="acsf-") as top,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as checkers,
@@ -94,6 +94,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="number of the first one")
     parser.add_argument("--list", action="store_true", help="print the faults' names")
     parser.add_argument("--rate", type=float, default=0.0, help="invocations per second")
+    parser.add_argument("--links", choices=("grpc", "frames"), default="grpc")
     parser.add_argument("--keep", help="folder to keep logs in")
     parser.add_argument("--json", help="file to write rows to as they come")
     chosen = parser.parse_args()

@@ -43,6 +43,7 @@ class Plan:
     accepted_min: int = 10_000
     mix: Sequence[Kind] = MIX
     invokers: int = 3
+    links: str = "grpc"
 
 
 @dataclass
@@ -109,7 +110,7 @@ HEAD: Final = (
 
 async def capacity(folder: Path, plan: Plan, users: int, seconds: float) -> float:
     """Return how many invocations a second the cluster serves at most, of this mix."""
-    world = World(folder, lease_s=plan.lease_s)
+    world = World(folder, lease_s=plan.lease_s, links=plan.links)
     try:
         await asyncio.to_thread(world.start)
         load = SteadyLoad(world.api, world.auth, folder / "runs", users=users)
@@ -131,7 +132,9 @@ async def suffer(fault: Fault, plan: Plan, folder: Path, checkers: Executor | No
 
     With ``checkers`` the traces are checked there, and ``row.finish`` waits for that.
     """
-    world = World(folder, lease_s=plan.lease_s, invokers=plan.invokers, **fault.world)
+    world = World(
+        folder, lease_s=plan.lease_s, links=plan.links, invokers=plan.invokers, **fault.world
+    )
     history = History(world.endpoints, CLUSTER)
     try:
         await asyncio.to_thread(world.start)

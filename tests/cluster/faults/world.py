@@ -108,6 +108,7 @@ class World:
         invokers: int = 3,
         etcds: int = 1,
         lease_s: int = 4,
+        links: str = "grpc",
         containers: int = 64,
         memory_mb: int = 4_096,
         sandbox: str = "process",
@@ -134,7 +135,12 @@ class World:
             each.peers = [other.name for other in self.etcds]
         self.nodes: dict[str, NodeProcess] = {}
         more = settings or {}
-        common = {"etcd": self.endpoints, "lease-s": str(lease_s), "links-without-tls": "true"}
+        common = {
+            "etcd": self.endpoints,
+            "lease-s": str(lease_s),
+            "links": links,
+            "links-without-tls": "true",
+        }
         capped = {"namespace-containers": str(containers)}
         api = self.network.add("c0").address
         self._add("controller", "c0", {**common, **capped, "api-host": api}, preload, more)
