@@ -80,7 +80,7 @@ def test_flags_go_before_the_environment_before_the_file_before_the_default(
             "etcd_certificate needs etcd_ca",
         ),
         ("scheduler", {"etcd_user": "u"}, "etcd_user and etcd_password_file go together"),
-        ("scheduler", {"advertise": "x" * 1025}, "a text of at most 1024"),
+        ("scheduler", {"etcd_user": "x" * 1025}, "a text of at most 1024"),
         ("invoker", {"health_test": "java:8"}, "flag --health-test is 'java:8'; it must be none"),
         ("invoker", {"health_test": ""}, "it must be none, or a kind of python or nodejs"),
         ("invoker", {"sandbox": "vm"}, "flag --sandbox is 'vm'; it must be one of docker, process"),
