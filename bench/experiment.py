@@ -26,6 +26,7 @@ import csv
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -229,17 +230,18 @@ def program(name: str, out: Path, *arguments: str) -> tuple[Any, str]:
         return None, f"there is no {path.name}"
     result = out / f"{path.stem}.json"
     result.unlink(missing_ok=True)
-    try:
-        done = subprocess.run(
-            [sys.executable, str(path), *arguments, str(result)], timeout=PART_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        # It writes each part when it has it.
-        found = json.loads(result.read_text()) if result.exists() else None
-        return found, f"{name} did not end within {PART_S} s"
+    with subprocess.Popen([sys.executable, str(path), *arguments, str(result)]) as process:
+        try:
+            code = process.wait(PART_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # as Ctrl-C does: it stops its servers
+            process.wait()
+            # It writes each part when it has it.
+            found = json.loads(result.read_text()) if result.exists() else None
+            return found, f"{name} did not end within {PART_S} s"
     # With code 1 it has measured, and something of it went wrong, which stands in what it wrote.
-    if done.returncode not in (0, 1) or not result.exists():
-        return None, f"{name} ended with code {done.returncode}; its last lines say why"
+    if code not in (0, 1) or not result.exists():
+        return None, f"{name} ended with code {code}; its last lines say why"
     return json.loads(result.read_text()), ""
 
 

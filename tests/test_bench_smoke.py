@@ -439,3 +439,24 @@ def test_the_experiment_keeps_what_a_program_measured_before_it_failed(tmp_path:
                 found, why = experiment.program(program.name, tmp_path)
             assert (found == [1]) == kept
             assert bool(why) != kept
+
+
+def test_a_part_of_the_experiment_that_takes_too_long_stops_its_servers_and_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "endless.py").write_text(
+        "import sys, threading\n"
+        "try:\n"
+        "    open(sys.argv[1], 'w').write('{\"part\": 1}')\n"
+        "    threading.Event().wait()\n"
+        "finally:\n"
+        "    open(sys.argv[1] + '.stopped', 'w')\n"
+    )
+    with on_path(BENCH):
+        import experiment
+
+        monkeypatch.setattr(experiment, "BENCH", tmp_path)
+        monkeypatch.setattr(experiment, "PART_S", 1)
+        found, why = experiment.program("endless.py", tmp_path)
+    assert (found, why) == ({"part": 1}, "endless.py did not end within 1 s")
+    assert (tmp_path / "endless.json.stopped").exists()
