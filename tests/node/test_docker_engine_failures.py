@@ -194,3 +194,18 @@ async def test_what_waits_for_a_dead_engine_ends_with_the_cause(
             await asyncio.to_thread(private.start)
         assert "no answer from the Docker Engine" in ended["response"]["result"]["error"]
         await house.goes_on("cold")
+
+
+def test_a_stopped_engine_of_ours_leaves_no_bridge_and_finds_its_networks_again(
+    private: PrivateEngine,
+) -> None:
+    made = private.client.networks.create("acs-test-stop", driver="bridge")
+    bridge = Path(f"/sys/class/net/br-{made.id[:12]}")
+    try:
+        assert bridge.exists()
+        private.stop()
+        assert not bridge.exists(), "its subnet is taken until somebody removes it"
+    finally:
+        private.start()
+    assert bridge.exists()
+    private.client.networks.get(made.id).remove()
