@@ -103,12 +103,18 @@ def waits_between(before: Sequence[int], after: Sequence[int]) -> WaitHistogram:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One open loop; ``created`` counts the containers that came during it."""
+    """One open loop at ``share`` of the closed one's throughput.
+
+    ``created`` counts the containers that came during it; ``processors_busy`` is the share of the
+    machine's processor time that anybody used.
+    """
 
     containers: int
     created: int
     closed_per_s: float
+    share: float
     offered_per_s: float
+    processors_busy: float
     answered: int
     errors: int
     wait_p50_ms: float
@@ -121,7 +127,10 @@ class Result:
     def print(self) -> None:
         print(f"\ncontainers {self.containers} (new {self.created})")
         print(f"  closed loop               {self.closed_per_s:9,.0f}/s")
-        print(f"  open loop                 {self.offered_per_s:9,.0f}/s, errors {self.errors}")
+        print(
+            f"  open loop                 {self.offered_per_s:9,.0f}/s, errors {self.errors}, "
+            f"processors {self.processors_busy:.0%} busy"
+        )
         for name, p50, p99 in (
             ("added wait (server)", self.wait_p50_ms, self.wait_p99_ms),
             ("latency (client)", self.client_p50_ms, self.client_p99_ms),
@@ -130,10 +139,29 @@ class Result:
             print(f"  {name:25} p50 {p50:8.3f} ms  p99 {p99:8.3f} ms", flush=True)
 
 
-def measure(server: Server, program: Path, seconds: int, share: float, poisson: bool) -> Result:
-    """Measure a server: closed loop first, then the open one at ``share`` of it."""
+def processor_time() -> tuple[int, int]:
+    """Return what the machine's processors have idled and were there, in ticks."""
+    ticks = [int(part) for part in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def measure(
+    server: Server, program: Path, seconds: int, shares: Sequence[float], poisson: bool
+) -> list[Result]:
+    """Measure a server: closed loop first, then an open one at each of the shares of it."""
     server.prime()
     closed_per_s = statistics.median(server.load(seconds).requests_per_s for _ in range(3))
+    return [_measure_open(server, program, seconds, closed_per_s, each, poisson) for each in shares]
+
+
+def _measure_open(
+    server: Server,
+    program: Path,
+    seconds: int,
+    closed_per_s: float,
+    share: float,
+    poisson: bool,
+) -> Result:
     rate_per_s = closed_per_s * share
     request = (
         f"POST {server.path()} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -144,9 +172,9 @@ def measure(server: Server, program: Path, seconds: int, share: float, poisson: 
     assert port is not None
     open_loop(program, port, request, arrivals(int(rate_per_s), rate_per_s, poisson))  # settles
     times = arrivals(int(rate_per_s * seconds), rate_per_s, poisson)
-    before = server.status()
+    before, (idle_before, all_before) = server.status(), processor_time()
     seen = open_loop(program, port, request, times)
-    after = server.status()
+    after, (idle_after, all_after) = server.status(), processor_time()
     waits = waits_between(before["added_wait_counts"], after["added_wait_counts"])
     wait_p50_us, wait_p99_us = waits.percentile_us(50), waits.percentile_us(99)
     assert wait_p50_us is not None
@@ -155,7 +183,9 @@ def measure(server: Server, program: Path, seconds: int, share: float, poisson: 
         containers=after["containers"],
         created=after["containers_created"] - before["containers_created"],
         closed_per_s=closed_per_s,
+        share=share,
         offered_per_s=len(times) / times[-1],
+        processors_busy=1 - (idle_after - idle_before) / (all_after - all_before),
         answered=len(seen.latencies),
         errors=seen.errors,
         wait_p50_ms=wait_p50_us / 1_000,
@@ -167,21 +197,31 @@ def measure(server: Server, program: Path, seconds: int, share: float, poisson: 
     )
 
 
+def shares(text: str) -> list[float]:
+    """Read ``0.25,0.5``."""
+    found = [float(part) for part in text.split(",")]
+    if not all(0 < each <= 1 for each in found):
+        raise ValueError
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser("added wait on warm containers")
-    options.add_argument("--share", type=float, default=0.5, help="of the closed-loop throughput")
+    options.add_argument(
+        "--shares", type=shares, default=[0.5], help="of the closed-loop throughput, as 0.25,0.5"
+    )
     options.add_argument("--arrivals", choices=("poisson", "uniform"), default="poisson")
     options.add_argument("--containers", type=container_counts, default=[None, 16])
     chosen = options.parse_args(arguments)
     document: dict[str, Any] = {
         "sandbox": chosen.sandbox,
         "seconds": chosen.seconds,
-        "share": chosen.share,
+        "shares": chosen.shares,
         "arrivals": chosen.arrivals,
         "machine": machine(),
     }
     print(f"sandbox {chosen.sandbox}, {chosen.arrivals} arrivals, {document['machine']}")
-    results = []
+    results: list[Result] = []
     try:
         require_wrk()
         for containers in chosen.containers:
@@ -191,8 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 Server(here, chosen.sandbox, 1, containers) as server,
             ):
                 poisson = chosen.arrivals == "poisson"
-                results.append(measure(server, program, chosen.seconds, chosen.share, poisson))
-                results[-1].print()
+                found = measure(server, program, chosen.seconds, chosen.shares, poisson)
+                for result in found:
+                    result.print()
+                results += found
     except (BenchFailed, httpx.HTTPError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

@@ -178,7 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     costs[cluster.name] = cluster.costs(chosen.seconds)
                     for what, value in costs[cluster.name].items():
                         print(f"  {what}: {value}")
-                    found = added_wait.measure(cluster, program, chosen.seconds, 0.5, poisson=True)
+                    (found,) = added_wait.measure(
+                        cluster, program, chosen.seconds, [0.5], poisson=True
+                    )
                     waits[cluster.name] = found
                     found.print()
         for links, actions in product(chosen.links, chosen.actions):

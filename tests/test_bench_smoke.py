@@ -90,14 +90,17 @@ def test_logs_are_measured_kept_and_not_kept(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("wrk")
 def test_the_added_wait_is_measured_in_an_open_loop(tmp_path: Path) -> None:
-    document = result_of(tmp_path, "added_wait.py", "--seconds", "1", "--containers", "2")
-    (result,) = document["results"]
-    assert result["containers"] == 2
-    assert result["created"] == result["errors"] == 0
-    assert result["offered_per_s"] == pytest.approx(result["closed_per_s"] / 2, rel=0.2)
-    assert result["answered"] == int(result["closed_per_s"] / 2)
-    for what in ("wait", "client", "late"):
-        assert 0 < result[f"{what}_p50_ms"] <= result[f"{what}_p99_ms"]
+    options = ("--seconds", "1", "--containers", "2", "--shares", "0.25,0.5")
+    results = result_of(tmp_path, "added_wait.py", *options)["results"]
+    for result, share in zip(results, (0.25, 0.5), strict=True):
+        assert result["containers"] == 2
+        assert result["created"] == result["errors"] == 0
+        assert result["share"] == share
+        assert result["offered_per_s"] == pytest.approx(result["closed_per_s"] * share, rel=0.2)
+        assert result["answered"] == int(result["closed_per_s"] * share)
+        assert 0 < result["processors_busy"] <= 1
+        for what in ("wait", "client", "late"):
+            assert 0 < result[f"{what}_p50_ms"] <= result[f"{what}_p99_ms"]
 
 
 @pytest.mark.usefixtures("docker_images")
