@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import httpx
 
@@ -209,10 +209,11 @@ class Server:
             # One more: of a cap one place is kept for calls between functions.
             arguments += ["--containers", str(containers + 1), "--memory", str(memory_mb)]
         self.process = ServerProcess(folder, *arguments)
+        self.start_s = START_S
         self._settled = False
 
-    def __enter__(self) -> Server:
-        self.process.start(START_S)
+    def __enter__(self) -> Self:
+        self.process.start(self.start_s)
         try:
             self._deploy()
         except BaseException:

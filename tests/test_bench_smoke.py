@@ -463,3 +463,17 @@ def test_a_part_of_the_experiment_that_takes_too_long_stops_its_servers_and_is_k
         found, why = experiment.program("endless.py", tmp_path)
     assert (found, why) == ({"part": 1}, "endless.py did not end within 1 s")
     assert (tmp_path / "endless.json.stopped").exists()
+
+
+@pytest.mark.usefixtures("wrk", "docker_images")
+def test_instructions_of_a_server_are_counted(tmp_path: Path) -> None:
+    if shutil.which("valgrind") is None:
+        missing("valgrind", "valgrind is not installed")
+    options = ("--actions", "1,2", "--containers", "2", "--seconds", "1")
+    results = result_of(tmp_path, "callgrind_server.py", *options)["results"]
+    assert [result["actions"] for result in results] == [1, 2]
+    for result in results:
+        assert result["containers"] == 2
+        assert result["requests"] > 0
+        assert result["errors"] == 0
+        assert 0 <= result["idle_instructions"] < result["instructions"]
