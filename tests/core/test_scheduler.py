@@ -904,6 +904,22 @@ def test_a_queue_has_the_wait_bound_of_its_action(own_us: int | None, bound_ms: 
         assert [w for w in words if w.startswith(f"reject {name} EXPIRED: {reason}")]
 
 
+@pytest.mark.parametrize("late_us", [-1, 0])
+def test_what_has_waited_to_its_bound_is_not_delivered(late_us: int) -> None:
+    """L2: also to a container that pulls at that very moment, before anybody looks at the time."""
+    desk = Desk()
+    desk.do(ev.InvokerReported("i", 1_000))
+    desk.open(wait_max_us=2_000_000)
+    desk.do(ev.Adopted("i", "n/a", 1, (ev.Held("c", True),)))
+    desk.arrive("a")
+    desk.now_us += 2_000_000 + late_us
+    words = desk.pull("c")
+    if late_us < 0:
+        assert words == ["deliver a to c"]
+    else:
+        assert [word.partition(":")[0] for word in words] == ["reject a EXPIRED"]
+
+
 def test_who_may_wait_longer_is_refused_later() -> None:
     """W1: by prediction, too, each action has its own bound."""
     refused_at = {}
