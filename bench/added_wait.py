@@ -7,6 +7,7 @@ server's own stamps; what the client saw is printed beside, with how late the ge
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
 import subprocess
@@ -197,18 +198,18 @@ def _measure_open(
     )
 
 
-def shares(text: str) -> list[float]:
+def read_shares(text: str) -> list[float]:
     """Read ``0.25,0.5``."""
     found = [float(part) for part in text.split(",")]
     if not all(0 < each <= 1 for each in found):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text}: each must be more than 0 and at most 1")
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser("added wait on warm containers")
     options.add_argument(
-        "--shares", type=shares, default=[0.5], help="of the closed-loop throughput, as 0.25,0.5"
+        "--shares", type=read_shares, default=[0.5], help="of the closed loop, as 0.25,0.5"
     )
     options.add_argument("--arrivals", choices=("poisson", "uniform"), default="poisson")
     options.add_argument("--containers", type=container_counts, default=[None, 16])
