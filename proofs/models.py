@@ -107,6 +107,7 @@ class Outside:
         self.queues: dict[str, SeenQueue] = {}
         self.containers: dict[str, SeenContainer] = {}
         self.opened: set[str] = set()
+        self.last_of_action: dict[tuple[str, str], SeenQueue] = {}
         self.invokers: dict[str, ev.InvokerReported] = {}
         self.caps: dict[str, int] = {}
         self.reserves: dict[str, int] = {}
@@ -151,11 +152,16 @@ class Outside:
     # --- what it was told --------------------------------------------------------------------
 
     def _told_QueueOpened(self, event: ev.QueueOpened) -> None:  # noqa: N802
-        self.queues[event.spec.queue] = SeenQueue(event.spec, event.epoch, set(self.invokers))
-        self.adopt = {(event.spec.queue, "")}
-        self.opened.add(event.spec.queue)
+        spec = event.spec
+        queue = self.queues[spec.queue] = SeenQueue(spec, event.epoch, set(self.invokers))
+        self.adopt = {(spec.queue, "")}
+        self.opened.add(spec.queue)
+        before = self.last_of_action.get((spec.namespace, spec.action))
+        self.last_of_action[spec.namespace, spec.action] = queue
         if event.history_us > 0:
-            self.queues[event.spec.queue].runs_us.add(event.history_us)
+            queue.runs_us.add(event.history_us)
+        elif before is not None:  # M3: its mean, at least a microsecond
+            queue.runs_us |= {max(1, run_us) for run_us in before.runs_us}
 
     def _told_Adopted(self, event: ev.Adopted) -> None:  # noqa: N802
         queue = self.queues.get(event.queue)

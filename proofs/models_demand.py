@@ -97,11 +97,13 @@ class Slots:
     creation: Fraction
 
 
-def slots_of(s: Snapshot, containers: int) -> Slots:
-    """List the slots of so many containers."""
+def slots_of(s: Snapshot, containers: int, *, typical: bool = False) -> Slots:
+    """List the slots of so many containers; ``typical``: of what the namespace's others take."""
     creation = Fraction(300 if s.creation_ms is None else s.creation_ms)
     oldest = Fraction(s.oldest_run_ms)
-    known = oldest if s.average_duration_ms is None else Fraction(s.average_duration_ms)
+    known = max(oldest, Fraction(s.typical_run_ms)) if typical else oldest
+    if s.average_duration_ms is not None:
+        known = Fraction(s.average_duration_ms)
     run = max(Fraction(0.001), known)
     active = s.concurrency * (s.existing - s.paused)
     busy = min(s.running, active)
@@ -133,8 +135,9 @@ def wait_of_newest(s: Snapshot, containers: int) -> Fraction:
 
 
 def wait_limit(s: Snapshot) -> Fraction:
-    slots = slots_of(s, s.existing)
-    target = max(slots.creation, min(slots.run / 4, Fraction(1500)))
+    slots = slots_of(s, s.existing, typical=True)
+    excuse = min(slots.run / 4, Fraction(1500)) if s.existing + s.in_progress <= 20 else 0
+    target = max(slots.creation, excuse)
     if s.wait_target_ms is not None:
         target = Fraction(s.wait_target_ms)
     return max(slots.creation, target)
@@ -147,7 +150,7 @@ def backlog_containers(s: Snapshot) -> int:
     useful = math.ceil(Fraction(s.waiting + s.incoming + s.running, s.concurrency))
     added = 0
     while total + added < useful:
-        slots = slots_of(s, total + added)
+        slots = slots_of(s, total + added, typical=True)
         in_time = starts(slots.there, slots.run, limit)
         in_time += starts(slots.making, slots.run, slots.creation + limit)
         if in_time >= s.waiting + s.incoming:

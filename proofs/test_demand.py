@@ -87,6 +87,7 @@ def fields(draw: st.DrawFn, /, **fixed: Any) -> dict[str, Any]:
         "duration_spread_ms": draw(st.none() | whole_ms),
         "steady_short_ms": draw(st.just(0.0) | st.just(1e6)),
         "oldest_wait_ms": draw(st.just(0.0) | st.just(1e6)),
+        "typical_run_ms": draw(st.just(0.0) | whole_ms),
     }
     for name, value in fixed.items():
         drawn[name] = draw(value) if isinstance(value, st.SearchStrategy) else value
@@ -206,6 +207,7 @@ def test_starts_within_counts_every_slot(given: dict[str, Any], more: int, withi
         in_progress=0,
         arrivals_per_s=0.0,
         oldest_wait_ms=0.0,
+        typical_run_ms=0.0,  # no prediction counts it
         **SPACIOUS,
     )
 )
@@ -379,6 +381,7 @@ def test_the_bounds_of_every_field_are_survived(data: st.DataObject) -> None:
             "duration_spread_ms",
             "steady_short_ms",
             "oldest_wait_ms",
+            "typical_run_ms",
         )
     }
     limit = data.draw(st.sampled_from([-COUNT_MAX, 1, COUNT_MAX]), "limit")

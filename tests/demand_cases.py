@@ -12,6 +12,7 @@ NUMBERS = {
     "oldest_run_ms": 0.0,
     "steady_short_ms": 0.0,
     "oldest_wait_ms": 0.0,
+    "typical_run_ms": 0.0,
     "creation_ms": 0.0,
     "wait_target_ms": 0.0,
     "duration_spread_ms": 0.0,

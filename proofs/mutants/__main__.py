@@ -85,6 +85,7 @@ TESTS = {
     ],
     "explanation": ["tests/core/test_explanation.py"],
     "forecast": ["tests/core/test_explanation.py", "proofs/test_forecast.py"],
+    "history": ["tests/core/test_history.py", "proofs/test_history.py"],
     "ledger": ["tests/core/test_ledger.py", "proofs/test_nesting.py", *_SCHEDULER],
     "limits": ["tests/core/test_limits.py", *_TRACE],
     "load": [

@@ -36,6 +36,7 @@ cdef class Snapshot:
     cdef readonly object duration_spread_ms
     cdef readonly double steady_short_ms
     cdef readonly double oldest_wait_ms
+    cdef readonly double typical_run_ms
 
 
 @cython.final

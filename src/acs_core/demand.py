@@ -18,7 +18,8 @@ container goes is ``placement``'s business, who keeps the counts is ``scheduler`
 Q waiting and incoming, R running, c concurrency, d mean run, a age of the oldest run (0 means
 unknown, and then g = d), C creation, U resume of a paused container (at most C), and
 idle = c * (existing - paused) - R.  While no run has ended, a is the lower bound of d that is
-used in its place: containers then grow with what is known (a bounded slow start).
+used in its place: containers then grow with what is known (a bounded slow start).  Where the
+namespace's other actions are known, what is typical of them is another, for the decision alone.
 
 **Backlog term.**  With W the wait target and L = max(C, W), the containers there are must start
 what they can within L, and those in the making (in progress or added) within L from when they
@@ -78,6 +79,10 @@ less is noise, and a container that it costs is not."""
 WAIT_TARGET_MAX_MS: Final = 1_500.0
 """Longest wait that a long run alone excuses, in W: a container costs its creation and keep-alive,
 however long its runs are, so that runs of minutes are no reason to wait for minutes (ADR 9)."""
+
+EXCUSING_MAX: Final = 20
+"""Containers of a queue up to which long runs are an excuse.  One of more will nearly always use
+another, so that it costs little, and more callers would wait without it (ADR 14)."""
 
 GROWTH_SHARE_MIN: Final = 0.1
 """Share of its namespace's containers from which a saturated queue asks for more."""
@@ -147,15 +152,16 @@ class Snapshot:
       arrivals_per_s: Smoothed rate of arrivals.
       creation_ms: From request to a serving container; None: CREATION_MS.
       wait_target_ms: W, target for the p99 of the wait; None: max(C, d/4), where the second is at
-        most WAIT_TARGET_MAX_MS.
+        most WAIT_TARGET_MAX_MS, and 0 beyond EXCUSING_MAX containers.
       running: Activations delivered and not ended.
       paused: How many of ``existing`` are paused.
-      oldest_run_ms: Age of the oldest run, 0 when unknown.  Until a run has ended, the mean of
-        the previous revision where that is more.
+      oldest_run_ms: Age of the oldest run, 0 when unknown.
       contending_queues: Other queues of the namespace that have work and no container.
       duration_spread_ms: Standard deviation of the run; None: equal to the mean.
       steady_short_ms: How long every decision has said ``steady_short``.
       oldest_wait_ms: How long the first in the line has waited.
+      typical_run_ms: What runs of the namespace's other actions take, 0 when unknown.  Counts for
+        decisions of ``RuntimeFitRule`` until a run of this one has ended, for no prediction.
     Counts are 0..COUNT_MAX, durations 0..MS_MAX; average_duration_ms and limits may be negative.
     Raises: TypeError or ValueError that names the field, the value and the limit.
     """
@@ -186,6 +192,7 @@ class Snapshot:
         duration_spread_ms: float | None = None,
         steady_short_ms: float = 0.0,
         oldest_wait_ms: float = 0.0,
+        typical_run_ms: float = 0.0,
     ) -> None:
         if not isinstance(state, QueueState):
             raise TypeError(f"state is {state!r}; it must be a QueueState")
@@ -211,6 +218,7 @@ class Snapshot:
         self.oldest_run_ms = _number("oldest_run_ms", oldest_run_ms, 0.0)
         self.steady_short_ms = _number("steady_short_ms", steady_short_ms, 0.0)
         self.oldest_wait_ms = _number("oldest_wait_ms", oldest_wait_ms, 0.0)
+        self.typical_run_ms = _number("typical_run_ms", typical_run_ms, 0.0)
         self.average_duration_ms = _optional("average_duration_ms", average_duration_ms, -MS_MAX)
         self.creation_ms = _optional("creation_ms", creation_ms, 0.0)
         self.wait_target_ms = _optional("wait_target_ms", wait_target_ms, 0.0)
@@ -314,6 +322,8 @@ class RuntimeFitRule:
         total = snapshot.existing + snapshot.in_progress
         creation_ms = _creation_ms(snapshot)
         run_ms = _run_ms(snapshot)
+        if snapshot.average_duration_ms is None:
+            run_ms = max(run_ms, snapshot.typical_run_ms)
         target_ms = _wait_target_ms(snapshot, creation_ms, run_ms)
         limit_ms = max(creation_ms, target_ms)
         useful = _useful_containers(snapshot) - total
@@ -714,9 +724,11 @@ def _creation_ms(snapshot: Snapshot) -> float:
 
 def _wait_target_ms(snapshot: Snapshot, creation_ms: float, run_ms: float) -> float:
     """Return W."""
-    if snapshot.wait_target_ms is None:
-        return max(creation_ms, min(run_ms / 4.0, WAIT_TARGET_MAX_MS))
-    return snapshot.wait_target_ms
+    if snapshot.wait_target_ms is not None:
+        return snapshot.wait_target_ms
+    if snapshot.existing + snapshot.in_progress > EXCUSING_MAX:
+        return creation_ms
+    return max(creation_ms, min(run_ms / 4.0, WAIT_TARGET_MAX_MS))
 
 
 def _old_add(snapshot: Snapshot, wanted: int, room: int, namespace_room: int) -> Decision:

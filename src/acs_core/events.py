@@ -183,7 +183,7 @@ class Event:
 class QueueOpened(Event):
     """This scheduler leads the queue now, under ``epoch``.
 
-    ``history_us`` is the mean run time known from earlier, 0 when there is none.
+    ``history_us`` is the mean run time known from earlier; 0: what the scheduler remembers.
     """
 
     def __init__(self, spec: QueueSpec, epoch: int, history_us: int = 0) -> None:

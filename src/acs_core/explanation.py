@@ -131,4 +131,5 @@ INPUTS = (
     "duration_spread_ms",
     "steady_short_ms",
     "oldest_wait_ms",
+    "typical_run_ms",
 )

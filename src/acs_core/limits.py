@@ -65,6 +65,15 @@ GIVEN_UP_MAX: Final = 1_000
 """Creations that were given up whose containers are known by name, so as to be released when they
 serve after all; the oldest is forgotten first, and goes after its keep-alive."""
 
+HISTORY_MAX: Final = 10_000
+"""Actions whose mean run is remembered when their queue has closed: about 3 MB."""
+
+TYPICAL_ACTIONS: Final = 31
+"""The actions of a namespace, those that opened last, by which one that is new is judged ..."""
+
+TYPICAL_KNOWN_MIN: Final = 5
+"""... and of how many of them at least a run must have ended."""
+
 DURATION_SAMPLES: Final = 16
 """Runs over which the mean and the spread of a queue's run time are smoothed, beside those of
 about a second."""

@@ -10,6 +10,7 @@ cdef class QueueLoad:
     cdef readonly double mean_us
     cdef readonly double variance
     cdef readonly Py_ssize_t samples
+    cdef public long long typical_us
     cdef public long long runs_ended
     cdef public Py_ssize_t arrivals
     cdef readonly long long rate_since_us

@@ -16,13 +16,15 @@ class QueueLoad:
     """The load of one queue since ``now_us``.
 
     ``mean_us`` and ``variance`` are of run times without init, valid when ``samples`` > 0;
-    ``history_us`` is the mean known from earlier, 0 when there is none.
+    ``history_us`` is the mean known from earlier, 0 when there is none.  ``typical_us`` is what
+    other actions take, 0 where that is unknown or this action's own runs are not.
     """
 
     def __init__(self, now_us: int, history_us: int = 0) -> None:
         self.mean_us = float(history_us)
         self.variance = 0.0
         self.samples = 1 if history_us > 0 else 0
+        self.typical_us = 0
         self.runs_ended = 0
         # Arrivals since rate_since_us, and the smoothed rate before that.
         self.arrivals = 0

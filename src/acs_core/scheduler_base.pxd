@@ -4,6 +4,7 @@ from acs_core.action_queue cimport ActivationTable, DeadlineIndex
 from acs_core.demand cimport Snapshot
 from acs_core.events cimport Activation, QueueSpec
 from acs_core.forecast cimport Forecast
+from acs_core.history cimport RunHistory
 from acs_core.ledger cimport ContainerEntry, Ledger, NamespaceEntry, QueueEntry
 from acs_core.load cimport QueueLoad
 from acs_core.starving cimport Starving
@@ -29,6 +30,7 @@ cdef class SchedulerBase:
     cdef DeadlineIndex _due
     cdef object _soon
     cdef Starving _starving
+    cdef RunHistory _history
     cdef long long _accepted
     cdef long long _ended
     cdef long long _rejected

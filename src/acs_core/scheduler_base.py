@@ -22,6 +22,7 @@ from .demand import Snapshot
 from .effects import Cause, CloseQueue, Place, Reject, Release, Throttle, Unreserve
 from .events import Activation, FailureClass
 from .forecast import Forecast
+from .history import RunHistory
 from .ledger import ContainerEntry, InvokerEntry, Ledger, QueueEntry
 from .nesting import Calls
 from .queue_states import QueueState, Signal
@@ -58,6 +59,7 @@ class SchedulerBase:
         self._soon: deque[QueueEntry] = deque()
         # Queues that found no room: looked at again when room appears.
         self._starving = Starving()
+        self._history = RunHistory()
         # Containers that this step has looked through to make room.
         self._scanned = 0
         # Invokers that have joined and were not asked of every queue yet.
@@ -240,6 +242,7 @@ class SchedulerBase:
             duration_spread_ms=load.spread_us() / 1000 if known else None,
             steady_short_ms=load.steady_short_us(now_us) / 1000,
             oldest_wait_ms=0.0 if head is None else max(0, now_us - head.arrived_us) / 1000,
+            typical_run_ms=0.0 if known else load.typical_us / 1000,
         )
 
     def _failed(

@@ -16,7 +16,6 @@ from .events import (
     QueueOpened,
 )
 from .ledger import ContainerEntry, NamespaceEntry, QueueEntry
-from .load import QueueLoad
 from .queue_states import QueueState, Signal
 from .scheduler_decisions import SchedulerDecisions
 
@@ -38,7 +37,7 @@ class SchedulerQueues(SchedulerDecisions):
             )
             self._namespaces[spec.namespace] = namespace
         namespace.queues += 1
-        load = QueueLoad(now_us, event.history_us)
+        load = self._history.open(spec.namespace, spec.action, now_us, event.history_us)
         capacity = self.config.waiting_max
         queue = QueueEntry(
             spec, event.epoch, capacity, namespace, load, now_us, self._calls, self._wait_max_us

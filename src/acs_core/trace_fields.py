@@ -416,6 +416,7 @@ FIELDS: dict[type, dict[str, _Read]] = {
         "duration_spread_ms": _optional_number,
         "steady_short_ms": _number,
         "oldest_wait_ms": _number,
+        "typical_run_ms": _number,
     },
     # Not its snapshot, which is that of the effect.
     Decision: {

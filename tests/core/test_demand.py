@@ -165,6 +165,16 @@ def test_runs_of_minutes_excuse_no_wait_of_minutes() -> None:
     assert fit(**slow | {"average_duration_ms": 5_996.0}).limit_ms == 1_499.0
 
 
+def test_a_queue_of_many_containers_waits_for_no_long_run() -> None:
+    # One of 21 staggered runs is about to end every 476 ms: three of them after a creation.
+    many = {"average_duration_ms": 10_000.0, "existing": 21, "running": 21, "waiting": 3}
+    assert fit(**many).count == 3
+    assert fit(**many).limit_ms == 300.0
+    assert fit(**many, wait_target_ms=1_500.0).count == 0
+    making = many | {"existing": 20, "running": 20, "waiting": 4}
+    assert fit(**making, in_progress=1).limit_ms == 300.0
+
+
 SATURATED: dict[str, Any] = {
     "average_duration_ms": 30.0,
     "existing": 5,
@@ -316,6 +326,23 @@ def test_unknown_duration_starts_slowly() -> None:
     assert (first.verdict, first.count) == (Verdict.ADD_INITIAL, 1)
     ages = [0.0, 3.0, 30.0, 300.0, 3000.0]
     assert [fit(**fresh, oldest_run_ms=age).count for age in ages] == [0, 0, 9, 49, 99]
+
+
+def test_a_new_action_is_taken_for_what_is_typical_of_its_namespace() -> None:
+    fresh = {"average_duration_ms": None, "existing": 0, "running": 0, "waiting": 20}
+    assert fit(**fresh, typical_run_ms=2.0).count == 1
+    assert fit(**fresh, typical_run_ms=10_000.0).count == 20
+    # A run that has lasted longer says more, and one that has ended says all.
+    begun = fresh | {"existing": 1, "running": 1}
+    assert fit(**begun, typical_run_ms=2.0, oldest_run_ms=301.0).count == 20
+    assert fit(**begun | {"average_duration_ms": 2.0}, typical_run_ms=10_000.0).count == 0
+
+
+def test_no_prediction_counts_what_is_typical() -> None:
+    fresh = {"average_duration_ms": None, "waiting": 20, "oldest_run_ms": 10.0}
+    of_guess = snapshot(**fresh, typical_run_ms=10_000.0)
+    assert predicted_wait_ms(of_guess, 1) == predicted_wait_ms(snapshot(**fresh), 1)
+    assert resumptions(of_guess) == resumptions(snapshot(**fresh))
 
 
 def test_known_history_gives_a_burst_its_containers_at_once() -> None:

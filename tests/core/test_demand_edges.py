@@ -55,8 +55,8 @@ def test_what_is_left_out_of_a_snapshot_is_nothing() -> None:
     )
     counts = (least.running, least.paused, least.contending_queues)
     assert counts == (0, 0, 0)
-    times = (least.arrivals_per_s, least.oldest_run_ms, least.steady_short_ms, least.oldest_wait_ms)
-    assert times == (0.0, 0.0, 0.0, 0.0)
+    assert (least.arrivals_per_s, least.oldest_run_ms, least.typical_run_ms) == (0.0, 0.0, 0.0)
+    assert (least.steady_short_ms, least.oldest_wait_ms) == (0.0, 0.0)
     assert (least.creation_ms, least.wait_target_ms, least.duration_spread_ms) == (None, None, None)
 
 

@@ -1,0 +1,14 @@
+cimport cython
+
+from acs_core.abi cimport Abi4
+from acs_core.load cimport QueueLoad
+
+
+@cython.final
+cdef class RunHistory:
+    cdef object _loads
+    cdef dict _namespaces
+    @cython.locals(key=tuple, before=QueueLoad, load=QueueLoad)
+    cpdef QueueLoad open(self, str namespace, str action, long long now_us, long long history_us)
+    @cython.locals(load=QueueLoad, known=list)
+    cpdef long long typical_us(self, str namespace)

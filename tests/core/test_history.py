@@ -1,0 +1,165 @@
+"""What is remembered of actions whose queue has closed, and what a new action is taken for."""
+
+from __future__ import annotations
+
+from acs_core import events as ev
+from acs_core.demand import Snapshot
+from acs_core.effects import CloseQueue, Create, Decided, Deliver, Reject, Reserve
+from acs_core.history import RunHistory
+from acs_core.limits import HISTORY_MAX, TYPICAL_ACTIONS, TYPICAL_KNOWN_MIN
+from acs_core.scheduler import Scheduler
+from acs_core.scheduler_config import SchedulerConfig
+
+
+def known(namespace: str, *runs_us: int) -> RunHistory:
+    """Return a history of one action for each of the runs."""
+    history = RunHistory()
+    for number, run_us in enumerate(runs_us):
+        history.open(namespace, f"known-{number}", 0, 0).ran(run_us)
+    return history
+
+
+def test_an_action_is_taken_for_what_it_took() -> None:
+    history = known("n", 5_000)
+    again = history.open("n", "known-0", 7, 0)
+    assert (again.mean_us, again.samples, again.typical_us) == (5_000.0, 1, 0)
+    # It may be of another revision: from then on its own runs weigh as much.
+    again.ran(1_000)
+    assert history.open("n", "known-0", 8, 0).mean_us == 3_000.0
+    assert history.open("n", "known-0", 9, 40_000).mean_us == 40_000.0
+
+
+def test_a_run_too_short_to_be_measured_is_known_all_the_same() -> None:
+    again = known("n", 0).open("n", "known-0", 0, 0)
+    assert (again.samples, again.mean_us) == (1, 1.0)
+
+
+def test_a_queue_that_closes_without_a_run_loses_nothing() -> None:
+    history = known("n", 5_000)
+    history.open("n", "known-0", 0, 0)
+    assert history.open("n", "known-0", 0, 0).mean_us == 5_000.0
+
+
+def test_a_new_action_is_taken_for_the_median_of_its_namespace() -> None:
+    runs_us = [1_000_000, 9_000, 20_000, 300_000, 1_000]
+    assert len(runs_us) == TYPICAL_KNOWN_MIN
+    history = known("n", *runs_us)
+    assert history.typical_us("n") == 20_000
+    load = history.open("n", "new", 0, 0)
+    assert (load.samples, load.typical_us) == (0, 20_000)
+    assert history.open("m", "new", 0, 0).typical_us == 0, "another namespace's is its own"
+    assert known("n", *runs_us[1:]).typical_us("n") == 0, "too few"
+    assert history.open("n", "told", 0, 5).typical_us == 0
+
+
+def test_the_newest_actions_are_typical() -> None:
+    history = known("n", *[9_000] * TYPICAL_ACTIONS, *[1_000] * (TYPICAL_ACTIONS // 2))
+    assert history.typical_us("n") == 9_000
+    history.open("n", "one more", 0, 0).ran(1_000)
+    assert history.typical_us("n") == 1_000
+
+
+def test_who_opens_again_is_among_the_newest() -> None:
+    half = TYPICAL_ACTIONS // 2
+    history = known("n", 1_000, *[9_000] * (half + 1), *[1_000] * half)
+    assert history.typical_us("n") == 9_000
+    history.open("n", "known-0", 0, 0)
+    assert history.typical_us("n") == 1_000
+
+
+def test_those_that_have_not_run_are_not_typical() -> None:
+    history = known("n", *[9_000] * TYPICAL_ACTIONS)
+    for number in range(TYPICAL_ACTIONS - TYPICAL_KNOWN_MIN):
+        history.open("n", f"new-{number}", 0, 0)
+    assert history.typical_us("n") == 9_000
+    history.open("n", "one more", 0, 0)
+    assert history.typical_us("n") == 0
+
+
+def test_who_opened_longest_ago_is_forgotten_first() -> None:
+    history = known("m", *[1_000] * TYPICAL_KNOWN_MIN)
+    history.open("n", "kept", 0, 2_000)
+    for number in range(HISTORY_MAX - TYPICAL_KNOWN_MIN - 1):
+        history.open("n", f"other-{number}", 0, 0)
+    assert history.typical_us("m") == 1_000, "all fit"
+    history.open("n", "kept", 0, 0)  # no longer among the oldest
+    history.open("n", "beyond", 0, 0)
+    assert history.typical_us("m") == 0, "one of them is gone"
+    for number in range(1, TYPICAL_KNOWN_MIN + 1):
+        history.open("n", f"beyond-{number}", 0, 0)
+    assert history.open("n", "kept", 0, 0).mean_us == 2_000.0
+    assert history.open("m", "known-4", 0, 0).samples == 0
+
+
+# --- in a scheduler ------------------------------------------------------------------------------
+
+
+def opened(scheduler: Scheduler, action: str, revision: int = 0) -> str:
+    queue = f"n/{action}@{revision}"
+    scheduler.step(ev.QueueOpened(ev.QueueSpec(queue, "n", action, revision), 1), 0)
+    scheduler.step(ev.Adopted("i1", queue, 1), 0)
+    return queue
+
+
+def arrive(scheduler: Scheduler, queue: str, activation_id: str) -> list[object]:
+    return scheduler.step(ev.Arrived(queue, ev.Activation(activation_id, b"", 0)), 0)
+
+
+def ran(scheduler: Scheduler, queue: str, run_us: int) -> None:
+    """Let the queue have one run, on a container that goes afterwards."""
+    out = arrive(scheduler, queue, f"a {queue}")
+    (asked,) = [effect for effect in out if isinstance(effect, Reserve)]
+    (place,) = asked.places
+    out = scheduler.step(ev.Reserved(queue, asked.serial, (place.container,)), 0)
+    assert [effect.container for effect in out if isinstance(effect, Create)] == [place.container]
+    scheduler.step(ev.ContainerServing(place.container, "i1"), 0)
+    out = scheduler.step(ev.Pulled(place.container, 1, 1), 0)
+    (delivered,) = [effect for effect in out if isinstance(effect, Deliver)]
+    ended = ev.Completion(delivered.activation.activation_id, 0, run_us, 0)
+    scheduler.step(ev.Pulled(place.container, 1, 0, (), (ended,)), 0)
+    scheduler.step(ev.ContainerGone(place.container, "idle"), 0)
+
+
+def seen(out: list[object]) -> Snapshot:
+    (decided,) = [effect for effect in out if isinstance(effect, Decided)]
+    return decided.snapshot
+
+
+def scheduler_of_known(*runs_us: int) -> Scheduler:
+    scheduler = Scheduler(SchedulerConfig(report_decisions=True))
+    scheduler.step(ev.InvokerReported("i1", 100_000), 0)
+    for number, run_us in enumerate(runs_us):
+        ran(scheduler, opened(scheduler, f"known-{number}"), run_us)
+    return scheduler
+
+
+def test_a_new_revision_begins_with_the_run_of_the_last() -> None:
+    scheduler = scheduler_of_known(7_000_000)
+    snapshot = seen(arrive(scheduler, opened(scheduler, "known-0", 1), "first"))
+    assert (snapshot.average_duration_ms, snapshot.typical_run_ms) == (7_000.0, 0.0)
+
+
+def test_a_queue_that_opens_again_begins_with_its_last_run() -> None:
+    scheduler = scheduler_of_known(7_000_000)
+    out = scheduler.step(ev.QueueClosing("n/known-0@0", "deleted"), 0)
+    assert [type(effect) for effect in out] == [CloseQueue]
+    snapshot = seen(arrive(scheduler, opened(scheduler, "known-0"), "first"))
+    assert snapshot.average_duration_ms == 7_000.0
+
+
+def test_a_burst_of_a_new_action_gets_what_its_siblings_would_need() -> None:
+    scheduler = scheduler_of_known(*[7_000_000] * TYPICAL_KNOWN_MIN)
+    queue = opened(scheduler, "new")
+    snapshot = seen(arrive(scheduler, queue, "first"))
+    assert (snapshot.average_duration_ms, snapshot.typical_run_ms) == (None, 7_000.0)
+    # Nobody is refused by a guess, however long the line would take by it.
+    for number in range(100):
+        assert not [
+            effect
+            for effect in arrive(scheduler, queue, f"more {number}")
+            if isinstance(effect, Reject)
+        ]
+    ran_once = scheduler_of_known(*[7_000_000] * TYPICAL_KNOWN_MIN)
+    ran(ran_once, opened(ran_once, "new"), 2_000)
+    snapshot = seen(arrive(ran_once, "n/new@0", "next"))
+    assert (snapshot.average_duration_ms, snapshot.typical_run_ms) == (2.0, 0.0)
