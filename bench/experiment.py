@@ -44,7 +44,9 @@ from acs_core.chance import Chance
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule
 from acs_core.events import QueueSpec
 from acs_core.planning import pass_time, prepare
-from acs_core.simulation import Cluster, PullCluster, SimulationConfig
+from acs_core.simulation import Cluster
+from acs_core.simulation_config import SimulationConfig
+from acs_core.simulation_pull import PullCluster
 from acs_core.simulation_push import PushCluster
 from acs_core.simulation_report import SimulationReport
 from acs_core.workload import Workload, read_workload
@@ -52,6 +54,8 @@ from acs_node.workload_file import open_trace
 
 BENCH = Path(__file__).parent
 PART_S = 1_500
+STOP_S = 120
+"""Seconds that a program has to stop its servers when it did not end within the former."""
 PROGRAMS = {"interference": ("--out",), "docker_daemon": ("--seconds", "3", "--json")}
 """What measures an engine, with its arguments but the last, a file."""
 
@@ -235,7 +239,12 @@ def program(name: str, out: Path, *arguments: str) -> tuple[Any, str]:
             code = process.wait(PART_S)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)  # as Ctrl-C does: it stops its servers
-            process.wait()
+            try:
+                process.wait(STOP_S)
+            except (
+                subprocess.TimeoutExpired
+            ):  # it ignores that, as what a script starts with & does
+                process.kill()
             # It writes each part when it has it.
             found = json.loads(result.read_text()) if result.exists() else None
             return found, f"{name} did not end within {PART_S} s"

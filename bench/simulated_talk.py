@@ -15,7 +15,9 @@ from pathlib import Path
 
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule
 from acs_core.events import QueueSpec
-from acs_core.simulation import Cluster, PullCluster, SimulationConfig
+from acs_core.simulation import Cluster
+from acs_core.simulation_config import SimulationConfig
+from acs_core.simulation_pull import PullCluster
 from acs_core.simulation_push import PushCluster
 from acs_core.simulation_report import SimulationReport
 

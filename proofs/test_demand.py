@@ -23,7 +23,6 @@ from models_demand import (
 )
 
 from acs_core.demand import (
-    COUNT_MAX,
     CREATION_MS,
     MS_MAX,
     RESUME_MS,
@@ -37,6 +36,7 @@ from acs_core.demand import (
     starts_within,
     steady_containers,
 )
+from acs_core.limits import COUNT_MAX
 from acs_core.queue_states import QueueState
 
 MANY = at_least(1_000)
@@ -276,7 +276,27 @@ def test_steady_term_grows_with_the_load(
 # --- ours: invariants ------------------------------------------------------------------------
 
 
+# Short runs, and yet the first has waited for long.
+OVERDUE: dict[str, Any] = {
+    "state": QueueState.RUNNING,
+    "initialized": True,
+    "incoming": 0,
+    "waiting": 3,
+    "existing": 4,
+    "in_progress": 0,
+    "stale": 0,
+    "namespace_existing": 4,
+    "namespace_in_progress": 0,
+    "average_duration_ms": 100.0,
+    "concurrency": 1,
+    "running": 4,
+    "oldest_wait_ms": 1e6,
+    **SPACIOUS,
+}
+
+
 @MANY
+@example(OVERDUE, 1)
 @given(fields(), st.integers(0, 40))
 def test_demand_is_monotone_in_backlog(given: dict[str, Any], more: int) -> None:
     """D4."""

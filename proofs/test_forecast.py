@@ -18,9 +18,9 @@ from test_demand import fields
 
 from acs_core import effects as fx
 from acs_core import events as ev
-from acs_core.demand import COUNT_MAX, Snapshot
+from acs_core.demand import Snapshot
 from acs_core.forecast import Forecast
-from acs_core.limits import MEMORY_MAX_MB, TIME_MAX_US
+from acs_core.limits import COUNT_MAX, MEMORY_MAX_MB, TIME_MAX_US
 from acs_core.queue_states import QueueState
 from acs_core.scheduler import Scheduler, SchedulerConfig
 

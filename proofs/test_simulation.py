@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from acs_core.demand import OpenWhiskRule, RuntimeFitRule
 from acs_core.events import QueueSpec
-from acs_core.simulation import Cluster, Faults, PullCluster, SimulationConfig
+from acs_core.simulation import Cluster
+from acs_core.simulation_config import Faults, SimulationConfig
 from acs_core.simulation_engine import EngineModel
+from acs_core.simulation_pull import PullCluster
 from acs_core.simulation_push import PushCluster
 
 SECOND = 1_000_000

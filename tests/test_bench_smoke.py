@@ -465,6 +465,23 @@ def test_a_part_of_the_experiment_that_takes_too_long_stops_its_servers_and_is_k
     assert (tmp_path / "endless.json.stopped").exists()
 
 
+def test_a_part_of_the_experiment_that_does_not_stop_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deaf.py").write_text(
+        "import signal, threading\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "threading.Event().wait()\n"
+    )
+    with on_path(BENCH):
+        import experiment
+
+        monkeypatch.setattr(experiment, "BENCH", tmp_path)
+        monkeypatch.setattr(experiment, "PART_S", 1)
+        monkeypatch.setattr(experiment, "STOP_S", 0.1)
+        assert experiment.program("deaf.py", tmp_path) == (None, "deaf.py did not end within 1 s")
+
+
 @pytest.mark.usefixtures("wrk", "docker_images")
 def test_instructions_of_a_server_are_counted(tmp_path: Path) -> None:
     if shutil.which("valgrind") is None:

@@ -52,6 +52,12 @@ _SHARDING = [
     "tests/core/test_sharding_pool.py",
     "proofs/test_sharding.py",
 ]
+_DEMAND = [
+    "tests/core/test_demand.py",
+    "tests/core/test_demand_edges.py",
+    "tests/core/test_limits.py",
+    "proofs/test_demand.py",
+]
 TESTS = {
     "__init__": ["tests/core/test_build.py", "tests/core/test_trace.py"],
     "abi": ["tests/core/test_abi.py", "tests/core/test_build.py"],
@@ -69,12 +75,7 @@ TESTS = {
         "tests/core/test_scenarios.py",
         "proofs/test_containers.py",
     ],
-    "demand": [
-        "tests/core/test_demand.py",
-        "tests/core/test_demand_edges.py",
-        "tests/core/test_limits.py",
-        "proofs/test_demand.py",
-    ],
+    "demand": _DEMAND,
     "effects": ["tests/core/test_events.py", "proofs/test_events.py", "tests/core/test_trace.py"],
     "engine_speed": ["tests/core/test_engine_speed.py"],
     "events": ["tests/core/test_events.py", "proofs/test_events.py", *_TRACE],
@@ -95,6 +96,7 @@ TESTS = {
         "tests/core/test_give_back.py",
     ],
     "nesting": ["tests/core/test_nesting.py", "proofs/test_nesting.py"],
+    "openwhisk_rule": _DEMAND,
     "placement": ["tests/core/test_placement.py", "proofs/test_placement.py"],
     "planning": ["tests/core/test_workload.py"],
     "prewarm": ["tests/core/test_prewarm.py", "proofs/test_containers.py"],
@@ -117,10 +119,13 @@ TESTS = {
     "sharding_supervision": _SHARDING,
     "simulation": _SIMULATION,
     "simulation_engine": _SIMULATION,
+    "simulation_config": _SIMULATION,
+    "simulation_pull": _SIMULATION,
     "simulation_push": _SIMULATION,
     "simulation_report": _SIMULATION,
     "hunger": ["tests/core/test_hunger.py", "proofs/test_hunger.py"],
     "health": ["tests/core/test_health.py", "proofs/test_health.py"],
+    "snapshot": _DEMAND,
     "spreading": ["tests/core/test_spreading.py", "proofs/test_spreading.py"],
     "starving": ["tests/core/test_starving.py", *_SCHEDULER],
     "trace": _TRACE,

@@ -2,9 +2,10 @@
 # (None in place of a snapshot is an AttributeError on both builds, not a crash.)
 """How many containers a queue needs: pure rules from a ``Snapshot`` to a ``Decision``.
 
-Two rules of one Protocol: ``RuntimeFitRule``, the default, asks whether a new container would
-serve sooner than those there are; ``OpenWhiskRule`` is the original, with its quirks.  Where a
-container goes is ``placement``'s business, who keeps the counts is ``scheduler``'s.
+``RuntimeFitRule``, the default, asks whether a new container would serve sooner than those there
+are.  What a rule is asked and answers is in ``snapshot``, the original's rule in
+``openwhisk_rule``; both can be had from here.  Where a container goes is ``placement``'s business,
+who keeps the counts is ``scheduler``'s.
 
 **The predicted wait of the newest activation**, on n containers, is the least t with
 
@@ -59,12 +60,43 @@ asks for a slot each, with as many containers in the making at a time as there a
 
 from __future__ import annotations
 
-from enum import IntEnum
 from math import inf, log, sqrt
-from typing import Final, Protocol
+from typing import Final
 
-from .limits import CONTAINERS_MAX, COUNT_MAX, CREATION_US
-from .queue_states import STATES, QueueState
+from .limits import CONTAINERS_MAX, CREATION_US
+from .openwhisk_rule import OpenWhiskRule
+from .queue_states import QueueState
+from .snapshot import (
+    ADD_ANYWAY,
+    CAUSE_GONE,
+    KEEP_WAITING,
+    LIMIT_ZERO,
+    MS_MAX,
+    NAMESPACE_FULL,
+    NO_ROOM,
+    PAUSE_AGAIN,
+    RUN_MIN_MS,
+    STAY_THROTTLED,
+    Decision,
+    DemandRule,
+    Snapshot,
+    Verdict,
+)
+
+__all__ = [
+    "DemandRule",
+    "Decision",
+    "MS_MAX",
+    "OpenWhiskRule",
+    "RuntimeFitRule",
+    "Snapshot",
+    "Verdict",
+    "predicted_wait_ms",
+    "resumptions",
+    "starts_within",
+    "steady_containers",
+    "wait_behind_ms",
+]
 
 CREATION_MS: Final = CREATION_US / 1000
 """C while no creation has been measured."""
@@ -106,190 +138,11 @@ STEADY_EXACT_MAX: Final = 100_000.0
 """Offered load up to which Erlang's formula is evaluated, which bounds its loop to 2,000 steps.
 Above, 2.5 deviations more than the load are taken: with them less than 1 in 100 waits."""
 
-RUN_MIN_MS: Final = 0.001
-"""Shortest run that is reckoned with: a microsecond, the core's unit of time."""
-
-MS_MAX: Final = 2**62 / 1000
-"""Longest duration in a snapshot; the core's longest time."""
-
 _UNINITIALIZED = int(QueueState.UNINITIALIZED)
-_RUNNING = int(QueueState.RUNNING)
 _IDLE = int(QueueState.IDLE)
 _FLUSHING = int(QueueState.FLUSHING)
 _NAMESPACE_THROTTLED = int(QueueState.NAMESPACE_THROTTLED)
-_REMOVING = int(QueueState.REMOVING)
 _REMOVED = int(QueueState.REMOVED)
-
-
-class Verdict(IntEnum):
-    """What to do with a queue; ``Decision.count`` containers are created besides."""
-
-    SKIP = 0
-    ADD_INITIAL = 1
-    """Create the queue's first containers."""
-    ADD = 2
-    THROTTLE_NAMESPACE = 3
-    """More is needed and the namespace's cap binds."""
-    UNTHROTTLE_NAMESPACE = 4
-    PAUSE = 5
-    """No container is allowed at all: a limit is 0."""
-
-
-class Snapshot:
-    """What a rule knows of one queue at one moment; never changed.
-
-    Args:
-      state: The queue's QueueState.
-      initialized: Whether a first container was ever asked for.
-      incoming, waiting: Activations about to be enqueued, and in the queue.
-      existing: Containers that serve this action, paused ones included.
-      in_progress: Containers requested and not yet serving.
-      stale: Waiting activations older than ``OpenWhiskRule``'s stale_ms.
-      namespace_existing, namespace_in_progress: The same for the whole namespace.
-      average_duration_ms: Mean run without init; None until a run has ended.
-      namespace_limit, action_limit: Most containers; 0 or less: none.
-      concurrency: Runs at once in one container, >= 1.
-      arrivals_per_s: Smoothed rate of arrivals.
-      creation_ms: From request to a serving container; None: CREATION_MS.
-      wait_target_ms: W, target for the p99 of the wait; None: max(C, d/4), where the second is at
-        most WAIT_TARGET_MAX_MS, and 0 beyond EXCUSING_MAX containers.
-      running: Activations delivered and not ended.
-      paused: How many of ``existing`` are paused.
-      oldest_run_ms: Age of the oldest run, 0 when unknown.
-      contending_queues: Other queues of the namespace that have work and no container.
-      duration_spread_ms: Standard deviation of the run; None: equal to the mean.
-      steady_short_ms: How long every decision has said ``steady_short``.
-      oldest_wait_ms: How long the first in the line has waited.
-      typical_run_ms: What runs of the namespace's other actions take, 0 when unknown.  Counts for
-        decisions of ``RuntimeFitRule`` until a run of this one has ended, for no prediction.
-    Counts are 0..COUNT_MAX, durations 0..MS_MAX; average_duration_ms and limits may be negative.
-    Raises: TypeError or ValueError that names the field, the value and the limit.
-    """
-
-    def __init__(
-        self,
-        *,
-        state: QueueState,
-        initialized: bool,
-        incoming: int,
-        waiting: int,
-        existing: int,
-        in_progress: int,
-        stale: int,
-        namespace_existing: int,
-        namespace_in_progress: int,
-        average_duration_ms: float | None,
-        namespace_limit: int,
-        action_limit: int,
-        concurrency: int,
-        arrivals_per_s: float = 0.0,
-        creation_ms: float | None = None,
-        wait_target_ms: float | None = None,
-        running: int = 0,
-        paused: int = 0,
-        oldest_run_ms: float = 0.0,
-        contending_queues: int = 0,
-        duration_spread_ms: float | None = None,
-        steady_short_ms: float = 0.0,
-        oldest_wait_ms: float = 0.0,
-        typical_run_ms: float = 0.0,
-    ) -> None:
-        if not isinstance(state, QueueState):
-            raise TypeError(f"state is {state!r}; it must be a QueueState")
-        # Checked here because C would wrap or truncate without a word.
-        self.state_index = int(state)
-        self.initialized = bool(initialized)
-        self.incoming = _count("incoming", incoming, 0)
-        self.waiting = _count("waiting", waiting, 0)
-        self.existing = _count("existing", existing, 0)
-        self.in_progress = _count("in_progress", in_progress, 0)
-        self.stale = _count("stale", stale, 0)
-        self.namespace_existing = _count("namespace_existing", namespace_existing, 0)
-        self.namespace_in_progress = _count("namespace_in_progress", namespace_in_progress, 0)
-        self.namespace_limit = _count("namespace_limit", namespace_limit, -COUNT_MAX)
-        self.action_limit = _count("action_limit", action_limit, -COUNT_MAX)
-        self.concurrency = _count("concurrency", concurrency, 1)
-        self.running = _count("running", running, 0)
-        self.paused = _count("paused", paused, 0)
-        self.contending_queues = _count("contending_queues", contending_queues, 0)
-        if self.paused > self.existing:
-            raise ValueError(f"paused is {paused}; it must be at most existing ({existing})")
-        self.arrivals_per_s = _number("arrivals_per_s", arrivals_per_s, 0.0)
-        self.oldest_run_ms = _number("oldest_run_ms", oldest_run_ms, 0.0)
-        self.steady_short_ms = _number("steady_short_ms", steady_short_ms, 0.0)
-        self.oldest_wait_ms = _number("oldest_wait_ms", oldest_wait_ms, 0.0)
-        self.typical_run_ms = _number("typical_run_ms", typical_run_ms, 0.0)
-        self.average_duration_ms = _optional("average_duration_ms", average_duration_ms, -MS_MAX)
-        self.creation_ms = _optional("creation_ms", creation_ms, 0.0)
-        self.wait_target_ms = _optional("wait_target_ms", wait_target_ms, 0.0)
-        self.duration_spread_ms = _optional("duration_spread_ms", duration_spread_ms, 0.0)
-
-    @property
-    def state(self) -> QueueState:
-        """The queue's state as a member of ``QueueState``."""
-        return STATES[self.state_index]
-
-
-class Decision:
-    """What a rule decided, and from what; never changed.
-
-    ``count`` containers are to be created, whatever the verdict.  ``drop``: reject what waits.
-    ``steady_short``: the steady term asks for more than there is; the caller keeps since when.
-    ``wanted`` is what the rule would add without caps, ``room`` what the caps leave,
-    ``steady`` the steady term's containers, ``limit_ms`` the wait L that is aimed at.
-    """
-
-    def __init__(
-        self,
-        verdict: Verdict,
-        count: int,
-        snapshot: Snapshot,
-        reason: str,
-        rejected: str,
-        *,
-        drop: bool = False,
-        steady_short: bool = False,
-        wanted: int = 0,
-        room: int = 0,
-        steady: int = 0,
-        limit_ms: float = 0.0,
-    ) -> None:
-        self.verdict = verdict
-        self.count = count
-        self.snapshot = snapshot
-        self.drop = drop
-        self.steady_short = steady_short
-        self.wanted = wanted
-        self.room = room
-        self.steady = steady
-        self.limit_ms = limit_ms
-        self._reason = reason
-        self._rejected = rejected
-
-    # Few decisions are ever read: the words are put together when somebody asks.
-    @property
-    def reason(self) -> str:
-        """Why, in words with the numbers that mattered."""
-        return self._reason.format(self, self.snapshot)
-
-    @property
-    def rejected(self) -> str:
-        """The alternative that was not taken, and why not, in words."""
-        return self._rejected.format(self, self.snapshot)
-
-    def __repr__(self) -> str:
-        return f"Decision({self.verdict.name}, {self.count}: {self.reason})"
-
-
-class DemandRule(Protocol):
-    """How many containers to add; exchangeable.
-
-    Pure: the same snapshot gives the same decision, and nothing else changes.
-    """
-
-    def decide(self, snapshot: Snapshot) -> Decision:
-        """Return what to do with the queue that the snapshot shows."""
-        ...
 
 
 class RuntimeFitRule:
@@ -313,8 +166,8 @@ class RuntimeFitRule:
             return Decision(Verdict.SKIP, 0, snapshot, _NOT_OPEN, _OPEN_LATER)
         if min(snapshot.namespace_limit, snapshot.action_limit) <= 0:
             if state in (_FLUSHING, _IDLE):
-                return Decision(Verdict.SKIP, 0, snapshot, _LIMIT_ZERO, _PAUSE_AGAIN)
-            return Decision(Verdict.PAUSE, 0, snapshot, _LIMIT_ZERO, _KEEP_WAITING)
+                return Decision(Verdict.SKIP, 0, snapshot, LIMIT_ZERO, PAUSE_AGAIN)
+            return Decision(Verdict.PAUSE, 0, snapshot, LIMIT_ZERO, KEEP_WAITING)
         return self._weigh(snapshot, state)
 
     def _weigh(self, snapshot: Snapshot, state: int) -> Decision:
@@ -353,19 +206,19 @@ class RuntimeFitRule:
         if wanted > max(backlog, steady - total):
             reason, rejected = _OVERDUE, _TRUST
         if count < wanted:
-            rejected = _ADD_ANYWAY
+            rejected = ADD_ANYWAY
         if state == _FLUSHING and (count > 1 or snapshot.in_progress > 0):
             count = min(count, 1 if snapshot.in_progress == 0 else 0)
             reason, rejected = _PROBE, _ALL_AT_ONCE
         if backlog > 0 and namespace_full and state != _FLUSHING:
-            verdict, reason, rejected = Verdict.THROTTLE_NAMESPACE, _NAMESPACE_FULL, _ADD_ANYWAY
+            verdict, reason, rejected = Verdict.THROTTLE_NAMESPACE, NAMESPACE_FULL, ADD_ANYWAY
         elif state == _NAMESPACE_THROTTLED:
-            verdict, reason, rejected = Verdict.UNTHROTTLE_NAMESPACE, _CAUSE_GONE, _STAY_THROTTLED
+            verdict, reason, rejected = Verdict.UNTHROTTLE_NAMESPACE, CAUSE_GONE, STAY_THROTTLED
         elif wanted == 0:
             verdict, reason = Verdict.SKIP, _ENOUGH
             rejected = _STEADY_LATER if steady > total else _ADD_ONE
         elif room <= 0:
-            verdict, reason, rejected = Verdict.SKIP, _NO_ROOM, _ADD_ANYWAY
+            verdict, reason, rejected = Verdict.SKIP, NO_ROOM, ADD_ANYWAY
         elif count == 0:
             verdict = Verdict.SKIP
         elif total == 0 and not snapshot.initialized:
@@ -382,106 +235,6 @@ class RuntimeFitRule:
             steady=steady,
             limit_ms=limit_ms,
         )
-
-
-class OpenWhiskRule:
-    """The original's decisions, branch by branch, with its quirks; for comparison.
-
-    Args:
-      stale_ms: Age from which waiting activations count as stale, in ms, > 0.
-      over_provision: Let a queue without containers exceed the namespace's limit by one ...
-      over_provision_ratio: ... up to this multiple of the limit, >= 0.
-    Raises: TypeError or ValueError that names the argument, the value and the limit.
-
-    Cost: O(1).  Source: OpenWhisk's SchedulingDecisionMaker.
-    """
-
-    def __init__(
-        self,
-        stale_ms: float = 100,
-        over_provision: bool = False,
-        over_provision_ratio: float = 1.5,
-    ) -> None:
-        self.stale_ms = _number("stale_ms", stale_ms, RUN_MIN_MS)
-        self.over_provision = bool(over_provision)
-        self.over_provision_ratio = _number("over_provision_ratio", over_provision_ratio, 0.0)
-
-    def decide(self, snapshot: Snapshot) -> Decision:
-        """Return what the original would do with the queue that the snapshot shows."""
-        s = snapshot
-        state = s.state_index
-        if min(s.namespace_limit, s.action_limit) <= 0:
-            if state == _FLUSHING:
-                return Decision(Verdict.SKIP, 0, s, _LIMIT_ZERO, _PAUSE_AGAIN)
-            return Decision(Verdict.PAUSE, 0, s, _LIMIT_ZERO, _KEEP_WAITING)
-
-        total = s.existing + s.in_progress
-        available = s.waiting + s.incoming
-        used = s.namespace_existing + s.namespace_in_progress
-        over = _ceil_int(s.namespace_limit * self.over_provision_ratio) - used
-        namespace_room = s.namespace_limit - used
-        room = min(namespace_room, s.action_limit - total)
-        if self.over_provision and total == 0:
-            room = 1 if over > 0 else 0
-        if room <= 0:
-            return self._full(s, total, over)
-        if state == _NAMESPACE_THROTTLED:
-            # The original could add in the same step, and does not.
-            return Decision(
-                Verdict.UNTHROTTLE_NAMESPACE, 0, s, _CAUSE_GONE, _STAY_THROTTLED, room=room
-            )
-        if state == _FLUSHING and total == 0:
-            return Decision(Verdict.ADD_INITIAL, 1, s, _NONE_YET, _OLD_FEWER, room=room)
-        if state == _RUNNING and total == 0:
-            if s.average_duration_ms is None and not s.initialized:
-                return Decision(Verdict.ADD_INITIAL, 1, s, _NONE_YET, _OLD_FEWER, room=room)
-            if available > 0:
-                return Decision(Verdict.ADD, 1, s, _NONE_YET, _OLD_FEWER, room=room)
-        wanted = 0
-        if state in (_RUNNING, _REMOVING):
-            wanted = self._wanted(s, total, available)
-        return _old_add(s, wanted, room, namespace_room)
-
-    def _full(self, snapshot: Snapshot, total: int, over: int) -> Decision:
-        """Decide where the limits leave no room."""
-        state = snapshot.state_index
-        may_exceed = self.over_provision and over > 0
-        if state == _RUNNING and not may_exceed:
-            return Decision(
-                Verdict.THROTTLE_NAMESPACE,
-                0,
-                snapshot,
-                _NAMESPACE_FULL,
-                _ADD_ANYWAY,
-                drop=total == 0,
-            )
-        if state == _NAMESPACE_THROTTLED and may_exceed:
-            return Decision(Verdict.UNTHROTTLE_NAMESPACE, 0, snapshot, _CAUSE_GONE, _STAY_THROTTLED)
-        return Decision(Verdict.SKIP, 0, snapshot, _NO_ROOM, _ADD_ANYWAY)
-
-    def _wanted(self, snapshot: Snapshot, total: int, available: int) -> int:
-        """Return how many containers the stale and the other waiting activations ask for."""
-        s = snapshot
-        if s.average_duration_ms is None:
-            if s.stale == 0:
-                return 0
-            return min(_ceil_int(s.stale / s.concurrency) - s.in_progress, available)
-        duration_ms = float(s.average_duration_ms)
-        # Messages that one container absorbs while a message becomes stale.
-        throughput = float(s.concurrency)
-        if duration_ms > 0:
-            throughput = self.stale_ms / duration_ms * s.concurrency
-        stale = 0
-        if s.stale > 0:
-            stale = min(_ceil_int(s.stale / throughput), s.stale) - s.in_progress
-        if s.state_index == _REMOVING:
-            return stale
-        fresh = available - s.stale
-        # Total below fresh: from here on fresh and throughput are positive.
-        if fresh >= throughput * total and total < fresh and duration_ms > 0:
-            fresh_share = _ceil_int(fresh / throughput - s.existing - s.in_progress)
-            return min(fresh_share, fresh - total) + stale
-        return stale
 
 
 def predicted_wait_ms(snapshot: Snapshot, containers: int) -> float:
@@ -731,20 +484,6 @@ def _wait_target_ms(snapshot: Snapshot, creation_ms: float, run_ms: float) -> fl
     return max(creation_ms, min(run_ms / 4.0, WAIT_TARGET_MAX_MS))
 
 
-def _old_add(snapshot: Snapshot, wanted: int, room: int, namespace_room: int) -> Decision:
-    """Fit what the original wants into its room; throttle when the namespace's limit binds."""
-    verdict, reason, rejected = Verdict.ADD, _OLD_WANTED, _OLD_FEWER
-    count = wanted
-    if wanted > room:
-        count = room
-        if room >= namespace_room:
-            verdict, reason, rejected = Verdict.THROTTLE_NAMESPACE, _NAMESPACE_FULL, _ADD_ANYWAY
-    elif wanted <= 0:
-        count = 0
-        verdict, reason, rejected = Verdict.SKIP, _OLD_NOTHING, _OLD_MORE
-    return Decision(verdict, count, snapshot, reason, rejected, wanted=max(0, wanted), room=room)
-
-
 def _floor(value: float) -> float:
     # A quotient that is whole on paper may come out a hair below.
     return (value + 1e-9) // 1.0
@@ -754,42 +493,9 @@ def _ceil(value: float) -> float:
     return -(-value // 1.0)
 
 
-def _ceil_int(value: float) -> int:
-    """Round up to an int32 as the original's runtime does: beyond it saturates."""
-    if value >= COUNT_MAX:
-        return COUNT_MAX
-    return int(_ceil(value))
-
-
-def _count(field: str, value: int, low: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{field} is {value!r}; it must be an integer")
-    if not low <= value <= COUNT_MAX:
-        raise ValueError(f"{field} is {value}; it must be in {low}..{COUNT_MAX}")
-    return value
-
-
-def _number(field: str, value: float, low: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{field} is {value!r}; it must be a number")
-    if not low <= value <= MS_MAX:
-        raise ValueError(f"{field} is {value}; it must be in {low}..{MS_MAX}")
-    return float(value)
-
-
-def _optional(field: str, value: float | None, low: float) -> float | None:
-    return None if value is None else _number(field, value, low)
-
-
 # The words of a decision: {0} is the decision, {1} its snapshot.
 _NOT_OPEN = "the queue is {1.state.name}: nothing is created before or after its life"
 _OPEN_LATER = "add for the {1.waiting} waiting: whoever leads the queue decides that"
-_LIMIT_ZERO = (
-    "no container is allowed: namespace limit {1.namespace_limit}, action limit {1.action_limit}"
-)
-_PAUSE_AGAIN = "pause: the queue is {1.state.name}"
-_KEEP_WAITING = "let {1.waiting} wait: nothing would ever serve them"
-_NONE_YET = "no container yet, {1.waiting} waiting"
 _ENOUGH = (
     "{1.existing} containers and {1.in_progress} in progress are enough for {1.waiting} waiting "
     "and {1.running} running (wait limit {0.limit_ms:g} ms)"
@@ -816,19 +522,3 @@ _OVERDUE = (
 _TRUST = "wait for the {1.running} running: that has failed"
 _PROBE = "creations fail: {0.count} more to try ({1.in_progress} in progress)"
 _ALL_AT_ONCE = "add all {0.wanted} at once: they would likely fail as well"
-_NAMESPACE_FULL = (
-    "more is needed and the namespace holds {1.namespace_existing} and "
-    "{1.namespace_in_progress} in progress of {1.namespace_limit} containers "
-    "({1.contending_queues} other queues have none)"
-)
-_NO_ROOM = (
-    "no room: namespace {1.namespace_existing} and {1.namespace_in_progress} in progress of "
-    "{1.namespace_limit}, action {1.existing} and {1.in_progress} in progress of {1.action_limit}"
-)
-_ADD_ANYWAY = "add {0.wanted}: beyond the limit"
-_CAUSE_GONE = "room {0.room}, wanted {0.wanted}: the cause of the throttle is gone"
-_STAY_THROTTLED = "stay throttled: nothing requires it"
-_OLD_WANTED = "{0.wanted} wanted for {1.stale} stale of {1.waiting} waiting, room {0.room}"
-_OLD_FEWER = "wait for running containers: the original does not weigh that"
-_OLD_NOTHING = "{1.stale} stale of {1.waiting} waiting ask for no more than there is"
-_OLD_MORE = "add 1: whether that would be sooner, the original does not weigh"

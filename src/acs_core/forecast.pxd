@@ -1,6 +1,7 @@
 cimport cython
 
-from acs_core.demand cimport Snapshot, starts_within
+from acs_core.demand cimport starts_within
+from acs_core.snapshot cimport Snapshot
 
 cdef Py_ssize_t _COUNT_MAX
 

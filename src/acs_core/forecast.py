@@ -11,8 +11,9 @@ it predicts nothing.  Whom it turns away is ``scheduler``'s business; when it is
 
 from __future__ import annotations
 
-from .demand import Snapshot, starts_within, wait_behind_ms
+from .demand import starts_within, wait_behind_ms
 from .limits import COUNT_MAX, TIME_MAX_US
+from .snapshot import Snapshot
 
 _COUNT_MAX = COUNT_MAX
 

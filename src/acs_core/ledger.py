@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from . import limits
 from .action_queue import ActionQueue
-from .demand import Decision
 from .effects import Cause, Place
 from .events import Activation, InvokerReported, QueueSpec
 from .forecast import Forecast
@@ -19,6 +18,7 @@ from .nesting import Calls
 from .placement import InvokerView, ready_us
 from .queue_states import QueueLife
 from .shadow import ShadowTally
+from .snapshot import Decision
 
 
 class NamespaceEntry:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from .events import QueueSpec
-from .simulation import Cluster, SimulationConfig
+from .simulation import Cluster
+from .simulation_config import SimulationConfig
 from .simulation_report import SimulationReport
 from .workload import RUN_MAX_US, Shape, Workload
 

@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.demand cimport Snapshot
+from acs_core.snapshot cimport Snapshot
 from acs_core.events cimport Activation, Arrived, Completion, Pulled
 from acs_core.forecast cimport Forecast
 from acs_core.ledger cimport ContainerEntry, QueueEntry

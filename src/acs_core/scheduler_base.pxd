@@ -1,7 +1,7 @@
 cimport cython
 
 from acs_core.action_queue cimport ActivationTable, DeadlineIndex
-from acs_core.demand cimport Snapshot
+from acs_core.snapshot cimport Snapshot
 from acs_core.events cimport Activation, QueueSpec
 from acs_core.forecast cimport Forecast
 from acs_core.history cimport RunHistory

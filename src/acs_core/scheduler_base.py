@@ -18,7 +18,6 @@ from collections import deque
 
 from . import limits
 from .action_queue import ActivationTable, DeadlineIndex
-from .demand import Snapshot
 from .effects import Cause, CloseQueue, Place, Reject, Release, Throttle, Unreserve
 from .events import Activation, FailureClass
 from .forecast import Forecast
@@ -27,6 +26,7 @@ from .ledger import ContainerEntry, InvokerEntry, Ledger, QueueEntry
 from .nesting import Calls
 from .queue_states import QueueState, Signal
 from .scheduler_config import SchedulerConfig, UnknownQueue
+from .snapshot import Snapshot
 from .starving import Starving
 
 # Enum members as plain integers: comparing them costs nothing when compiled.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from . import limits
-from .demand import DemandRule, RuntimeFitRule
+from .demand import RuntimeFitRule
+from .snapshot import DemandRule
 
 
 class UnknownQueue(KeyError):

@@ -1,6 +1,6 @@
 cimport cython
 
-from acs_core.demand cimport Decision, Snapshot
+from acs_core.snapshot cimport Decision, Snapshot
 from acs_core.events cimport Activation
 from acs_core.ledger cimport ContainerEntry, QueueEntry
 from acs_core.scheduler_room cimport SchedulerRoom

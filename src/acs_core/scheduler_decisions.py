@@ -8,7 +8,7 @@ paused containers that wake, throttles that lift, and the end of a queue that ha
 from __future__ import annotations
 
 from . import limits, nesting
-from .demand import RESUME_MS, STEADY_HOLD_CREATIONS, Decision, Snapshot, Verdict, resumptions
+from .demand import RESUME_MS, STEADY_HOLD_CREATIONS, resumptions
 from .effects import Cause, Decided, Differed, Resume
 from .events import FailureClass
 from .explanation import INPUTS, binds
@@ -16,6 +16,7 @@ from .ledger import QueueEntry
 from .queue_states import QueueState, Signal
 from .scheduler_room import SchedulerRoom
 from .shadow import ShadowTally
+from .snapshot import Decision, Snapshot, Verdict
 
 # Enum members as plain integers: comparing them costs nothing when compiled.
 _IDLE = int(QueueState.IDLE)

@@ -6,7 +6,7 @@ the active one did: the counts compare decisions, not two courses of events.
 
 from __future__ import annotations
 
-from .demand import Decision, DemandRule, Snapshot
+from .snapshot import Decision, DemandRule, Snapshot
 
 
 class ShadowTally:

@@ -1,9 +1,9 @@
-"""A cluster in simulated time: the real ``Scheduler`` and ``ContainerPool``, and the world around.
+"""A cluster in simulated time: the world around what decides.
 
-Nothing of what decides is modelled: schedulers and pools are the objects that nodes run, told what
-they would be told.  What is modelled: links and the coordination (delays), engines
-(``simulation_engine``), runs (their durations), and faults.  ``simulation_push`` has the same world
-around the baseline.
+Nothing of what decides is modelled: ``simulation_pull`` puts schedulers and pools into this world,
+``simulation_push`` the baseline's balancers and pools, the objects that nodes run, told what they
+would be told.  What is modelled: links (delays), engines (``simulation_engine``), runs (their
+durations), and faults.
 
 Everything follows from the configuration, the load and the seed, bit by bit, on every build.
 Links keep the order of each direction; a message may be late, or come twice, one right after the
@@ -11,75 +11,49 @@ other.  A lost message breaks its invoker's link: then, as when an invoker dies,
 gone, the schedulers hear of it when its lease has ended, and it comes back empty.
 
 Assumed: processors are never short but where ``controller_us`` and ``dispatch_us`` say so;
-payloads cost nothing; all queues of a namespace fit one another (one cap, no weights); a queue's
-leader is fixed; coordination never fails; engines do not slow down with what they hold.
+payloads cost nothing; engines do not slow down with what they hold.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Protocol
 
 from . import limits
 from .chance import Chance
-from .containers import ContainerPool, PoolConfig
-from .demand import DemandRule, RuntimeFitRule
 from .effects import (
     Abort,
-    Adopt,
     AssignSandbox,
-    Cause,
-    Create,
-    Deliver,
     Initialise,
     PauseSandbox,
     PrewarmSandbox,
-    Reject,
-    Release,
     Remove,
-    Reserve,
-    Resume,
     ResumeSandbox,
     Run,
     StartSandbox,
 )
 from .events import (
     Activation,
-    Adopted,
-    Arrived,
-    ContainerGone,
-    CreationFailed,
-    Denied,
     Event,
     FailureClass,
     Initialised,
-    InvokerGone,
-    InvokerReported,
     Outcome,
-    Pulled,
-    QueueOpened,
     QueueSpec,
-    Reserved,
     RunEnded,
     SandboxFailed,
     SandboxPaused,
     SandboxReady,
     SandboxRemoved,
     SandboxResumed,
-    TimeReached,
-    _check_range,
 )
-from .prewarm import Prewarm
-from .scheduler import Scheduler, SchedulerConfig
-from .simulation_engine import EngineModel, Operation, SimulatedEngine
+from .simulation_config import SimulationConfig
+from .simulation_engine import Operation, SimulatedEngine
 from .simulation_report import Histogram, SimulationReport, percentiles
 
 _NEVER = limits.TIME_MAX_US
 _DEVELOPER_ERROR = int(Outcome.DEVELOPER_ERROR)
-_UNKNOWN = int(Cause.UNKNOWN)
 _CREATE = int(Operation.CREATE)
 _REMOVE = int(Operation.REMOVE)
 _PAUSE = int(Operation.PAUSE)
@@ -87,103 +61,8 @@ _RESUME = int(Operation.RESUME)
 
 # What an entry of the agenda is about.
 _ARRIVAL = 0
-_SUBMIT = 1
-_TO_INVOKER = 2
-_TO_SCHEDULER = 3
 _AT_INVOKER = 4
-_TICK_INVOKER = 5
-_TICK_SCHEDULER = 6
-_RESERVE = 7
 _DEATH = 8
-_LEASE_END = 9
-_REPORT = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """What goes wrong, and how often.
-
-    Args:
-      creation_fails, message_late, message_twice, message_lost: Shares, 0..1.
-      late_us: How late a late message is.
-      invoker_life_us: Mean time until an invoker dies, 0: it never does.
-      lease_us: From a death to when the schedulers hear of it, and it may come back.
-    Raises: ValueError that names the field, the value and the limit.
-    """
-
-    creation_fails: float = 0.0
-    message_late: float = 0.0
-    message_twice: float = 0.0
-    message_lost: float = 0.0
-    late_us: int = 100_000
-    invoker_life_us: int = 0
-    lease_us: int = 10_000_000
-
-    def __post_init__(self) -> None:
-        for name in ("creation_fails", "message_late", "message_twice", "message_lost"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} is {value}; it must be in 0..1")
-        for name in ("late_us", "invoker_life_us", "lease_us"):
-            _check_range(name, getattr(self, name), 0, limits.CREATION_MAX_US)
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationConfig:
-    """The cluster.  Times are in microseconds.
-
-    Args:
-      controllers, schedulers, invokers: How many; invoker_mb: the memory of each.
-      link_us: One way between two nodes.
-      coordination_us: Of a reservation.
-      controller_us: Of a controller's processor for an activation; it does one at a time.
-      dispatch_us: Of an invoker's processor for an activation; it does one at a time.
-      init_us: Of an /init.
-      overhead_us: For which a run keeps its slot beyond its duration.
-      engine, faults: See there.
-      rule: How many containers; the baseline has none.
-      namespace_containers_max, keep_alive_us, pause_grace_us, prewarm: As nodes are told.
-      push_keep_alive_us, push_pause_grace_us: The same of the baseline's pools.
-    Raises: ValueError that names the field, the value and the limit.
-    """
-
-    controllers: int = 1
-    schedulers: int = 1
-    invokers: int = 1
-    invoker_mb: int = 4_096
-    link_us: int = 200
-    coordination_us: int = 2_000
-    controller_us: int = 0
-    dispatch_us: int = 0
-    init_us: int = 10_000
-    overhead_us: int = 500
-    engine: EngineModel = field(default_factory=EngineModel)
-    faults: Faults = field(default_factory=Faults)
-    rule: DemandRule = field(default_factory=RuntimeFitRule)
-    namespace_containers_max: int = limits.CONTAINERS_MAX
-    keep_alive_us: int = limits.KEEP_ALIVE_US
-    pause_grace_us: int = limits.PAUSE_GRACE_US
-    push_keep_alive_us: int = limits.PUSH_KEEP_ALIVE_US
-    push_pause_grace_us: int = limits.PUSH_PAUSE_GRACE_US
-    prewarm: tuple[Prewarm, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("controllers", "schedulers"):
-            _check_range(name, getattr(self, name), 1, 1_000)
-        _check_range("invokers", self.invokers, 1, 100_000)
-        _check_range("invoker_mb", self.invoker_mb, 1, limits.MEMORY_MAX_MB)
-        _check_range("namespace_containers_max", self.namespace_containers_max, 0, limits.COUNT_MAX)
-        for name in (
-            "link_us",
-            "coordination_us",
-            "controller_us",
-            "dispatch_us",
-            "init_us",
-            "overhead_us",
-            "keep_alive_us",
-            "pause_grace_us",
-        ):
-            _check_range(name, getattr(self, name), 0, limits.CREATION_MAX_US)
 
 
 class Flight:
@@ -599,234 +478,3 @@ class Cluster:
             self._close(host, container, now_us)
         host.engine = SimulatedEngine(self.config.engine, self.chance)
         self.lost(host, now_us)
-
-
-class PullCluster(Cluster):
-    """A cluster of ``Scheduler`` and ``ContainerPool``, whose containers pull."""
-
-    def __init__(self, config: SimulationConfig, actions: Sequence[QueueSpec], seed: int) -> None:
-        super().__init__(config, actions, seed)
-        self._places = {spec.queue: place for place, spec in enumerate(self.actions)}
-        self._epoch = 0
-        self._schedulers: list[Scheduler] = []
-        self._armed_us: list[int] = []
-        # By container its scheduler, for ever: what it was sent may come back after its end.
-        self._owner: dict[str, int] = {}
-        # The coordination: by container its namespace, invoker, memory and scheduler.
-        self._granted: dict[str, tuple[str, int, int, int]] = {}
-        self._namespace_counts: dict[str, int] = {}
-        self._used_mb = [[0] * config.invokers for _ in range(config.schedulers)]
-        self._host_of = {f"i{index}": index for index in range(config.invokers)}
-        for index in range(config.schedulers):
-            self._schedulers.append(
-                Scheduler(
-                    SchedulerConfig(
-                        name=f"s{index}",
-                        rule=config.rule,
-                        namespace_containers_max=config.namespace_containers_max,
-                    )
-                )
-            )
-            self._armed_us.append(_NEVER)
-        for index in range(config.invokers):
-            self.hosts.append(self._begin(index, 0))
-            self._report_host(index)
-        if config.schedulers > 1:
-            self._put(1_000_000, _REPORT, None, None)
-
-    def dispatch(self, kind: int, target: object, what: object, now_us: int) -> None:
-        """Do what is due."""
-        if kind == _TO_INVOKER:
-            self.at_host(target, what, now_us)  # type: ignore[arg-type]
-        elif kind == _TO_SCHEDULER:
-            self._told(target, what, now_us)  # type: ignore[arg-type]
-        elif kind == _SUBMIT:
-            self._submitted(what, now_us)  # type: ignore[arg-type]
-        elif kind == _TICK_SCHEDULER:
-            self._tick(target, now_us)  # type: ignore[arg-type]
-        elif kind == _TICK_INVOKER:
-            self._tick_host(target, now_us)  # type: ignore[arg-type]
-        elif kind == _RESERVE:
-            self._reserve(target, what, now_us)  # type: ignore[arg-type]
-        elif kind == _REPORT:
-            for index in range(len(self.hosts)):
-                if self.hosts[index].alive:
-                    self._report_host(index)
-            self._put(now_us + 1_000_000, _REPORT, None, None)
-        elif kind == _LEASE_END:
-            self._lease_ended(target, now_us)  # type: ignore[arg-type]
-        else:
-            Cluster.dispatch(self, kind, target, what, now_us)
-
-    def check(self) -> None:
-        """Assert the invariants of all schedulers and pools.  Cost: O(everything)."""
-        for scheduler in self._schedulers:
-            scheduler.check()
-        for host in self.hosts:
-            if host.alive:
-                host.pool.check()
-
-    # --- schedulers ------------------------------------------------------------------------------
-
-    def submit(self, flight: Flight, activation_id: str, now_us: int) -> None:
-        """Send an activation to the scheduler of its queue."""
-        flight.activation = Activation(activation_id, b"", flight.arrived_us)
-        self._put_soon(now_us + self._link_us, _SUBMIT, None, flight)
-
-    def _submitted(self, flight: Flight, now_us: int) -> None:
-        spec = self.actions[flight.action]
-        index = flight.action % len(self._schedulers)
-        scheduler = self._schedulers[index]
-        if not scheduler.has_queue(spec.queue):
-            self._epoch += 1
-            self._step(index, QueueOpened(spec, self._epoch), now_us)
-        self._step(index, Arrived(spec.queue, flight.activation), now_us)  # type: ignore[arg-type]
-
-    def _told(self, index: int, event: Event, now_us: int) -> None:
-        if isinstance(event, (ContainerGone, CreationFailed)):
-            self._give_back(event.container)
-        self._step(index, event, now_us)
-
-    def _step(self, index: int, event: Event, now_us: int) -> None:
-        scheduler = self._schedulers[index]
-        for effect in scheduler.step(event, now_us):
-            if isinstance(effect, Deliver):
-                self._deliver(effect, now_us)
-            else:
-                self._rare_effect(index, effect, now_us)
-        due_us = scheduler.next_deadline_us()
-        if due_us is not None and due_us < self._armed_us[index]:
-            self._armed_us[index] = due_us
-            self._put(max(due_us, now_us), _TICK_SCHEDULER, index, None)
-
-    def _deliver(self, effect: Deliver, now_us: int) -> None:
-        host = self.hosts[self._host_of[effect.invoker]]
-        self.send(host.link, host, _TO_INVOKER, host, effect, now_us)
-
-    def _rare_effect(self, index: int, effect: object, now_us: int) -> None:
-        # Throttles and closed queues concern nobody here; nothing is forwarded or given back
-        # unused, as a queue has one leader and is closed by itself alone.
-        if isinstance(effect, (Create, Resume, Release)):
-            if isinstance(effect, Create):
-                self._owner[effect.container] = index
-            host = self.hosts[self._host_of[effect.invoker]]
-            self.send(host.link, host, _TO_INVOKER, host, effect, now_us)
-        elif isinstance(effect, Adopt):
-            asked = self.hosts
-            if effect.invoker:  # it has joined; the others told when the queue opened
-                asked = [self.hosts[self._host_of[effect.invoker]]]
-            for host in asked:
-                self.send(host.link, host, _TO_INVOKER, host, effect, now_us)
-        elif isinstance(effect, Reserve):
-            self._put(now_us + self.config.coordination_us, _RESERVE, index, effect)
-        elif isinstance(effect, Reject):
-            how = 3 if effect.cause == _UNKNOWN else 2
-            self.finish(effect.activation.activation_id, how, now_us + self._link_us)
-
-    def _tick(self, index: int, now_us: int) -> None:
-        if self._armed_us[index] <= now_us:
-            self._armed_us[index] = _NEVER
-            self._step(index, TimeReached(), now_us)
-
-    # --- the coordination ------------------------------------------------------------------------
-
-    def _reserve(self, index: int, effect: Reserve, now_us: int) -> None:
-        granted = []
-        for place in effect.places:
-            host = self._host_of[place.invoker]
-            count = self._namespace_counts.get(effect.namespace, 0)
-            used_mb = sum([used[host] for used in self._used_mb])
-            if (
-                count < self.config.namespace_containers_max
-                and used_mb + effect.memory_mb <= self.config.invoker_mb
-                and self.hosts[host].alive
-            ):
-                self._namespace_counts[effect.namespace] = count + 1
-                self._used_mb[index][host] += effect.memory_mb
-                entry = (effect.namespace, host, effect.memory_mb, index)
-                self._granted[place.container] = entry
-                granted.append(place.container)
-        answer: Event = Denied(effect.queue, effect.serial, "no room")
-        if granted:
-            answer = Reserved(effect.queue, effect.serial, tuple(granted))
-        self._step(index, answer, now_us)
-
-    def _give_back(self, container: str) -> None:
-        entry = self._granted.pop(container, None)
-        if entry is not None:
-            namespace, host, memory_mb, index = entry
-            self._namespace_counts[namespace] -= 1
-            self._used_mb[index][host] -= memory_mb
-
-    def _report_host(self, host: int) -> None:
-        model = self.config.engine
-        for index in range(len(self._schedulers)):
-            others = [used[host] for used in self._used_mb]
-            report = InvokerReported(
-                f"i{host}",
-                self.config.invoker_mb,
-                sum(others) - others[index],
-                model.creation_us(),
-                model.creations_per_s(),
-            )
-            self._step(index, report, self.now_us)
-
-    # --- invokers --------------------------------------------------------------------------------
-
-    def new_host(self, index: int, now_us: int) -> Host:
-        """Return an invoker without containers."""
-        config = self.config
-        name = f"i{index}"
-        pool = ContainerPool(
-            PoolConfig(
-                name, config.invoker_mb, config.keep_alive_us, config.pause_grace_us, config.prewarm
-            )
-        )
-        host = Host(index, name, pool, SimulatedEngine(config.engine, self.chance))
-        self._arm(host, now_us)
-        return host
-
-    def at_host(self, host: Host, event: Event, now_us: int) -> None:
-        """Tell a pool something, and do what it asks for."""
-        if not host.alive:
-            return
-        self.note(host, event, now_us)
-        pool = host.pool
-        for effect in pool.step(event, now_us):
-            if isinstance(effect, Pulled):
-                self._pulled(host, effect, now_us)
-            elif not self.node_effect(host, effect, now_us):
-                if isinstance(effect, Adopted):
-                    index = self._places[effect.queue] % len(self._schedulers)
-                else:
-                    index = self._owner[effect.container]  # type: ignore[attr-defined]
-                self.send(host.back, host, _TO_SCHEDULER, index, effect, now_us)
-        self._arm(host, now_us)
-
-    def _pulled(self, host: Host, effect: Pulled, now_us: int) -> None:
-        index = self._owner[effect.container]
-        self.send(host.back, host, _TO_SCHEDULER, index, effect, now_us)
-
-    def _arm(self, host: Host, now_us: int) -> None:
-        due_us = host.pool.next_deadline_us()
-        if due_us is not None and due_us < host.armed_us:
-            host.armed_us = due_us
-            self._put(max(due_us, now_us), _TICK_INVOKER, host, None)
-
-    def _tick_host(self, host: Host, now_us: int) -> None:
-        if host.armed_us <= now_us:
-            host.armed_us = _NEVER
-            self.at_host(host, TimeReached(), now_us)
-
-    def lost(self, host: Host, now_us: int) -> None:
-        """Let the schedulers hear of it when the lease has ended."""
-        self._put(now_us + self.config.faults.lease_us, _LEASE_END, host, None)
-
-    def _lease_ended(self, host: Host, now_us: int) -> None:
-        held = [name for name, entry in self._granted.items() if entry[1] == host.index]
-        for container in held:
-            self._give_back(container)
-        for index in range(len(self._schedulers)):
-            self._step(index, InvokerGone(host.name), now_us)
-        self.hosts[host.index] = self._begin(host.index, now_us)
-        self._report_host(host.index)

@@ -17,7 +17,8 @@ from .sharding import Balancer, PushedAction
 from .sharding_feed import Feed
 from .sharding_pool import Processed, Push, PushPool, PushPoolConfig
 from .sharding_supervision import InvocationResult, Supervision
-from .simulation import Cluster, Flight, Host, SimulationConfig
+from .simulation import Cluster, Flight, Host
+from .simulation_config import SimulationConfig
 from .simulation_engine import SimulatedEngine
 
 _NEVER = limits.TIME_MAX_US

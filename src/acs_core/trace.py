@@ -19,10 +19,10 @@ from typing import Final
 
 from . import ABI, COMPILED, effects
 from .containers import ContainerPool, PoolConfig
-from .demand import Decision, DemandRule, Snapshot
 from .events import Activation, Arrived, Event
 from .limits import TIME_MAX_US
 from .scheduler import Scheduler, SchedulerConfig
+from .snapshot import Decision, DemandRule, Snapshot
 from .trace_fields import HEADER, NOTES, STEP, WrongValue, encoder, read_fields, tagged
 
 FORMAT: Final = "acs-trace"

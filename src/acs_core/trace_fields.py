@@ -15,10 +15,12 @@ from math import isfinite
 
 from . import effects, events
 from .containers import PoolConfig
-from .demand import Decision, OpenWhiskRule, RuntimeFitRule, Snapshot
+from .demand import RuntimeFitRule
 from .events import Activation, Event, QueueSpec
+from .openwhisk_rule import OpenWhiskRule
 from .prewarm import Prewarm
 from .scheduler import SchedulerConfig
+from .snapshot import Decision, Snapshot
 
 
 class WrongValue(Exception):

@@ -13,7 +13,6 @@ from demand_cases import NUMBERS, fit, old, snapshot
 
 from acs_core import demand
 from acs_core.demand import (
-    COUNT_MAX,
     MS_MAX,
     DemandRule,
     OpenWhiskRule,
@@ -25,6 +24,7 @@ from acs_core.demand import (
     starts_within,
     steady_containers,
 )
+from acs_core.limits import COUNT_MAX
 from acs_core.queue_states import QueueState
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "demand.json").read_text())

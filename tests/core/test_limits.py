@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from acs_core import limits
 from acs_core.containers import ContainerPool, PoolConfig
-from acs_core.demand import COUNT_MAX
 from acs_core.scheduler import SchedulerConfig
 
 SECOND = 1_000_000
@@ -43,7 +42,7 @@ def test_bounds_that_nobody_can_set() -> None:
     assert (limits.CALLS_RESERVE, limits.CAUSES_MAX) == (1, 100)
     assert (limits.PREWARM_MAX, limits.PREWARM_EXPIRIES_MAX) == (1_000, 100)
     assert (limits.MEMORY_MAX_MB, limits.CREATION_MAX_US) == (2**40, 2**40)
-    assert COUNT_MAX == 2**31 - 1
+    assert limits.COUNT_MAX == 2**31 - 1
     # The sum of two times is within 64 bits with its sign.
     assert 2 * limits.TIME_MAX_US < 2**63
 

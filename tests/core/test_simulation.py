@@ -11,8 +11,10 @@ from acs_core.chance import Chance
 from acs_core.demand import OpenWhiskRule
 from acs_core.events import QueueSpec
 from acs_core.prewarm import Prewarm
-from acs_core.simulation import Cluster, Faults, PullCluster, SimulationConfig
+from acs_core.simulation import Cluster
+from acs_core.simulation_config import Faults, SimulationConfig
 from acs_core.simulation_engine import EngineModel, Operation, SimulatedEngine
+from acs_core.simulation_pull import PullCluster
 from acs_core.simulation_push import PushCluster
 from acs_core.simulation_report import Histogram, percentiles
 

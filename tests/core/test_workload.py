@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 from acs_core.planning import Trial, pass_time, prepare, search
-from acs_core.simulation import PullCluster, SimulationConfig
+from acs_core.simulation_config import SimulationConfig
 from acs_core.simulation_engine import EngineModel
+from acs_core.simulation_pull import PullCluster
 from acs_core.simulation_push import PushCluster
 from acs_core.simulation_report import SimulationReport
 from acs_core.workload import (

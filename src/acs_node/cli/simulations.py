@@ -104,7 +104,9 @@ def simulate(
     from acs_core.demand import DemandRule, OpenWhiskRule, RuntimeFitRule
     from acs_core.planning import KIND, pass_time, prepare
     from acs_core.prewarm import Prewarm
-    from acs_core.simulation import Cluster, PullCluster, SimulationConfig
+    from acs_core.simulation import Cluster
+    from acs_core.simulation_config import SimulationConfig
+    from acs_core.simulation_pull import PullCluster
     from acs_core.simulation_push import PushCluster
     from acs_core.workload import Shape
 
