@@ -24,6 +24,7 @@
 
 struct connection {
     double due_s, late_s;
+    int waits;  // for an answer
     size_t received;
     char answer[ANSWER_MAX + 1];
 };
@@ -95,6 +96,7 @@ int main(int count, char **arguments) {
     int *free_ones = need(calloc((size_t)connections, sizeof *free_ones));
     for (int i = 0; i < connections; i++) {
         polled[i].fd = dial(atoi(arguments[1]));
+        polled[i].events = POLLIN;
         free_ones[i] = i;
     }
     double start_s = now_s(), end_s = start_s + (wanted ? times[wanted - 1] : 0) + DRAIN_S;
@@ -107,7 +109,7 @@ int main(int count, char **arguments) {
             if (send(polled[i].fd, request, length, 0) != (ssize_t)length) fail("send");
             time_s = now_s();
             all[i].late_s = time_s - all[i].due_s;
-            polled[i].events = POLLIN;
+            all[i].waits = 1;
         }
         if (time_s > end_s) {
             errno = ETIMEDOUT;
@@ -122,14 +124,23 @@ int main(int count, char **arguments) {
             struct connection *each = &all[i];
             ssize_t got = recv(
                 polled[i].fd, each->answer + each->received, ANSWER_MAX - each->received, 0);
-            if (got <= 0) fail("receive");
+            if (got == 0 && !each->waits) {  // it idled for so long that the server let go
+                close(polled[i].fd);
+                polled[i].fd = dial(atoi(arguments[1]));
+                continue;
+            }
+            if (got < 0) fail("receive");
+            if (got == 0) {
+                errno = ECONNRESET;
+                fail("receive");
+            }
             each->received += (size_t)got;
             int status = answered(each);
             if (status == 0) continue;
             out[3 * seen] = now_s() - each->due_s;
             out[3 * seen + 1] = each->late_s;
             out[3 * seen++ + 2] = status;
-            polled[i].events = 0;
+            each->waits = 0;
             free_ones[idle++] = i;
         }
     }

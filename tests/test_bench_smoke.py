@@ -9,8 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from types import ModuleType
 from typing import Any
 
@@ -101,6 +103,28 @@ def test_the_added_wait_is_measured_in_an_open_loop(tmp_path: Path) -> None:
         assert 0 < result["processors_busy"] <= 1
         for what in ("wait", "client", "late"):
             assert 0 < result[f"{what}_p50_ms"] <= result[f"{what}_p99_ms"]
+
+
+def test_the_open_loop_dials_again_where_a_server_let_go() -> None:
+    class Once(StreamRequestHandler):
+        def handle(self) -> None:
+            if self.request.recv(1024):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    class Server(ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 256  # all connections are dialled at once
+
+    with on_path(BENCH):
+        import added_wait
+
+        with Server(("127.0.0.1", 0), Once) as server, added_wait.generator() as program:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            request = b"GET / HTTP/1.1\r\n\r\n"
+            times = [0.01 * number for number in range(1, 2 * added_wait.CONNECTIONS)]
+            seen = added_wait.open_loop(program, server.server_address[1], request, times)
+            server.shutdown()
+    assert (len(seen.latencies), seen.errors) == (len(times), 0)
 
 
 @pytest.mark.usefixtures("docker_images")
