@@ -160,7 +160,8 @@ class Outside:
         self.last_of_action[spec.namespace, spec.action] = queue
         if event.history_us > 0:
             queue.runs_us.add(event.history_us)
-        elif before is not None:  # M3: its mean, at least a microsecond
+        elif before is not None and before.spec.revision == spec.revision:
+            # M3: its mean, at least a microsecond
             queue.runs_us |= {max(1, run_us) for run_us in before.runs_us}
 
     def _told_Adopted(self, event: ev.Adopted) -> None:  # noqa: N802

@@ -19,8 +19,9 @@ who keeps the counts is ``scheduler``'s.
 Q waiting and incoming, R running, c concurrency, d mean run, a age of the oldest run (0 means
 unknown, and then g = d), C creation, U resume of a paused container (at most C), and
 idle = c * (existing - paused) - R.  While no run has ended, a is the lower bound of d that is
-used in its place: containers then grow with what is known (a bounded slow start).  Where the
-namespace's other actions are known, what is typical of them is another, for the decision alone.
+used in its place: containers then grow with what is known (a bounded slow start).  What the
+revision before took, or what is typical of the namespace's other actions, is another, for the
+decision alone.
 
 **Backlog term.**  With W the wait target and L = max(C, W), the containers there are must start
 what they can within L, and those in the making (in progress or added) within L from when they

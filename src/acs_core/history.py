@@ -1,8 +1,8 @@
 """How long the runs of actions took, beyond the life of their queues.
 
-A queue that opens begins with the mean run of the queue that its action had before, in this
-revision or the last.  For an action that nobody knows, ``typical_us`` says what others of its
-namespace take: a guess, by which ``demand`` may create and nobody is refused.
+A queue that opens again begins with the mean run that its revision had.  For one that is new there
+are guesses: what the revision before it took, else what others of its namespace take
+(``typical_us``).  By a guess ``demand`` may create, and nobody is refused.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import OrderedDict
 from itertools import islice
 
 from . import limits
+from .events import QueueSpec
 from .load import QueueLoad
 
 
@@ -18,28 +19,34 @@ class RunHistory:
     """The last ``HISTORY_MAX`` actions that had a queue; the one that opened first goes first."""
 
     def __init__(self) -> None:
-        # By namespace and action, for their age; then by namespace, each in the order of opening.
-        self._loads: OrderedDict[tuple[str, str], QueueLoad] = OrderedDict()
+        # By namespace and action; and by namespace alone: each in the order of opening.
+        self._opened: OrderedDict[tuple[str, str], int] = OrderedDict()  # the revision
         self._namespaces: dict[str, OrderedDict[str, QueueLoad]] = {}
 
-    def open(self, namespace: str, action: str, now_us: int, history_us: int) -> QueueLoad:
+    def open(self, spec: QueueSpec, now_us: int, history_us: int) -> QueueLoad:
         """Return the load of a queue that opens; ``history_us`` > 0 goes before what is known here.
 
         Cost: O(1).
         """
-        key = (namespace, action)
-        before = self._loads.get(key)
-        if history_us == 0 and before is not None and before.samples > 0:
-            history_us = max(1, int(before.mean_us))
+        key = (spec.namespace, spec.action)
+        actions = self._namespaces.setdefault(spec.namespace, OrderedDict())
+        before = actions.get(spec.action)
+        guess_us = 0
+        if before is not None:
+            guess_us = before.typical_us
+            if before.samples > 0:
+                guess_us = max(1, int(before.mean_us))
+                if history_us == 0 and self._opened[key] == spec.revision:
+                    history_us = guess_us
         load = QueueLoad(now_us, history_us)
         if history_us == 0:
-            load.typical_us = self.typical_us(namespace)
-        actions = self._namespaces.setdefault(namespace, OrderedDict())
-        self._loads[key] = actions[action] = load
-        self._loads.move_to_end(key)
-        actions.move_to_end(action)
-        if len(self._loads) > limits.HISTORY_MAX:
-            (namespace, action), _ = self._loads.popitem(last=False)
+            load.typical_us = guess_us or self.typical_us(spec.namespace)
+        self._opened[key] = spec.revision
+        actions[spec.action] = load
+        self._opened.move_to_end(key)
+        actions.move_to_end(spec.action)
+        if len(self._opened) > limits.HISTORY_MAX:
+            (namespace, action), _ = self._opened.popitem(last=False)
             del self._namespaces[namespace][action]
             if not self._namespaces[namespace]:
                 del self._namespaces[namespace]

@@ -16,8 +16,8 @@ class QueueLoad:
     """The load of one queue since ``now_us``.
 
     ``mean_us`` and ``variance`` are of run times without init, valid when ``samples`` > 0;
-    ``history_us`` is the mean known from earlier, 0 when there is none.  ``typical_us`` is what
-    other actions take, 0 where that is unknown or this action's own runs are not.
+    ``history_us`` is the mean known from earlier, 0 when there is none.  ``typical_us`` is a
+    guess at it, of an earlier revision or other actions; 0: there is none, or none is needed.
     """
 
     def __init__(self, now_us: int, history_us: int = 0) -> None:

@@ -37,7 +37,7 @@ class SchedulerQueues(SchedulerDecisions):
             )
             self._namespaces[spec.namespace] = namespace
         namespace.queues += 1
-        load = self._history.open(spec.namespace, spec.action, now_us, event.history_us)
+        load = self._history.open(spec, now_us, event.history_us)
         capacity = self.config.waiting_max
         queue = QueueEntry(
             spec, event.epoch, capacity, namespace, load, now_us, self._calls, self._wait_max_us

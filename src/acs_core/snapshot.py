@@ -56,8 +56,9 @@ class Snapshot:
       duration_spread_ms: Standard deviation of the run; None: equal to the mean.
       steady_short_ms: How long every decision has said ``steady_short``.
       oldest_wait_ms: How long the first in the line has waited.
-      typical_run_ms: What runs of the namespace's other actions take, 0 when unknown.  Counts for
-        decisions of ``RuntimeFitRule`` until a run of this one has ended, for no prediction.
+      typical_run_ms: What runs of an earlier revision took, or of the namespace's other actions
+        take, 0 when unknown.  Counts for decisions of ``RuntimeFitRule`` until a run of this one
+        has ended, for no prediction.
     Counts are 0..COUNT_MAX, durations 0..MS_MAX; average_duration_ms and limits may be negative.
     Raises: TypeError or ValueError that names the field, the value and the limit.
     """

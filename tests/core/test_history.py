@@ -7,6 +7,7 @@ from acs_core.demand import Snapshot
 from acs_core.effects import CloseQueue, Create, Decided, Deliver, Reject, Reserve
 from acs_core.history import RunHistory
 from acs_core.limits import HISTORY_MAX, TYPICAL_ACTIONS, TYPICAL_KNOWN_MIN
+from acs_core.load import QueueLoad
 from acs_core.scheduler import Scheduler
 from acs_core.scheduler_config import SchedulerConfig
 
@@ -15,29 +16,47 @@ def known(namespace: str, *runs_us: int) -> RunHistory:
     """Return a history of one action for each of the runs."""
     history = RunHistory()
     for number, run_us in enumerate(runs_us):
-        history.open(namespace, f"known-{number}", 0, 0).ran(run_us)
+        opens(history, namespace, f"known-{number}").ran(run_us)
     return history
+
+
+def opens(
+    history: RunHistory, namespace: str, action: str, revision: int = 0, history_us: int = 0
+) -> QueueLoad:
+    spec = ev.QueueSpec(f"{namespace}/{action}@{revision}", namespace, action, revision)
+    return history.open(spec, 0, history_us)
 
 
 def test_an_action_is_taken_for_what_it_took() -> None:
     history = known("n", 5_000)
-    again = history.open("n", "known-0", 7, 0)
+    again = opens(history, "n", "known-0")
     assert (again.mean_us, again.samples, again.typical_us) == (5_000.0, 1, 0)
-    # It may be of another revision: from then on its own runs weigh as much.
     again.ran(1_000)
-    assert history.open("n", "known-0", 8, 0).mean_us == 3_000.0
-    assert history.open("n", "known-0", 9, 40_000).mean_us == 40_000.0
+    assert opens(history, "n", "known-0").mean_us == 3_000.0
+    assert opens(history, "n", "known-0", history_us=40_000).mean_us == 40_000.0
+
+
+def test_a_new_revision_is_guessed_from_the_last_one() -> None:
+    history = known("n", *[9_000] * TYPICAL_KNOWN_MIN)
+    opens(history, "n", "updated").ran(5_000)
+    again = opens(history, "n", "updated", revision=1)
+    assert (again.samples, again.typical_us) == (0, 5_000)
+    # Nothing has run of that one: the guess is as good for the next.
+    assert opens(history, "n", "updated", revision=2).typical_us == 5_000
+    again = opens(history, "n", "updated", revision=3)
+    again.ran(1_000)
+    assert opens(history, "n", "updated", revision=3).mean_us == 1_000.0
 
 
 def test_a_run_too_short_to_be_measured_is_known_all_the_same() -> None:
-    again = known("n", 0).open("n", "known-0", 0, 0)
+    again = opens(known("n", 0), "n", "known-0")
     assert (again.samples, again.mean_us) == (1, 1.0)
 
 
 def test_a_queue_that_closes_without_a_run_loses_nothing() -> None:
     history = known("n", 5_000)
-    history.open("n", "known-0", 0, 0)
-    assert history.open("n", "known-0", 0, 0).mean_us == 5_000.0
+    opens(history, "n", "known-0")
+    assert opens(history, "n", "known-0").mean_us == 5_000.0
 
 
 def test_a_new_action_is_taken_for_the_median_of_its_namespace() -> None:
@@ -45,17 +64,18 @@ def test_a_new_action_is_taken_for_the_median_of_its_namespace() -> None:
     assert len(runs_us) == TYPICAL_KNOWN_MIN
     history = known("n", *runs_us)
     assert history.typical_us("n") == 20_000
-    load = history.open("n", "new", 0, 0)
+    assert history.typical_us("nobody's") == 0
+    load = opens(history, "n", "new")
     assert (load.samples, load.typical_us) == (0, 20_000)
-    assert history.open("m", "new", 0, 0).typical_us == 0, "another namespace's is its own"
+    assert opens(history, "m", "new").typical_us == 0, "another namespace's is its own"
     assert known("n", *runs_us[1:]).typical_us("n") == 0, "too few"
-    assert history.open("n", "told", 0, 5).typical_us == 0
+    assert opens(history, "n", "told", history_us=5).typical_us == 0
 
 
 def test_the_newest_actions_are_typical() -> None:
     history = known("n", *[9_000] * TYPICAL_ACTIONS, *[1_000] * (TYPICAL_ACTIONS // 2))
     assert history.typical_us("n") == 9_000
-    history.open("n", "one more", 0, 0).ran(1_000)
+    opens(history, "n", "one more").ran(1_000)
     assert history.typical_us("n") == 1_000
 
 
@@ -63,32 +83,32 @@ def test_who_opens_again_is_among_the_newest() -> None:
     half = TYPICAL_ACTIONS // 2
     history = known("n", 1_000, *[9_000] * (half + 1), *[1_000] * half)
     assert history.typical_us("n") == 9_000
-    history.open("n", "known-0", 0, 0)
+    opens(history, "n", "known-0")
     assert history.typical_us("n") == 1_000
 
 
 def test_those_that_have_not_run_are_not_typical() -> None:
     history = known("n", *[9_000] * TYPICAL_ACTIONS)
     for number in range(TYPICAL_ACTIONS - TYPICAL_KNOWN_MIN):
-        history.open("n", f"new-{number}", 0, 0)
+        opens(history, "n", f"new-{number}")
     assert history.typical_us("n") == 9_000
-    history.open("n", "one more", 0, 0)
+    opens(history, "n", "one more")
     assert history.typical_us("n") == 0
 
 
 def test_who_opened_longest_ago_is_forgotten_first() -> None:
     history = known("m", *[1_000] * TYPICAL_KNOWN_MIN)
-    history.open("n", "kept", 0, 2_000)
+    opens(history, "n", "kept", history_us=2_000)
     for number in range(HISTORY_MAX - TYPICAL_KNOWN_MIN - 1):
-        history.open("n", f"other-{number}", 0, 0)
+        opens(history, "n", f"other-{number}")
     assert history.typical_us("m") == 1_000, "all fit"
-    history.open("n", "kept", 0, 0)  # no longer among the oldest
-    history.open("n", "beyond", 0, 0)
+    opens(history, "n", "kept")  # no longer among the oldest
+    opens(history, "n", "beyond")
     assert history.typical_us("m") == 0, "one of them is gone"
     for number in range(1, TYPICAL_KNOWN_MIN + 1):
-        history.open("n", f"beyond-{number}", 0, 0)
-    assert history.open("n", "kept", 0, 0).mean_us == 2_000.0
-    assert history.open("m", "known-4", 0, 0).samples == 0
+        opens(history, "n", f"beyond-{number}")
+    assert opens(history, "n", "kept").mean_us == 2_000.0
+    assert opens(history, "m", "known-4").samples == 0
 
 
 # --- in a scheduler ------------------------------------------------------------------------------
@@ -136,7 +156,7 @@ def scheduler_of_known(*runs_us: int) -> Scheduler:
 def test_a_new_revision_begins_with_the_run_of_the_last() -> None:
     scheduler = scheduler_of_known(7_000_000)
     snapshot = seen(arrive(scheduler, opened(scheduler, "known-0", 1), "first"))
-    assert (snapshot.average_duration_ms, snapshot.typical_run_ms) == (7_000.0, 0.0)
+    assert (snapshot.average_duration_ms, snapshot.typical_run_ms) == (None, 7_000.0)
 
 
 def test_a_queue_that_opens_again_begins_with_its_last_run() -> None:
