@@ -135,7 +135,7 @@ def wait_of_newest(s: Snapshot, containers: int) -> Fraction:
 
 
 def wait_limit(s: Snapshot) -> Fraction:
-    slots = slots_of(s, s.existing, typical=True)
+    slots = slots_of(s, s.existing)
     excuse = min(slots.run / 4, Fraction(1500)) if s.existing + s.in_progress <= 20 else 0
     target = max(slots.creation, excuse)
     if s.wait_target_ms is not None:
@@ -144,13 +144,22 @@ def wait_limit(s: Snapshot) -> Fraction:
 
 
 def backlog_containers(s: Snapshot) -> int:
-    """Add containers one by one until the backlog is started in time or all have a slot."""
+    """Add containers one by one until the backlog is started in time or all have a slot.
+
+    By what is known, and up to 20 of them by the guess.
+    """
+    total = s.existing + s.in_progress
+    known = added_one_by_one(s, typical=False)
+    return max(known, min(added_one_by_one(s, typical=True), 20 - total))
+
+
+def added_one_by_one(s: Snapshot, *, typical: bool) -> int:
     limit = wait_limit(s)
     total = s.existing + s.in_progress
     useful = math.ceil(Fraction(s.waiting + s.incoming + s.running, s.concurrency))
     added = 0
     while total + added < useful:
-        slots = slots_of(s, total + added, typical=True)
+        slots = slots_of(s, total + added, typical=typical)
         in_time = starts(slots.there, slots.run, limit)
         in_time += starts(slots.making, slots.run, slots.creation + limit)
         if in_time >= s.waiting + s.incoming:

@@ -19,7 +19,8 @@ cdef class RuntimeFitRule:
         total=Py_ssize_t, creation_ms=double, run_ms=double, target_ms=double,
         limit_ms=double, useful=Py_ssize_t, backlog=Py_ssize_t, room=Py_ssize_t,
         namespace_full=bint, steady=Py_ssize_t, wanted=Py_ssize_t, count=Py_ssize_t, overdue=Py_ssize_t,
-        saturated=Py_ssize_t, hold_ms=double)
+        saturated=Py_ssize_t, hold_ms=double,
+        guess=Py_ssize_t)
     cdef CDecision _weigh(self, CSnapshot snapshot, int state)
 
 

@@ -20,8 +20,8 @@ Q waiting and incoming, R running, c concurrency, d mean run, a age of the oldes
 unknown, and then g = d), C creation, U resume of a paused container (at most C), and
 idle = c * (existing - paused) - R.  While no run has ended, a is the lower bound of d that is
 used in its place: containers then grow with what is known (a bounded slow start).  What the
-revision before took, or what is typical of the namespace's other actions, is another, for the
-decision alone.
+revision before took, or what is typical of the namespace's other actions, is another, up to
+GUESSED_MAX containers and for the decision alone.
 
 **Backlog term.**  With W the wait target and L = max(C, W), the containers there are must start
 what they can within L, and those in the making (in progress or added) within L from when they
@@ -117,6 +117,9 @@ EXCUSING_MAX: Final = 20
 """Containers of a queue up to which long runs are an excuse.  One of more will nearly always use
 another, so that it costs little, and more callers would wait without it (ADR 14)."""
 
+GUESSED_MAX: Final = 20
+"""Containers of a queue up to which a guess at its runs is followed: what it may cost at most."""
+
 GROWTH_SHARE_MIN: Final = 0.1
 """Share of its namespace's containers from which a saturated queue asks for more."""
 
@@ -176,13 +179,14 @@ class RuntimeFitRule:
         total = snapshot.existing + snapshot.in_progress
         creation_ms = _creation_ms(snapshot)
         run_ms = _run_ms(snapshot)
-        if snapshot.average_duration_ms is None:
-            run_ms = max(run_ms, snapshot.typical_run_ms)
         target_ms = _wait_target_ms(snapshot, creation_ms, run_ms)
         limit_ms = max(creation_ms, target_ms)
         useful = _useful_containers(snapshot) - total
         # Never more than is useful: each slot starts at least one within the limit.
         backlog = _backlog_containers(snapshot, run_ms, creation_ms, limit_ms)
+        if snapshot.average_duration_ms is None and snapshot.typical_run_ms > run_ms:
+            guess = _backlog_containers(snapshot, snapshot.typical_run_ms, creation_ms, limit_ms)
+            backlog = max(backlog, min(guess, GUESSED_MAX - total))
         room = _namespace_room(snapshot)
         namespace_full = room <= 0
         room = min(room, snapshot.action_limit - total)

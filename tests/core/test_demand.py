@@ -332,6 +332,11 @@ def test_a_new_action_is_taken_for_what_is_typical_of_its_namespace() -> None:
     fresh = {"average_duration_ms": None, "existing": 0, "running": 0, "waiting": 20}
     assert fit(**fresh, typical_run_ms=2.0).count == 1
     assert fit(**fresh, typical_run_ms=10_000.0).count == 20
+    # A guess costs no more than twenty, whatever waits.
+    assert fit(**fresh | {"waiting": 1_000}, typical_run_ms=10_000.0).count == 20
+    begun = fresh | {"waiting": 1_000, "existing": 3, "running": 3, "in_progress": 4}
+    assert fit(**begun, typical_run_ms=10_000.0).count == 13
+    assert fit(**begun, typical_run_ms=10_000.0, oldest_run_ms=301.0).count == 993
     # A run that has lasted longer says more, and one that has ended says all.
     begun = fresh | {"existing": 1, "running": 1}
     assert fit(**begun, typical_run_ms=2.0, oldest_run_ms=301.0).count == 20
