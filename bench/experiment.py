@@ -239,15 +239,15 @@ def program(name: str, out: Path, *arguments: str) -> tuple[Any, str]:
             code = process.wait(PART_S)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)  # as Ctrl-C does: it stops its servers
+            why = f"{name} did not end within {PART_S} s"
             try:
                 process.wait(STOP_S)
-            except (
-                subprocess.TimeoutExpired
-            ):  # it ignores that, as what a script starts with & does
+            except subprocess.TimeoutExpired:
                 process.kill()
+                why += " and was killed: its servers may be there still"
             # It writes each part when it has it.
             found = json.loads(result.read_text()) if result.exists() else None
-            return found, f"{name} did not end within {PART_S} s"
+            return found, why
     # With code 1 it has measured, and something of it went wrong, which stands in what it wrote.
     if code not in (0, 1) or not result.exists():
         return None, f"{name} ended with code {code}; its last lines say why"
@@ -482,6 +482,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="simulations alone, and fewer of them")
     parser.add_argument("--out", type=Path, default=Path("build"))
     options = parser.parse_args(arguments)
+    # Also where a shell has started this with &, which has it and its programs ignore the signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     quick = options.quick
     folder = options.out / "experiment"
     folder.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,12 @@ int main(int count, char **arguments) {
             struct connection *each = &all[i];
             ssize_t got = recv(
                 polled[i].fd, each->answer + each->received, ANSWER_MAX - each->received, 0);
-            if (got == 0 && !each->waits) {  // it idled for so long that the server let go
+            if (!each->waits) {
+                if (got > 0) {
+                    errno = EPROTO;
+                    fail("what nobody asked for");
+                }
+                // It idled for so long that the server let go.
                 close(polled[i].fd);
                 polled[i].fd = dial(atoi(arguments[1]));
                 continue;

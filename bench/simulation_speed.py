@@ -20,7 +20,8 @@ from simulated_talk import MEMORY_MB, RUN_US
 import acs_core
 from acs_core.chance import Chance
 from acs_core.events import QueueSpec
-from acs_core.simulation import PullCluster, SimulationConfig
+from acs_core.simulation_config import SimulationConfig
+from acs_core.simulation_pull import PullCluster
 
 CALLS_PER_S = 20_000
 WARM_S = 4

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,12 @@ def test_standalone_is_measured_against_the_yardstick(tmp_path: Path) -> None:
     assert three["pairs"][0]["base"]["containers"] == three["pairs"][0]["ours"]["containers"] == 3
 
 
+def test_the_speed_of_simulations_is_measured() -> None:
+    done = run("simulation_speed.py", "--queues", "10", "--runs", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^10 queues, \w+: [\d,]+, median [\d,]+ activations", done.stdout)
+
+
 @pytest.mark.usefixtures("wrk")
 def test_logs_are_measured_kept_and_not_kept(tmp_path: Path) -> None:
     arguments = ("--pairs", "1", "--seconds", "1", "--containers", "2", "--lines", "2")
@@ -121,7 +128,8 @@ def test_the_open_loop_dials_again_where_a_server_let_go() -> None:
         with Server(("127.0.0.1", 0), Once) as server, added_wait.generator() as program:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             request = b"GET / HTTP/1.1\r\n\r\n"
-            times = [0.01 * number for number in range(1, 2 * added_wait.CONNECTIONS)]
+            # Whichever is free is used again, the last one first; by then the server has let go.
+            times = [0.05 * number for number in range(1, 40)]
             seen = added_wait.open_loop(program, server.server_address[1], request, times)
             server.shutdown()
     assert (len(seen.latencies), seen.errors) == (len(times), 0)
@@ -503,7 +511,9 @@ def test_a_part_of_the_experiment_that_does_not_stop_is_ended(
         monkeypatch.setattr(experiment, "BENCH", tmp_path)
         monkeypatch.setattr(experiment, "PART_S", 1)
         monkeypatch.setattr(experiment, "STOP_S", 0.1)
-        assert experiment.program("deaf.py", tmp_path) == (None, "deaf.py did not end within 1 s")
+        found, why = experiment.program("deaf.py", tmp_path)
+    assert found is None
+    assert why.startswith("deaf.py did not end within 1 s and was killed")
 
 
 @pytest.mark.usefixtures("wrk", "docker_images")

@@ -184,9 +184,12 @@ class RuntimeFitRule:
         useful = _useful_containers(snapshot) - total
         # Never more than is useful: each slot starts at least one within the limit.
         backlog = _backlog_containers(snapshot, run_ms, creation_ms, limit_ms)
+        guess = -1
         if snapshot.average_duration_ms is None and snapshot.typical_run_ms > run_ms:
             guess = _backlog_containers(snapshot, snapshot.typical_run_ms, creation_ms, limit_ms)
-            backlog = max(backlog, min(guess, GUESSED_MAX - total))
+            guess = min(guess, GUESSED_MAX - total)
+        guessed = guess > backlog
+        backlog = max(backlog, guess)
         room = _namespace_room(snapshot)
         namespace_full = room <= 0
         room = min(room, snapshot.action_limit - total)
@@ -205,7 +208,7 @@ class RuntimeFitRule:
         wanted = max(0, wanted, overdue)
         count = max(0, min(wanted, room))
 
-        verdict, reason, rejected = Verdict.ADD, _WOULD_WAIT, _FEWER
+        verdict, reason, rejected = Verdict.ADD, _GUESSED if guessed else _WOULD_WAIT, _FEWER
         if wanted > backlog:
             reason, rejected = _STEADY_SHORT, _WAIT_LONGER
         if wanted > max(backlog, steady - total):
@@ -513,6 +516,11 @@ _STEADY_LATER = (
 _WOULD_WAIT = (
     "{1.waiting} waiting and {1.running} running on {1.existing} containers and "
     "{1.in_progress} in progress: the newest would wait longer than {0.limit_ms:g} ms"
+)
+_GUESSED = (
+    "no run has ended, and {1.typical_run_ms:g} ms are usual here: of {1.waiting} waiting on "
+    "{1.existing} containers and {1.in_progress} in progress the newest would wait longer than "
+    "{0.limit_ms:g} ms"
 )
 _FEWER = "add fewer than {0.count} (wanted {0.wanted}, room {0.room}): it would wait too long"
 _STEADY_SHORT = (

@@ -66,7 +66,7 @@ GIVEN_UP_MAX: Final = 1_000
 serve after all; the oldest is forgotten first, and goes after its keep-alive."""
 
 HISTORY_MAX: Final = 10_000
-"""Actions whose mean run is remembered when their queue has closed: about 4 MB."""
+"""Actions whose mean run is remembered, those that opened last: about 4 MB."""
 
 TYPICAL_ACTIONS: Final = 31
 """The actions of a namespace, those that opened last, by which one that is new is judged ..."""

@@ -242,7 +242,7 @@ class SchedulerBase:
             duration_spread_ms=load.spread_us() / 1000 if known else None,
             steady_short_ms=load.steady_short_us(now_us) / 1000,
             oldest_wait_ms=0.0 if head is None else max(0, now_us - head.arrived_us) / 1000,
-            typical_run_ms=0.0 if known else load.typical_us / 1000,
+            typical_run_ms=0.0 if load.runs_ended or known else load.typical_us / 1000,
         )
 
     def _failed(

@@ -332,6 +332,8 @@ def test_a_new_action_is_taken_for_what_is_typical_of_its_namespace() -> None:
     fresh = {"average_duration_ms": None, "existing": 0, "running": 0, "waiting": 20}
     assert fit(**fresh, typical_run_ms=2.0).count == 1
     assert fit(**fresh, typical_run_ms=10_000.0).count == 20
+    assert "no run has ended, and 10000 ms are usual" in fit(**fresh, typical_run_ms=1e4).reason
+    assert "usual" not in fit(**fresh, typical_run_ms=2.0).reason
     # A guess costs no more than twenty, whatever waits.
     assert fit(**fresh | {"waiting": 1_000}, typical_run_ms=10_000.0).count == 20
     begun = fresh | {"waiting": 1_000, "existing": 3, "running": 3, "in_progress": 4}

@@ -125,7 +125,7 @@ def arrive(scheduler: Scheduler, queue: str, activation_id: str) -> list[object]
     return scheduler.step(ev.Arrived(queue, ev.Activation(activation_id, b"", 0)), 0)
 
 
-def ran(scheduler: Scheduler, queue: str, run_us: int) -> None:
+def ran(scheduler: Scheduler, queue: str, run_us: int, outcome: int = 0) -> None:
     """Let the queue have one run, on a container that goes afterwards."""
     out = arrive(scheduler, queue, f"a {queue}")
     (asked,) = [effect for effect in out if isinstance(effect, Reserve)]
@@ -135,7 +135,7 @@ def ran(scheduler: Scheduler, queue: str, run_us: int) -> None:
     scheduler.step(ev.ContainerServing(place.container, "i1"), 0)
     out = scheduler.step(ev.Pulled(place.container, 1, 1), 0)
     (delivered,) = [effect for effect in out if isinstance(effect, Deliver)]
-    ended = ev.Completion(delivered.activation.activation_id, 0, run_us, 0)
+    ended = ev.Completion(delivered.activation.activation_id, 0, run_us, outcome)
     scheduler.step(ev.Pulled(place.container, 1, 0, (), (ended,)), 0)
     scheduler.step(ev.ContainerGone(place.container, "idle"), 0)
 
@@ -145,9 +145,9 @@ def seen(out: list[object]) -> Snapshot:
     return decided.snapshot
 
 
-def scheduler_of_known(*runs_us: int) -> Scheduler:
+def scheduler_of_known(*runs_us: int, memory_mb: int = 100_000) -> Scheduler:
     scheduler = Scheduler(SchedulerConfig(report_decisions=True))
-    scheduler.step(ev.InvokerReported("i1", 100_000), 0)
+    scheduler.step(ev.InvokerReported("i1", memory_mb), 0)
     for number, run_us in enumerate(runs_us):
         ran(scheduler, opened(scheduler, f"known-{number}"), run_us)
     return scheduler
@@ -170,16 +170,37 @@ def test_a_queue_that_opens_again_begins_with_its_last_run() -> None:
 def test_a_burst_of_a_new_action_gets_what_its_siblings_would_need() -> None:
     scheduler = scheduler_of_known(*[7_000_000] * TYPICAL_KNOWN_MIN)
     queue = opened(scheduler, "new")
-    snapshot = seen(arrive(scheduler, queue, "first"))
-    assert (snapshot.average_duration_ms, snapshot.typical_run_ms) == (None, 7_000.0)
-    # Nobody is refused by a guess, however long the line would take by it.
-    for number in range(100):
-        assert not [
-            effect
-            for effect in arrive(scheduler, queue, f"more {number}")
-            if isinstance(effect, Reject)
-        ]
-    ran_once = scheduler_of_known(*[7_000_000] * TYPICAL_KNOWN_MIN)
-    ran(ran_once, opened(ran_once, "new"), 2_000)
-    snapshot = seen(arrive(ran_once, "n/new@0", "next"))
-    assert (snapshot.average_duration_ms, snapshot.typical_run_ms) == (2.0, 0.0)
+    out = arrive(scheduler, queue, "first")
+    assert (seen(out).average_duration_ms, seen(out).typical_run_ms) == (None, 7_000.0)
+    (asked,) = [effect for effect in out if isinstance(effect, Reserve)]
+    for number in range(11):
+        arrive(scheduler, queue, f"more {number}")
+    (first,) = asked.places
+    scheduler.step(ev.Reserved(queue, asked.serial, (first.container,)), 0)
+    look_us = scheduler.next_deadline_us()
+    assert look_us is not None
+    out = scheduler.step(ev.TimeReached(), look_us)
+    (asked,) = [effect for effect in out if isinstance(effect, Reserve)]
+    assert len(asked.places) == 11, "twelve wait, one container is in the making"
+
+
+def test_a_guess_ends_with_the_first_run_however_it_ended() -> None:
+    for outcome, run_ms in ((ev.Outcome.SUCCESS, 2.0), (ev.Outcome.DEVELOPER_ERROR, None)):
+        scheduler = scheduler_of_known(*[7_000_000] * TYPICAL_KNOWN_MIN)
+        ran(scheduler, opened(scheduler, "new"), 2_000, outcome)
+        snapshot = seen(arrive(scheduler, "n/new@0", "next"))
+        assert (snapshot.average_duration_ms, snapshot.typical_run_ms) == (run_ms, 0.0)
+
+
+def test_nobody_is_refused_by_a_guess() -> None:
+    """As many arrive as two containers that run for 20 s could not serve within the bound."""
+    refused = {}
+    for known_us in (20_000_000, 0):
+        scheduler = scheduler_of_known(*[20_000_000] * TYPICAL_KNOWN_MIN, memory_mb=512)
+        spec = ev.QueueSpec("n/new@0", "n", "new", 0)
+        scheduler.step(ev.QueueOpened(spec, 1, known_us), 0)
+        scheduler.step(ev.Adopted("i1", spec.queue, 1, (ev.Held("x", True),)), 0)
+        out = [effect for n in range(30) for effect in arrive(scheduler, spec.queue, f"a{n}")]
+        refused[known_us] = sum(isinstance(effect, Reject) for effect in out)
+    assert refused[20_000_000] > 0
+    assert refused[0] == 0

@@ -35,6 +35,8 @@ def test_bounds_that_nobody_can_set() -> None:
     assert (limits.RESERVE_MAX, limits.ASKS_MAX, limits.GIVEN_UP_MAX) == (100, 100, 1_000)
     assert (limits.SPREAD_QUEUES_MAX, limits.ENGINE_SPAN_MAX) == (64, 8)
     assert limits.FLOOR_INTERVAL_US == SECOND
+    assert (limits.HISTORY_MAX, limits.TYPICAL_ACTIONS) == (10_000, 31)
+    assert limits.TYPICAL_KNOWN_MIN == 5
     assert limits.CONCURRENCY_MAX == 1_000
     assert limits.EPOCHS_MAX == 100_000
     assert limits.NAME_MAX == 1_024
