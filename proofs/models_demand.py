@@ -146,11 +146,13 @@ def wait_limit(s: Snapshot) -> Fraction:
 def backlog_containers(s: Snapshot) -> int:
     """Add containers one by one until the backlog is started in time or all have a slot.
 
-    By what is known, and up to 20 of them by the guess.
+    By what is known, and by the guess up to 20 of them and a twentieth of the cap.
     """
     total = s.existing + s.in_progress
     known = added_one_by_one(s, typical=False)
-    return max(known, min(added_one_by_one(s, typical=True), 20 - total))
+    return max(
+        known, min(added_one_by_one(s, typical=True), min(20, s.namespace_limit // 20) - total)
+    )
 
 
 def added_one_by_one(s: Snapshot, *, typical: bool) -> int:

@@ -20,7 +20,7 @@ cdef class RuntimeFitRule:
         limit_ms=double, useful=Py_ssize_t, backlog=Py_ssize_t, room=Py_ssize_t,
         namespace_full=bint, steady=Py_ssize_t, wanted=Py_ssize_t, count=Py_ssize_t, overdue=Py_ssize_t,
         saturated=Py_ssize_t, hold_ms=double,
-        guess=Py_ssize_t, guessed=bint)
+        guess=Py_ssize_t, guessed=bint, most=Py_ssize_t)
     cdef CDecision _weigh(self, CSnapshot snapshot, int state)
 
 

@@ -120,6 +120,9 @@ another, so that it costs little, and more callers would wait without it (ADR 14
 GUESSED_MAX: Final = 20
 """Containers of a queue up to which a guess at its runs is followed: what it may cost at most."""
 
+GUESSED_PART: Final = 20
+"""... and at most that part of its namespace's cap: where it is small, others need the places."""
+
 GROWTH_SHARE_MIN: Final = 0.1
 """Share of its namespace's containers from which a saturated queue asks for more."""
 
@@ -187,7 +190,8 @@ class RuntimeFitRule:
         guess = -1
         if snapshot.average_duration_ms is None and snapshot.typical_run_ms > run_ms:
             guess = _backlog_containers(snapshot, snapshot.typical_run_ms, creation_ms, limit_ms)
-            guess = min(guess, GUESSED_MAX - total)
+            most = min(GUESSED_MAX, snapshot.namespace_limit // GUESSED_PART)
+            guess = min(guess, most - total)
         guessed = guess > backlog
         backlog = max(backlog, guess)
         room = _namespace_room(snapshot)

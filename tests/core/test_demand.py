@@ -336,6 +336,8 @@ def test_a_new_action_is_taken_for_what_is_typical_of_its_namespace() -> None:
     assert "usual" not in fit(**fresh, typical_run_ms=2.0).reason
     # A guess costs no more than twenty, whatever waits.
     assert fit(**fresh | {"waiting": 1_000}, typical_run_ms=10_000.0).count == 20
+    # Nor more than a twentieth of what the namespace may have.
+    assert fit(**fresh, typical_run_ms=10_000.0, namespace_limit=64).count == 3
     begun = fresh | {"waiting": 1_000, "existing": 3, "running": 3, "in_progress": 4}
     assert fit(**begun, typical_run_ms=10_000.0).count == 13
     assert fit(**begun, typical_run_ms=10_000.0, oldest_run_ms=301.0).count == 993
